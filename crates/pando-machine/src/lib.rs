@@ -1,0 +1,255 @@
+//! What a keeper needs of the world: one virtual machine process that can be started, loaded,
+//! stopped for a cut, saved and ended. `pando-qemu` implements it; the keeper knows nothing else.
+//!
+//! Everything here is synchronous: a keeper has one thread per node for work that must overlap.
+//! Every wait takes a deadline. A [`Machine`] is owned by one thread at a time.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
+use serde::{Deserialize, Serialize};
+
+/// How a machine gets its first instruction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    /// The kernel is loaded by the hypervisor.
+    Direct {
+        /// Kernel image.
+        kernel: PathBuf,
+        /// Initial RAM disk.
+        initrd: PathBuf,
+        /// Whole kernel command line.
+        cmdline: String,
+    },
+    /// UEFI.
+    Uefi {
+        /// Read-only firmware code.
+        code: PathBuf,
+        /// Writable variable store (qcow2), one per branch.
+        vars: PathBuf,
+    },
+    /// SeaBIOS.
+    Bios,
+}
+
+/// What a network interface is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NicBackend {
+    /// Nothing answers, and nothing of the host can be reached (user network with `restrict=on`).
+    Isolated,
+    /// A switch's unix stream socket, by path.
+    Switch(PathBuf),
+}
+
+/// One network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// MAC address, `52:54:00:…`. In a restored machine the saved one wins.
+    pub mac: String,
+    /// What it is connected to.
+    pub backend: NicBackend,
+}
+
+/// All that is needed to start one machine. Equal plans give machines between which device state
+/// can be moved; only paths may differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachinePlan {
+    /// For messages and the process name.
+    pub name: String,
+    /// Hardware.
+    pub shape: NodeShape,
+    /// How guest code runs.
+    pub accelerator: Accelerator,
+    /// First instruction.
+    pub firmware: Firmware,
+    /// Flat memory image; mapped privately, never written. As long as the RAM.
+    pub memory_image: PathBuf,
+    /// Writable root disk (qcow2 overlay).
+    pub disk: PathBuf,
+    /// Read-only seed disk (raw), such as a NoCloud ISO.
+    pub seed: Option<PathBuf>,
+    /// Whether disk flushes reach the host's disk (`durable_disk`), or only its page cache.
+    pub durable_disk: bool,
+    /// Network interfaces.
+    pub nics: Vec<Nic>,
+    /// File that the serial console is appended to.
+    pub console: PathBuf,
+    /// File that the hypervisor's own messages are appended to.
+    pub log: PathBuf,
+    /// Start by loading device state into a stopped machine instead of booting.
+    pub restore: bool,
+}
+
+/// Why a machine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The program could not be started.
+    #[error("cannot start {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process ended by itself.
+    #[error("the machine `{name}` ended: {detail}")]
+    Ended {
+        /// The machine.
+        name: String,
+        /// Exit status and the last lines of its log.
+        detail: String,
+    },
+    /// The hypervisor refused a command.
+    #[error("the machine `{name}` refused `{command}`: {detail}")]
+    Refused {
+        /// The machine.
+        name: String,
+        /// The command.
+        command: String,
+        /// The hypervisor's words.
+        detail: String,
+    },
+    /// The hypervisor said something that is not its protocol.
+    #[error("the machine `{name}` broke its protocol: {detail}")]
+    Protocol {
+        /// The machine.
+        name: String,
+        /// What was wrong.
+        detail: String,
+    },
+    /// A wait passed its deadline.
+    #[error("the machine `{name}` did not {what} within {waited:?}")]
+    Deadline {
+        /// The machine.
+        name: String,
+        /// What was waited for, as a verb phrase.
+        what: &'static str,
+        /// How long.
+        waited: Duration,
+    },
+    /// A file could not be used.
+    #[error("cannot use {path} for the machine `{name}`", path = path.display())]
+    File {
+        /// The machine.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a machine's process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The guest switched itself off.
+    GuestShutdown,
+    /// The guest rebooted; the keeper boots the branch's disk anew.
+    GuestReset,
+    /// The guest kernel panicked.
+    GuestPanic,
+    /// We ended it.
+    Killed,
+    /// The process crashed or was killed by somebody else.
+    Crashed {
+        /// Exit status and the last lines of its log.
+        detail: String,
+    },
+}
+
+/// The guest's RAM inside the machine's process: what a memory delta is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestRam {
+    /// Process id of the machine.
+    pub pid: u32,
+    /// Address of guest-physical page 0's mapping in that process.
+    pub address: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// Starts machines. The process becomes a child of the *calling thread* and dies with it, so a
+/// keeper calls this from its main thread only.
+pub trait Hypervisor: Send + Sync {
+    /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits.
+    ///
+    /// # Errors
+    /// [`MachineError::Spawn`], [`MachineError::File`].
+    fn spawn(&self, plan: &MachinePlan) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// Returns what machines started now would record in a commit.
+    fn profile(&self, accelerator: Accelerator) -> MachineProfile;
+}
+
+/// One running machine process. Dropping it kills and reaps the process.
+pub trait Machine: Send {
+    /// Process id.
+    fn pid(&self) -> u32;
+
+    /// Takes the host's end of the guest channel, connected since before the machine started.
+    /// `None` the second time.
+    fn take_guest_port(&mut self) -> Option<UnixStream>;
+
+    /// Waits until the hypervisor answers. A restored machine is then stopped and empty; any other
+    /// is stopped before its first instruction until [`Machine::resume`].
+    fn wait_ready(&mut self, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Loads device state saved by [`Machine::save_devices`] into a machine with `plan.restore`.
+    fn load_devices(&mut self, from: &Path, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Lets the guest run.
+    fn resume(&mut self, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Stops the guest; all its state stays.
+    fn pause(&mut self, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Outside the pause: makes `overlay`, an existing empty qcow2 file, ready to become the top of
+    /// the root disk's chain.
+    fn prepare_overlay(&mut self, overlay: &Path, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Outside the pause: gives up an overlay that was prepared and not used.
+    fn discard_overlay(&mut self, deadline: Instant) -> Result<(), MachineError>;
+
+    /// While stopped: saves device state to `to` (without RAM) and makes the prepared overlay the
+    /// writable top; the former top is frozen and complete on return (in the page cache). A cut
+    /// that only wants disks passes `None`.
+    fn save_devices(&mut self, to: Option<&Path>, deadline: Instant) -> Result<(), MachineError>;
+
+    /// While stopped: whether no device still has work under way that would write guest RAM.
+    fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError>;
+
+    /// Shortens the root disk's chain: copies all layers above `keep` into the writable top, in
+    /// the background. Returns when done.
+    fn flatten(&mut self, keep: &Path, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Where the guest's RAM is in the process.
+    fn ram(&self) -> Result<GuestRam, MachineError>;
+
+    /// Presses the power button.
+    fn power_button(&mut self, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Changes the link of a network interface (0-based).
+    fn set_link(&mut self, nic: usize, link: Link, deadline: Instant) -> Result<(), MachineError>;
+
+    /// Waits for the process to end, for at most `timeout` (zero: only asks). `None` while it runs.
+    fn wait_end(&mut self, timeout: Duration) -> Result<Option<EndReason>, MachineError>;
+
+    /// Kills the process and reaps it.
+    fn kill(&mut self) -> EndReason;
+}
+
+/// State of a network interface's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// The guest sees a cable.
+    Up,
+    /// The guest sees none.
+    Down,
+}

@@ -1,0 +1,31 @@
+//! pando's nouns: ids, names, addresses, units, limits, states and the records that the store
+//! keeps. Everything here is a plain value: no I/O, no clock, no async. Every other crate speaks
+//! in these words (DESIGN: "one word, one meaning"), and none of them is known here.
+
+pub mod address;
+pub mod branch;
+pub mod cluster;
+pub mod commit;
+pub mod error;
+pub mod guest;
+pub mod id;
+pub mod image;
+pub mod layout;
+pub mod limits;
+pub mod machine;
+pub mod name;
+pub mod operation;
+pub mod units;
+
+pub use address::Address;
+pub use branch::{Branch, BranchRole, BranchState};
+pub use cluster::{Cluster, ClusterState, NodeDef, Uplink};
+pub use commit::{Commit, CommitKind, CommitNode};
+pub use error::ErrorCode;
+pub use id::{BranchId, ClusterId, CommitId, ImageId, LayerId, OperationId, RequestId};
+pub use image::{BootMethod, Image, ReadyState};
+pub use layout::Layout;
+pub use machine::{Accelerator, MachineProfile, NodeShape};
+pub use name::Name;
+pub use operation::{Operation, OperationStatus, StepRecord, StepStatus};
+pub use units::ByteCount;
