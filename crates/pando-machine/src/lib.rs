@@ -84,6 +84,26 @@ pub struct MachinePlan {
     pub restore: bool,
 }
 
+impl MachinePlan {
+    /// Returns the disks that the machine writes, each of which needs an overlay in a cut.
+    pub fn writable_disks(&self) -> &'static [DiskRole] {
+        match self.firmware {
+            Firmware::Uefi { .. } => &[DiskRole::Root, DiskRole::Firmware],
+            Firmware::Direct { .. } | Firmware::Bios => &[DiskRole::Root],
+        }
+    }
+}
+
+/// Which of a machine's writable disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskRole {
+    /// The root disk.
+    Root,
+    /// The firmware's variable store.
+    Firmware,
+}
+
 /// Why a machine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -211,23 +231,34 @@ pub trait Machine: Send {
     fn pause(&mut self, deadline: Instant) -> Result<(), MachineError>;
 
     /// Outside the pause: makes `overlay`, an existing empty qcow2 file, ready to become the top of
-    /// the root disk's chain.
-    fn prepare_overlay(&mut self, overlay: &Path, deadline: Instant) -> Result<(), MachineError>;
+    /// the chain of `disk`. A cut needs one for each of [`MachinePlan::writable_disks`].
+    fn prepare_overlay(
+        &mut self,
+        disk: DiskRole,
+        overlay: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError>;
 
-    /// Outside the pause: gives up an overlay that was prepared and not used.
-    fn discard_overlay(&mut self, deadline: Instant) -> Result<(), MachineError>;
+    /// Outside the pause: gives up all overlays that were prepared and not used.
+    fn discard_overlays(&mut self, deadline: Instant) -> Result<(), MachineError>;
 
-    /// While stopped: saves device state to `to` (without RAM) and makes the prepared overlay the
-    /// writable top; the former top is frozen and complete on return (in the page cache). A cut
-    /// that only wants disks passes `None`.
+    /// While stopped: saves device state to `to` (without RAM) and makes the prepared overlays the
+    /// writable tops, all or none; the former tops are frozen and complete on return (in the page
+    /// cache). A cut that only wants disks passes `None`.
     fn save_devices(&mut self, to: Option<&Path>, deadline: Instant) -> Result<(), MachineError>;
 
     /// While stopped: whether no device still has work under way that would write guest RAM.
     fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError>;
 
-    /// Shortens the root disk's chain: copies all layers above `keep` into the writable top, in
-    /// the background. Returns when done.
-    fn flatten(&mut self, keep: &Path, deadline: Instant) -> Result<(), MachineError>;
+    /// Shortens the chain of `disk` while the guest runs: copies all layers between `keep` and the
+    /// writable top into the top. Returns when done. A call that passes its deadline stops the copy
+    /// cleanly and keeps what was copied, so that short slices between two cuts add up.
+    fn flatten(
+        &mut self,
+        disk: DiskRole,
+        keep: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError>;
 
     /// Where the guest's RAM is in the process.
     fn ram(&self) -> Result<GuestRam, MachineError>;
