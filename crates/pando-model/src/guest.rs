@@ -18,7 +18,7 @@ pub enum Command {
 }
 
 /// Size of a terminal, in cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TerminalSize {
     /// Columns.
     pub columns: u16,
@@ -83,6 +83,28 @@ pub enum OutputStream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+/// What is sent to a running command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Standard input.
+    Data(Vec<u8>),
+    /// End of standard input.
+    Eof,
+    /// A signal by number.
+    Signal(i32),
+    /// A new terminal size.
+    Resize(TerminalSize),
+}
+
+/// A piece of a command's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Which output.
+    pub stream: OutputStream,
+    /// The bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A file to be written in a guest.

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod machine;
 pub mod name;
 pub mod operation;
+pub mod schema;
 pub mod units;
 
 pub use address::Address;

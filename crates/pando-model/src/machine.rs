@@ -79,7 +79,7 @@ impl NodeShape {
         if self.memory < limits::MIN_MEMORY || self.memory > limits::MAX_MEMORY {
             return Err(ShapeError::Memory(self.memory));
         }
-        if self.memory.0 % limits::MEMORY_STEP.0 != 0 {
+        if !self.memory.0.is_multiple_of(limits::MEMORY_STEP.0) {
             return Err(ShapeError::MemoryStep(self.memory));
         }
         if self.disk > limits::MAX_DISK {

@@ -1,0 +1,202 @@
+//! Which pages of a private mapping were written: the kernel's PAGEMAP_SCAN (Linux 6.7), or
+//! `/proc/PID/pagemap` before that (Documentation/admin-guide/mm/pagemap.rst). A page belongs to
+//! the process alone when it is present or swapped out and not backed by the file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use crate::{DeltaError, PAGE, limits};
+
+/// A run of guest pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRun {
+    /// First page number in guest RAM.
+    pub start: u32,
+    /// Number of pages, at least one.
+    pub count: u32,
+}
+
+impl PageRun {
+    /// Returns the page numbers of the run.
+    pub fn pages(self) -> std::ops::Range<u32> {
+        self.start..self.start + self.count
+    }
+}
+
+/// Returns the number of pages in all runs.
+pub fn page_count(runs: &[PageRun]) -> usize {
+    runs.iter().map(|run| run.count as usize).sum()
+}
+
+/// Returns the pages of the private file mapping at `address` (`length` bytes) in process `pid`
+/// that the process wrote since it mapped them, in order, as runs that do not touch.
+///
+/// # Errors
+/// [`DeltaError::Process`] when the process is gone or may not be inspected (it must be a child of
+/// ours where the kernel restricts ptrace).
+pub fn written_pages(pid: u32, address: u64, length: u64) -> Result<Vec<PageRun>, DeltaError> {
+    let fail = |source| DeltaError::Process { pid, source };
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(fail)?;
+    match scan(&pagemap, address, length) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOTTY) => {
+            read_entries(&pagemap, address, length).map_err(fail)
+        }
+        result => result.map_err(fail),
+    }
+}
+
+/// Appends a run, merging it with the last one where they touch.
+fn push(runs: &mut Vec<PageRun>, start: u32, count: u32) {
+    match runs.last_mut() {
+        Some(last) if last.start + last.count == start => last.count += count,
+        _ => runs.push(PageRun { start, count }),
+    }
+}
+
+/// The classic interface: 8 bytes a page; bit 63 present, 62 swapped, 61 file page or shared.
+fn read_entries(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    const FILE: u64 = 1 << 61;
+    let mut runs = Vec::new();
+    let mut buffer = vec![0u8; 64 * 1024];
+    let first = address / PAGE as u64;
+    let total = length / PAGE as u64;
+    let mut page = 0u64;
+    while page < total {
+        let want = usize::try_from((total - page) * 8).unwrap_or(usize::MAX).min(buffer.len());
+        let chunk = &mut buffer[..want];
+        pagemap.read_exact_at(chunk, (first + page) * 8)?;
+        for entry in chunk.chunks_exact(8) {
+            let bits = u64::from_le_bytes([
+                entry[0], entry[1], entry[2], entry[3], entry[4], entry[5], entry[6], entry[7],
+            ]);
+            if bits & (PRESENT | SWAPPED) != 0 && bits & FILE == 0 {
+                push(&mut runs, page_number(page)?, 1);
+            }
+            page += 1;
+        }
+    }
+    Ok(runs)
+}
+
+fn page_number(page: u64) -> io::Result<u32> {
+    u32::try_from(page).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// `struct pm_scan_arg` and `struct page_region` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Default)]
+pub struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+mod ioctl {
+    #![expect(unsafe_code, reason = "the ioctl wrapper that nix generates is an unsafe fn")]
+    use super::ScanArg;
+    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, ScanArg);
+
+    /// Asks the kernel to fill `arg.vec`; returns the number of regions.
+    ///
+    /// `arg.vec` and `arg.vec_len` are set here, so they always describe `regions`.
+    pub(super) fn scan(
+        fd: std::os::fd::RawFd,
+        arg: &mut ScanArg,
+        regions: &mut [super::Region],
+    ) -> nix::Result<usize> {
+        arg.vec = regions.as_mut_ptr() as u64;
+        arg.vec_len = regions.len() as u64;
+        // SAFETY: `fd` is open, `arg` has the layout of `struct pm_scan_arg` and its own size in
+        // `size`, and `vec` points to `vec_len` writable `struct page_region` that outlive the call.
+        let count = unsafe { pagemap_scan(fd, arg) }?;
+        Ok(usize::try_from(count).unwrap_or(0).min(regions.len()))
+    }
+}
+
+fn scan(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
+    const IS_FILE: u64 = 1 << 2;
+    const IS_PRESENT: u64 = 1 << 3;
+    const IS_SWAPPED: u64 = 1 << 4;
+    let end = address + length;
+    let mut regions = vec![Region::default(); limits::SCAN_REGIONS];
+    let mut arg = ScanArg {
+        size: size_of::<ScanArg>() as u64,
+        start: address,
+        end,
+        category_inverted: IS_FILE,
+        category_mask: IS_FILE,
+        category_anyof_mask: IS_PRESENT | IS_SWAPPED,
+        return_mask: IS_PRESENT | IS_SWAPPED,
+        ..ScanArg::default()
+    };
+    let mut runs = Vec::new();
+    while arg.start < end {
+        let count = ioctl::scan(pagemap.as_raw_fd(), &mut arg, &mut regions)?;
+        for region in &regions[..count] {
+            let start = page_number((region.start - address) / PAGE as u64)?;
+            push(&mut runs, start, page_number((region.end - region.start) / PAGE as u64)?);
+        }
+        if arg.walk_end <= arg.start {
+            break;
+        }
+        arg.start = arg.walk_end;
+    }
+    Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::tests::PrivateMapping;
+
+    #[test]
+    fn both_interfaces_see_exactly_the_written_pages() {
+        let mut mapping = PrivateMapping::new(64, |page| if page % 2 == 0 { 7 } else { 0 });
+        mapping.read_all();
+        for page in [0, 1, 2, 9, 63] {
+            mapping.write(page, 1);
+        }
+        let expected: Vec<PageRun> = vec![
+            PageRun { start: 0, count: 3 },
+            PageRun { start: 9, count: 1 },
+            PageRun { start: 63, count: 1 },
+        ];
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        assert_eq!(read_entries(&pagemap, mapping.address(), mapping.length()).unwrap(), expected);
+        match scan(&pagemap, mapping.address(), mapping.length()) {
+            Ok(runs) => assert_eq!(runs, expected),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTTY), "{error}"),
+        }
+        let runs = written_pages(std::process::id(), mapping.address(), mapping.length()).unwrap();
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert!(matches!(written_pages(pid, 0x1000, 0x1000), Err(DeltaError::Process { .. })));
+    }
+}

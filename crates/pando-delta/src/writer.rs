@@ -1,0 +1,286 @@
+//! Writing a delta: hash the captured pages on several threads, leave out what the commit before
+//! already has, write the rest, make it durable.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::capture::threads_for;
+use crate::format::{
+    DeltaHeader, Entry, PageDigest, ZERO_PAGE, digest_page, encode_index, encode_trailer,
+};
+use crate::pages::PageRun;
+use crate::{DeltaError, PAGE, limits};
+
+/// What a machine's written pages held at its latest commit: the keeper's memory of what need not
+/// be written again. 20 bytes a page.
+#[derive(Debug, Clone, Default)]
+pub struct PageDigests {
+    sorted: Vec<(u32, PageDigest)>,
+}
+
+impl PageDigests {
+    /// Returns the digest that page `page` had, if it was written by then.
+    pub fn get(&self, page: u32) -> Option<&PageDigest> {
+        let at = self.sorted.binary_search_by_key(&page, |(page, _)| *page).ok()?;
+        Some(&self.sorted[at].1)
+    }
+
+    /// Returns the runs of pages that are known here and not in `runs`: pages that the process
+    /// gave back since. They must be read as well, for their contents changed without a write.
+    pub fn missing_from(&self, runs: &[PageRun]) -> Vec<PageRun> {
+        let mut missing = Vec::new();
+        let mut runs = runs.iter().peekable();
+        for (page, _) in &self.sorted {
+            while runs.next_if(|run| run.pages().end <= *page).is_some() {}
+            if !runs.peek().is_some_and(|run| run.pages().contains(page)) {
+                missing.push(PageRun { start: *page, count: 1 });
+            }
+        }
+        missing
+    }
+
+    /// Returns the number of pages known.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Returns whether no page is known.
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone)]
+pub struct DeltaSummary {
+    /// BLAKE3 of the index, in hex.
+    pub digest: String,
+    /// Pages in the delta, zero pages included.
+    pub pages: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What the machine's written pages hold at this commit.
+    pub digests: PageDigests,
+}
+
+/// Writes one delta file.
+pub struct DeltaWriter<'a> {
+    path: PathBuf,
+    file: File,
+    header: DeltaHeader,
+    previous: &'a PageDigests,
+    on_zero: bool,
+    entries: Vec<Entry>,
+    seen: Vec<(u32, PageDigest)>,
+    data_pages: u32,
+    pending: Vec<u8>,
+    written: u64,
+}
+
+impl<'a> DeltaWriter<'a> {
+    /// Creates the file at `path`. `previous` is what the commit that this delta applies to held of
+    /// the same machine's pages; `on_zero` says that pages unknown to it are zero there.
+    ///
+    /// # Errors
+    /// [`DeltaError::File`].
+    pub fn create(
+        path: &Path,
+        header: DeltaHeader,
+        previous: &'a PageDigests,
+        on_zero: bool,
+    ) -> Result<Self, DeltaError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .map_err(|e| DeltaError::file("create", path, e))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            header,
+            previous,
+            on_zero,
+            entries: Vec::new(),
+            seen: Vec::with_capacity(previous.len()),
+            data_pages: 0,
+            pending: Vec::with_capacity(limits::WRITE_CHUNK),
+            written: 0,
+        })
+    }
+
+    /// Adds captured pages; runs must come in ascending order over all calls.
+    ///
+    /// # Errors
+    /// [`DeltaError::File`], also when the disk is full.
+    pub fn append(&mut self, runs: &[PageRun], data: &[u8]) -> Result<(), DeltaError> {
+        let pages: Vec<u32> = runs.iter().flat_map(|run| run.pages()).collect();
+        for (pages, data) in
+            pages.chunks(limits::WRITE_CHUNK * 4 / PAGE).zip(data.chunks(limits::WRITE_CHUNK * 4))
+        {
+            let digests = hash_pages(data);
+            for ((page, digest), bytes) in pages.iter().zip(digests).zip(data.chunks_exact(PAGE)) {
+                self.add(*page, digest, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, page: u32, digest: PageDigest, bytes: &[u8]) -> Result<(), DeltaError> {
+        self.seen.push((page, digest));
+        let before = self.previous.get(page);
+        let unchanged = match before {
+            Some(before) => *before == digest,
+            None => self.on_zero && digest == ZERO_PAGE,
+        };
+        if unchanged {
+            return Ok(());
+        }
+        let data = (digest != ZERO_PAGE).then_some(self.data_pages);
+        if data.is_some() {
+            self.data_pages += 1;
+            self.pending.extend_from_slice(bytes);
+            if self.pending.len() >= limits::WRITE_CHUNK {
+                self.flush()?;
+            }
+        }
+        self.entries.push(Entry { page, data, digest });
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DeltaError> {
+        let mut pending = std::mem::take(&mut self.pending);
+        self.write(&pending)?;
+        pending.clear();
+        self.pending = pending;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DeltaError> {
+        self.file.write_all(bytes).map_err(|e| DeltaError::file("write", &self.path, e))?;
+        start_writeback(&self.file, self.written, bytes.len() as u64);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the index and makes the file durable (`fsync`); its directory is the caller's.
+    ///
+    /// # Errors
+    /// [`DeltaError::File`].
+    pub fn finish(mut self) -> Result<DeltaSummary, DeltaError> {
+        self.flush()?;
+        let index = encode_index(self.header, &self.entries);
+        let trailer = encode_trailer(self.written, index.len() as u64);
+        self.write(&index)?;
+        self.write(&trailer)?;
+        self.file.sync_data().map_err(|e| DeltaError::file("sync", &self.path, e))?;
+        Ok(DeltaSummary {
+            digest: blake3::hash(&index).to_hex().to_string(),
+            pages: self.entries.len() as u64,
+            bytes: self.written,
+            digests: PageDigests { sorted: self.seen },
+        })
+    }
+}
+
+/// Asks the kernel to begin writing a range, so that the `fsync` at the end finds little to do.
+/// Only advice: a failure is seen by that `fsync`.
+fn start_writeback(file: &File, offset: u64, length: u64) {
+    #[expect(unsafe_code, reason = "neither rustix nor nix wraps sync_file_range")]
+    fn advise(file: &File, offset: i64, length: i64) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        // SAFETY: plain integers and an open descriptor; the call touches no memory of ours.
+        let result = unsafe {
+            nix::libc::sync_file_range(
+                file.as_raw_fd(),
+                offset,
+                length,
+                nix::libc::SYNC_FILE_RANGE_WRITE,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    if let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) {
+        let _ = advise(file, offset, length);
+    }
+}
+
+fn hash_pages(data: &[u8]) -> Vec<PageDigest> {
+    let pages = data.len() / PAGE;
+    let threads = threads_for(data.len());
+    let share = pages.div_ceil(threads).max(1);
+    let mut digests = vec![ZERO_PAGE; pages];
+    thread::scope(|scope| {
+        for (out, bytes) in digests.chunks_mut(share).zip(data.chunks(share * PAGE)) {
+            scope.spawn(move || {
+                for (digest, page) in out.iter_mut().zip(bytes.chunks_exact(PAGE)) {
+                    *digest = digest_page(page);
+                }
+            });
+        }
+    });
+    digests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::DeltaReader;
+
+    fn write(
+        path: &Path,
+        previous: &PageDigests,
+        on_zero: bool,
+        pages: &[(u32, u8)],
+    ) -> DeltaSummary {
+        let header = DeltaHeader { ram: 64 * PAGE as u64 };
+        let mut writer = DeltaWriter::create(path, header, previous, on_zero).unwrap();
+        for (page, fill) in pages {
+            writer.append(&[PageRun { start: *page, count: 1 }], &[*fill; PAGE]).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn pages_of(path: &Path) -> Vec<u32> {
+        DeltaReader::open(path, None).unwrap().entries().iter().map(|e| e.page).collect()
+    }
+
+    #[test]
+    fn only_what_changed_since_the_commit_before_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("1"), dir.path().join("2"));
+        let one = write(&first, &PageDigests::default(), true, &[(1, 1), (2, 2), (3, 0), (9, 9)]);
+        assert_eq!(pages_of(&first), [1, 2, 9], "a zero page on zero memory is no change");
+        let two = write(&second, &one.digests, true, &[(1, 1), (2, 5), (3, 0), (4, 4), (9, 0)]);
+        assert_eq!(pages_of(&second), [2, 4, 9], "9 became zero and must say so");
+        assert_eq!(two.digests.len(), 5);
+        DeltaReader::open(&second, Some(&two.digest)).unwrap().verify().unwrap();
+    }
+
+    #[test]
+    fn pages_that_were_given_back_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = write(&dir.path().join("1"), &PageDigests::default(), true, &[(1, 1), (5, 5)]);
+        let runs = [PageRun { start: 0, count: 2 }, PageRun { start: 6, count: 1 }];
+        assert_eq!(one.digests.missing_from(&runs), [PageRun { start: 5, count: 1 }]);
+        assert!(one.digests.missing_from(&[PageRun { start: 0, count: 9 }]).is_empty());
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        let summary = write(&path, &PageDigests::default(), true, &[(1, 1), (2, 2)]);
+        let good = std::fs::read(&path).unwrap();
+        for at in [0, PAGE, 2 * PAGE + 9, 2 * PAGE + 30, good.len() - 20, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            std::fs::write(&path, &bad).unwrap();
+            let result =
+                DeltaReader::open(&path, Some(&summary.digest)).and_then(|reader| reader.verify());
+            assert!(matches!(result, Err(DeltaError::Corrupt { .. })), "byte {at}: {result:?}");
+        }
+    }
+}
