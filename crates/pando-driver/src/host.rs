@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pando_model::branch::BranchState;
 use pando_model::commit::{CommitKind, CommitMemory, Layer};
+pub use pando_model::guest::{ExecInput, ExecOutput};
 use pando_model::guest::{
-    ExecOutcome, ExecSpec, FileFacts, GuestFacts, Identity, Inherited, OutputStream, PushSpec,
-    TerminalSize,
+    ExecOutcome, ExecSpec, FileFacts, GuestFacts, Identity, Inherited, PushSpec,
 };
 use pando_model::image::BootMethod;
 use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
@@ -382,28 +382,6 @@ pub enum StopMode {
     },
     /// Kills the machines, as a power failure would.
     Kill,
-}
-
-/// What is sent to a running command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExecInput {
-    /// Standard input.
-    Data(Vec<u8>),
-    /// End of standard input.
-    Eof,
-    /// A signal by number.
-    Signal(i32),
-    /// A new terminal size.
-    Resize(TerminalSize),
-}
-
-/// A piece of a command's output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecOutput {
-    /// Which output.
-    pub stream: OutputStream,
-    /// The bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// The two ends of a running command that the caller holds. Dropping `input`'s sender means no

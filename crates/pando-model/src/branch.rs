@@ -53,6 +53,9 @@ pub struct BranchNode {
 pub struct Branch {
     /// Its id.
     pub id: BranchId,
+    /// The id under which its host runs it: its own, until a rollback swaps in another
+    /// incarnation, which lives beside the old one until it answers.
+    pub host_id: BranchId,
     /// Whose state it is.
     pub cluster: ClusterId,
     /// Unique in the cluster among live branches.
@@ -77,4 +80,15 @@ pub struct Branch {
     pub created_at: Timestamp,
     /// Who made it.
     pub created_by: String,
+}
+
+/// Which branch of a cluster a principal works on when an address names none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkout {
+    /// Who.
+    pub principal: String,
+    /// Of which cluster.
+    pub cluster: ClusterId,
+    /// The current branch.
+    pub branch: BranchId,
 }
