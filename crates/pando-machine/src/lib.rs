@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pando_model::ByteCount;
 use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
 use serde::{Deserialize, Serialize};
 
@@ -283,4 +284,19 @@ pub enum Link {
     Up,
     /// The guest sees none.
     Down,
+}
+
+/// Makes disk layers.
+pub trait DiskFormat: Send + Sync {
+    /// Creates the empty overlay `path` of `size` bytes over `backing`, a qcow2 file named relative
+    /// to the overlay's directory. An overlay that is there and still empty is success.
+    ///
+    /// # Errors
+    /// [`MachineError::File`].
+    fn create_overlay(
+        &self,
+        path: &Path,
+        backing: &str,
+        size: ByteCount,
+    ) -> Result<(), MachineError>;
 }

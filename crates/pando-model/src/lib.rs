@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod commit;
 pub mod error;
 pub mod guest;
+pub mod host;
 pub mod id;
 pub mod image;
 pub mod layout;
