@@ -122,11 +122,29 @@ pub struct PushSpec {
     pub size: u64,
 }
 
+/// What kind of file something is.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, where links are not followed.
+    Symlink,
+    /// A device, socket or pipe.
+    Other,
+}
+
 /// A file or directory entry as the guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FileFacts {
     /// Absolute path, symbolic links resolved.
     pub path: String,
+    /// What kind of file it is.
+    pub kind: FileKind,
     /// Permission bits.
     pub mode: u32,
     /// Size in bytes.
