@@ -1,0 +1,272 @@
+//! The command line of QEMU, made from a [`MachinePlan`].
+//!
+//! Everything with a path in it is JSON where QEMU takes JSON, so that nothing has to be escaped;
+//! the few options that only know `key=value` get their commas doubled. Every device has a fixed
+//! id and PCI address: device state can only be loaded into a machine that looks the same.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use pando_machine::{Firmware, MachinePlan, NicBackend};
+use pando_model::machine::Accelerator;
+use serde_json::{Value, json};
+
+use crate::limits::MAX_NICS;
+use crate::version::Version;
+
+/// QEMU's machine type.
+pub const MACHINE: &str = "q35";
+/// The name by which the guest program finds its channel.
+pub const GUEST_PORT: &str = "pando.0";
+
+/// PCI slots of the root bus, in decimal. Slot 31 is the chipset's.
+mod slot {
+    pub const SERIAL: usize = 2;
+    pub const ROOT: usize = 3;
+    pub const SEED: usize = 4;
+    pub const RNG: usize = 5;
+    pub const PANIC: usize = 6;
+    pub const FIRST_NIC: usize = 16;
+}
+
+/// Why a plan has no command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// QEMU takes JSON, and JSON is Unicode.
+    #[error("the path is not valid UTF-8")]
+    PathNotUtf8(PathBuf),
+    /// No PCI slots are left.
+    #[error("{0} network interfaces, but at most {MAX_NICS} fit")]
+    TooManyNics(usize),
+}
+
+/// The host's ends that QEMU inherits, as they are numbered in QEMU's process.
+#[derive(Debug, Clone, Copy)]
+pub struct Channels {
+    /// QMP.
+    pub qmp: RawFd,
+    /// The guest channel.
+    pub guest: RawFd,
+}
+
+/// Returns QEMU's CPU model under an accelerator.
+pub const fn cpu_model(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => "max",
+    }
+}
+
+/// Returns the id of a network interface's device.
+pub fn nic_id(nic: usize) -> String {
+    format!("nic{nic}")
+}
+
+/// Returns QEMU's arguments, without the program.
+pub fn build(
+    plan: &MachinePlan,
+    version: Version,
+    channels: Channels,
+) -> Result<Vec<OsString>, PlanError> {
+    let mut argv = Argv::default();
+    argv.process(plan);
+    argv.board(plan)?;
+    argv.channels(plan, channels)?;
+    argv.disks(plan)?;
+    argv.small_devices();
+    argv.network(plan, version)?;
+    argv.start(plan);
+    Ok(argv.0)
+}
+
+#[derive(Default)]
+struct Argv(Vec<OsString>);
+
+impl Argv {
+    fn flag(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.0.push(name.into());
+        self.0.push(value.into());
+    }
+
+    fn json(&mut self, name: &str, value: &Value) {
+        self.option(name, value.to_string());
+    }
+
+    /// A device on the root PCI bus.
+    fn pci(&mut self, slot: usize, mut device: Value) {
+        if let Some(properties) = device.as_object_mut() {
+            properties.insert("bus".to_owned(), json!("pcie.0"));
+            properties.insert("addr".to_owned(), json!(format!("{slot:#x}")));
+        }
+        self.json("-device", &device);
+    }
+
+    fn process(&mut self, plan: &MachinePlan) {
+        self.option("-name", format!("guest={},debug-threads=on", escape(&plan.name)));
+        for flag in ["-nodefaults", "-no-user-config"] {
+            self.flag(flag);
+        }
+        self.option("-display", "none");
+        self.option("-msg", "timestamp=on");
+        self.option(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+    }
+
+    fn board(&mut self, plan: &MachinePlan) -> Result<(), PlanError> {
+        let bytes = plan.shape.memory.bytes();
+        let mut machine = String::from(MACHINE);
+        // A timer interrupt source that costs an idle guest a percent of a core, controllers that
+        // nothing is attached to, and a description that only full migration streams have.
+        machine.push_str(",hpet=off,sata=off,smbus=off,usb=off,vmport=off,suppress-vmdesc=on");
+        machine.push_str(",dump-guest-core=off,mem-merge=off,memory-backend=ram");
+        if let Firmware::Uefi { code, vars } = &plan.firmware {
+            let code = json!({
+                "driver": "raw", "node-name": "firmware-code", "read-only": true,
+                "file": { "driver": "file", "filename": utf8(code)?, "read-only": true },
+            });
+            self.json("-blockdev", &code);
+            self.json("-blockdev", &writable_disk("firmware-0", vars, plan.durable_disk)?);
+            machine.push_str(",pflash0=firmware-code,pflash1=firmware-0");
+        }
+        let memory = json!({
+            "qom-type": "memory-backend-file", "id": "ram", "size": bytes,
+            "mem-path": utf8(&plan.memory_image)?, "share": false, "readonly": true, "rom": "off",
+        });
+        self.json("-object", &memory);
+        self.option("-machine", machine);
+        self.option(
+            "-accel",
+            match plan.accelerator {
+                Accelerator::Kvm => "kvm",
+                Accelerator::Tcg => "tcg,thread=multi",
+            },
+        );
+        self.option("-cpu", cpu_model(plan.accelerator));
+        let vcpus = plan.shape.vcpus;
+        self.option("-smp", format!("cpus={vcpus},sockets=1,cores={vcpus},threads=1"));
+        self.option("-m", format!("size={}k", bytes / 1024));
+        Ok(())
+    }
+
+    fn channels(&mut self, plan: &MachinePlan, channels: Channels) -> Result<(), PlanError> {
+        self.option("-chardev", format!("socket,id=qmp,fd={}", channels.qmp));
+        self.option("-mon", "chardev=qmp,mode=control");
+        self.option("-chardev", format!("socket,id=guest,fd={}", channels.guest));
+        self.pci(slot::SERIAL, json!({ "driver": "virtio-serial-pci", "id": "serial" }));
+        let port = json!({
+            "driver": "virtserialport", "id": "port", "bus": "serial.0", "nr": 1,
+            "chardev": "guest", "name": GUEST_PORT,
+        });
+        self.json("-device", &port);
+        let console = escape(utf8(&plan.console)?);
+        self.option("-chardev", format!("file,id=console,path={console},append=on"));
+        let uart = json!({ "driver": "isa-serial", "id": "uart", "chardev": "console" });
+        self.json("-device", &uart);
+        Ok(())
+    }
+
+    fn disks(&mut self, plan: &MachinePlan) -> Result<(), PlanError> {
+        self.json("-blockdev", &writable_disk("root-0", &plan.disk, plan.durable_disk)?);
+        let root = json!({
+            "driver": "virtio-blk-pci", "id": "root", "drive": "root-0", "serial": "pando-root",
+            "bootindex": 0,
+        });
+        self.pci(slot::ROOT, root);
+        let Some(seed) = &plan.seed else { return Ok(()) };
+        let node = json!({
+            "driver": "raw", "node-name": "seed", "read-only": true,
+            "file": { "driver": "file", "filename": utf8(seed)?, "read-only": true },
+        });
+        self.json("-blockdev", &node);
+        let device = json!({
+            "driver": "virtio-blk-pci", "id": "seed", "drive": "seed", "serial": "pando-seed",
+        });
+        self.pci(slot::SEED, device);
+        Ok(())
+    }
+
+    fn small_devices(&mut self) {
+        self.pci(slot::RNG, json!({ "driver": "virtio-rng-pci", "id": "rng" }));
+        self.pci(slot::PANIC, json!({ "driver": "pvpanic-pci", "id": "panic" }));
+        // A fresh id in every process makes a restored guest kernel reseed its random numbers.
+        self.json("-device", &json!({ "driver": "vmgenid", "id": "generation", "guid": "auto" }));
+    }
+
+    fn network(&mut self, plan: &MachinePlan, version: Version) -> Result<(), PlanError> {
+        if plan.nics.len() > MAX_NICS {
+            return Err(PlanError::TooManyNics(plan.nics.len()));
+        }
+        for (number, nic) in plan.nics.iter().enumerate() {
+            let netdev = format!("net{number}");
+            let mut backend = match &nic.backend {
+                NicBackend::Isolated => json!({
+                    "type": "user", "restrict": true, "ipv6": false, "net": "10.0.2.0/24",
+                    "dhcpstart": "10.0.2.15",
+                }),
+                NicBackend::Switch(path) => json!({
+                    "type": "stream", "server": false,
+                    "addr": { "type": "unix", "path": utf8(path)? },
+                }),
+            };
+            if let Some(options) = backend.as_object_mut() {
+                if matches!(nic.backend, NicBackend::Switch(_)) {
+                    let (name, value) = version.stream_reconnect();
+                    options.insert(name.to_owned(), json!(value));
+                }
+                options.insert("id".to_owned(), json!(netdev));
+            }
+            self.json("-netdev", &backend);
+            // A boot ROM would only slow the start; the disk is what boots.
+            let device = json!({
+                "driver": "virtio-net-pci", "id": nic_id(number), "netdev": netdev,
+                "mac": nic.mac, "romfile": "",
+            });
+            self.pci(slot::FIRST_NIC + number, device);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, plan: &MachinePlan) {
+        if let Firmware::Direct { kernel, initrd, cmdline } = &plan.firmware {
+            self.option("-kernel", kernel);
+            self.option("-initrd", initrd);
+            self.option("-append", cmdline);
+        }
+        // A restored machine has no ROM contents to reboot into; every reboot is a new process.
+        self.option("-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown");
+        self.flag("-S");
+        if plan.restore {
+            self.option("-incoming", "defer");
+            self.option("-global", "migration.send-configuration=off");
+        }
+    }
+}
+
+/// Returns the block graph of a writable qcow2 file, without what only a first layer has.
+pub fn writable_disk(node: &str, path: &Path, durable: bool) -> Result<Value, PlanError> {
+    Ok(json!({
+        "driver": "qcow2", "node-name": node, "discard": "unmap", "detect-zeroes": "off",
+        "cache": { "no-flush": !durable },
+        "file": {
+            "driver": "file", "node-name": format!("{node}-file"), "filename": utf8(path)?,
+            "discard": "unmap", "cache": { "no-flush": !durable },
+        },
+    }))
+}
+
+/// Returns a path as text.
+pub fn utf8(path: &Path) -> Result<&str, PlanError> {
+    path.to_str().ok_or_else(|| PlanError::PathNotUtf8(path.to_owned()))
+}
+
+/// Returns a value for a `key=value` list, in which a comma is doubled.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}

@@ -1,0 +1,26 @@
+//! The hypervisor driver: implements [`pando_machine::Hypervisor`] with QEMU.
+//!
+//! A keeper calls [`Qemu::spawn`](pando_machine::Hypervisor::spawn) and drives the
+//! [`Machine`](pando_machine::Machine) it gets. Reading order: [`qmp`] is the protocol, `args` the
+//! command line, `process` the child process, `machine` the contract on top of them; [`qcow2`]
+//! makes and inspects disk overlays; [`probe`] finds out what really works on a host.
+//!
+//! RAM is always a private copy-on-write mapping of an immutable file, so device state
+//! (`xen-save-devices-state`, a few hundred KiB) plus the changed pages is a whole machine. QEMU
+//! never reboots a guest in place: it ends, and the keeper starts another process.
+
+mod args;
+pub mod limits;
+mod machine;
+pub mod probe;
+mod process;
+pub mod qcow2;
+pub mod qmp;
+pub mod version;
+mod wait;
+
+mod hypervisor;
+
+pub use args::{GUEST_PORT, MACHINE, PlanError};
+pub use hypervisor::{Qemu, QemuConfig, QemuError};
+pub use version::Version;

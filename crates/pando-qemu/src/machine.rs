@@ -1,0 +1,381 @@
+//! One QEMU process as a [`Machine`].
+//!
+//! ```text
+//! spawn ─► wait_ready ─► [load_devices] ─► resume ⇄ pause ─► save_devices ─► resume …
+//!             (stopped)                                │
+//!                                  the end, at any time: wait_end, kill, drop
+//! ```
+//!
+//! Every QMP exchange goes through [`QemuMachine::run`], so that every failure names the machine,
+//! the command and, when QEMU has gone, the last lines of its log; and every event passes
+//! [`QemuMachine::note`], so that the reason of an end is known when it comes.
+
+mod disks;
+mod end;
+mod ram;
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pando_machine::{DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan};
+use rustix::event::{PollFd, PollFlags};
+use serde_json::{Value, json};
+
+use self::disks::Disks;
+use self::end::EndTracker;
+use crate::args::{self, Channels, PlanError};
+use crate::limits::END_GRACE;
+use crate::process::Process;
+use crate::qmp::{Client, Command, Event, QmpError};
+use crate::version::Version;
+use crate::wait;
+
+/// A running QEMU.
+#[derive(Debug)]
+pub struct QemuMachine {
+    name: String,
+    version: Version,
+    process: Process,
+    qmp: Client,
+    guest_port: Option<UnixStream>,
+    memory_image: PathBuf,
+    memory_bytes: u64,
+    nics: usize,
+    disks: Disks,
+    end: EndTracker,
+}
+
+impl QemuMachine {
+    /// Starts QEMU and returns at once.
+    pub fn spawn(
+        binary: &Path,
+        version: Version,
+        plan: &MachinePlan,
+    ) -> Result<Self, MachineError> {
+        check_memory_image(plan)?;
+        let failed = |source| MachineError::Spawn { program: binary.display().to_string(), source };
+        let (qmp, qemu_qmp) = UnixStream::pair().map_err(failed)?;
+        let (guest_port, qemu_guest) = UnixStream::pair().map_err(failed)?;
+        let channels = Channels { qmp: qemu_qmp.as_raw_fd(), guest: qemu_guest.as_raw_fd() };
+        let arguments = args::build(plan, version, channels)
+            .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let keep = [qemu_qmp.as_fd(), qemu_guest.as_fd()];
+        let process = Process::spawn(binary, &arguments, &plan.log, keep).map_err(failed)?;
+        Ok(Self {
+            name: plan.name.clone(),
+            version,
+            process,
+            qmp: Client::new(qmp).map_err(failed)?,
+            guest_port: Some(guest_port),
+            memory_image: plan.memory_image.clone(),
+            memory_bytes: plan.shape.memory.bytes(),
+            nics: plan.nics.len(),
+            disks: Disks::new(plan),
+            end: EndTracker::default(),
+        })
+    }
+
+    /// Runs commands in one write; `what` is the verb phrase of the wait.
+    fn run_all(
+        &mut self,
+        what: &'static str,
+        commands: &[Command],
+        deadline: Instant,
+    ) -> Result<Vec<Value>, MachineError> {
+        let started = Instant::now();
+        let values = self.qmp.execute_all(commands, deadline);
+        while let Some(event) = self.qmp.next_event() {
+            self.note(&event);
+        }
+        values.map_err(|error| self.failed(what, started, error))
+    }
+
+    /// Runs one command; `what` is the verb phrase of the wait.
+    fn run(
+        &mut self,
+        what: &'static str,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Value, MachineError> {
+        let mut values = self.run_all(what, &[command], deadline)?;
+        Ok(values.pop().unwrap_or(Value::Null))
+    }
+
+    /// Waits for the next event and notes it.
+    fn next_event(
+        &mut self,
+        what: &'static str,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Event, MachineError> {
+        match self.qmp.wait_event(deadline) {
+            Ok(event) => {
+                self.note(&event);
+                Ok(event)
+            }
+            Err(error) => Err(self.failed(what, started, error)),
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.end.note(event);
+        self.disks.note(event);
+    }
+
+    fn failed(&mut self, what: &'static str, started: Instant, error: QmpError) -> MachineError {
+        let name = self.name.clone();
+        match error {
+            QmpError::Closed => self.ended(),
+            QmpError::Deadline => MachineError::Deadline { name, what, waited: started.elapsed() },
+            QmpError::Refused { command, source } => self.refused(command, source.description),
+            QmpError::Io(source) => MachineError::Protocol { name, detail: source.to_string() },
+            QmpError::Protocol(source) => {
+                MachineError::Protocol { name, detail: source.to_string() }
+            }
+        }
+    }
+
+    fn refused(&self, command: &str, detail: impl Into<String>) -> MachineError {
+        MachineError::Refused {
+            name: self.name.clone(),
+            command: command.to_owned(),
+            detail: detail.into(),
+        }
+    }
+
+    fn protocol(&self, detail: impl Into<String>) -> MachineError {
+        MachineError::Protocol { name: self.name.clone(), detail: detail.into() }
+    }
+
+    /// The error of a machine whose QMP connection was closed.
+    fn ended(&mut self) -> MachineError {
+        let detail = match self.process.wait(Instant::now() + END_GRACE) {
+            Ok(Some(status)) => end::describe(status, &self.process.log_tail()),
+            Ok(None) => "it closed its control connection, but still runs".to_owned(),
+            Err(error) => format!("its end cannot be waited for: {error}"),
+        };
+        MachineError::Ended { name: self.name.clone(), detail }
+    }
+
+    fn unusable(&self, path: &Path, error: PlanError) -> MachineError {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, error);
+        MachineError::File { name: self.name.clone(), path: path.to_owned(), source }
+    }
+}
+
+impl Machine for QemuMachine {
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn take_guest_port(&mut self) -> Option<UnixStream> {
+        self.guest_port.take()
+    }
+
+    fn wait_ready(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        let started = Instant::now();
+        if let Err(error) = self.qmp.negotiate(deadline) {
+            return Err(self.failed("answer", started, error));
+        }
+        let expected = self.version.to_string();
+        match self.qmp.version() {
+            Some(version) if version == expected => Ok(()),
+            version => {
+                let version = version.unwrap_or("unknown").to_owned();
+                Err(self.protocol(format!("it is QEMU {version}, but {expected} was expected")))
+            }
+        }
+    }
+
+    fn load_devices(&mut self, from: &Path, deadline: Instant) -> Result<(), MachineError> {
+        const WHAT: &str = "load its device state";
+        let started = Instant::now();
+        let filename = args::utf8(from).map_err(|error| self.unusable(from, error))?;
+        let commands = [
+            Command::with(
+                "migrate-set-capabilities",
+                json!({ "capabilities": [{ "capability": "events", "state": true }] }),
+            ),
+            // Nobody moved: the addresses are where they were.
+            Command::with("migrate-set-parameters", json!({ "announce-rounds": 0 })),
+            Command::with(
+                "migrate-incoming",
+                json!({ "channels": [{
+                    "channel-type": "main",
+                    "addr": { "transport": "file", "filename": filename, "offset": 0 },
+                }] }),
+            ),
+        ];
+        // Not through `run_all`: the outcome may come as an event before the last reply.
+        if let Err(error) = self.qmp.execute_all(&commands, deadline) {
+            return Err(self.failed(WHAT, started, error));
+        }
+        loop {
+            let event = self.next_event(WHAT, started, deadline)?;
+            match (event.name.as_str(), event.text("status")) {
+                ("MIGRATION", Some("completed")) => return Ok(()),
+                ("MIGRATION", Some("failed")) => {
+                    let info = self.run(WHAT, Command::new("query-migrate"), deadline)?;
+                    let detail = info.get("error-desc").and_then(Value::as_str);
+                    return Err(
+                        self.refused("migrate-incoming", detail.unwrap_or("no reason given"))
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn resume(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        self.run("resume", Command::new("cont"), deadline).map(drop)
+    }
+
+    fn pause(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        self.run("pause", Command::new("stop"), deadline).map(drop)
+    }
+
+    fn prepare_overlay(
+        &mut self,
+        disk: DiskRole,
+        overlay: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        self.add_overlay(disk, overlay, deadline)
+    }
+
+    fn discard_overlays(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        self.remove_overlays(deadline)
+    }
+
+    fn save_devices(&mut self, to: Option<&Path>, deadline: Instant) -> Result<(), MachineError> {
+        let switch = self.switch_command()?;
+        // Not in one write with the switch: disks must stay where they are when this fails.
+        if let Some(path) = to {
+            let filename = args::utf8(path).map_err(|error| self.unusable(path, error))?;
+            let save = Command::with(
+                "xen-save-devices-state",
+                json!({ "filename": filename, "live": false }),
+            );
+            self.run("save its device state", save, deadline)?;
+        }
+        self.run("switch to its overlays", switch, deadline)?;
+        self.disks.switched();
+        Ok(())
+    }
+
+    fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError> {
+        const TRANSMIT_QUEUE: u32 = 1;
+        let queries: Vec<Command> = (0..self.nics)
+            .map(|nic| {
+                let path = format!("/machine/peripheral/{}/virtio-backend", args::nic_id(nic));
+                Command::with(
+                    "x-query-virtio-queue-status",
+                    json!({ "path": path, "queue": TRANSMIT_QUEUE }),
+                )
+            })
+            .collect();
+        for status in self.run_all("tell its queue status", &queries, deadline)? {
+            match status.get("inuse").and_then(Value::as_u64) {
+                Some(0) => {}
+                Some(_) => return Ok(false),
+                None => return Err(self.protocol("a queue status has no `inuse`")),
+            }
+        }
+        Ok(true)
+    }
+
+    fn flatten(
+        &mut self,
+        disk: DiskRole,
+        keep: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        self.flatten_chain(disk, keep, deadline)
+    }
+
+    fn ram(&self) -> Result<GuestRam, MachineError> {
+        let pid = self.pid();
+        let unusable = |source| MachineError::File {
+            name: self.name.clone(),
+            path: self.memory_image.clone(),
+            source,
+        };
+        let address = ram::find(pid, &self.memory_image, self.memory_bytes).map_err(unusable)?;
+        Ok(GuestRam { pid, address, length: self.memory_bytes })
+    }
+
+    fn power_button(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        self.run("press its power button", Command::new("system_powerdown"), deadline).map(drop)
+    }
+
+    fn set_link(&mut self, nic: usize, link: Link, deadline: Instant) -> Result<(), MachineError> {
+        let up = match link {
+            Link::Up => true,
+            Link::Down => false,
+        };
+        let command = Command::with("set_link", json!({ "name": args::nic_id(nic), "up": up }));
+        self.run("set a link", command, deadline).map(drop)
+    }
+
+    fn wait_end(&mut self, timeout: Duration) -> Result<Option<EndReason>, MachineError> {
+        let deadline = Instant::now() + timeout;
+        let unreachable = |machine: &Self, error: io::Error| {
+            machine.protocol(format!("its end cannot be waited for: {error}"))
+        };
+        loop {
+            // A garbled connection must not hide the end of the process.
+            let _ = self.qmp.drain();
+            while let Some(event) = self.qmp.next_event() {
+                self.note(&event);
+            }
+            match self.process.wait(Instant::now()) {
+                Ok(Some(status)) => {
+                    let _ = self.qmp.drain();
+                    while let Some(event) = self.qmp.next_event() {
+                        self.note(&event);
+                    }
+                    return Ok(Some(self.end.reason(status, &self.process.log_tail())));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(unreachable(self, error)),
+            }
+            let mut fds = vec![PollFd::new(&self.process, PollFlags::IN)];
+            if !self.qmp.is_closed() {
+                fds.push(PollFd::new(self.qmp.socket(), PollFlags::IN));
+            }
+            match wait::poll(&mut fds, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return Err(unreachable(self, error)),
+            }
+        }
+    }
+
+    fn kill(&mut self) -> EndReason {
+        if let Ok(Some(reason)) = self.wait_end(Duration::ZERO) {
+            return reason;
+        }
+        self.end.killed();
+        // Past the grace period the kernel still holds it, but it will run no more.
+        let _ = self.process.kill();
+        EndReason::Killed
+    }
+}
+
+fn check_memory_image(plan: &MachinePlan) -> Result<(), MachineError> {
+    let unusable = |source| MachineError::File {
+        name: plan.name.clone(),
+        path: plan.memory_image.clone(),
+        source,
+    };
+    let length = std::fs::metadata(&plan.memory_image).map_err(unusable)?.len();
+    let memory = plan.shape.memory.bytes();
+    if length != memory {
+        let text = format!("it has {length} bytes, but the machine has {memory} bytes of RAM");
+        return Err(unusable(io::Error::new(io::ErrorKind::InvalidData, text)));
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! The writable disks of a machine: their chains of layers, and the moves of a cut.
+//!
+//! QEMU's block nodes are named `ROLE-N`; `ROLE-0` is what the machine started with, and every
+//! prepared overlay counts on. Nodes that we add stay open until we delete them, so a flatten ends
+//! by deleting the layers that it made superfluous.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
+
+use pando_machine::{DiskRole, Firmware, MachineError, MachinePlan};
+use serde_json::{Value, json};
+
+use super::QemuMachine;
+use crate::args;
+use crate::limits::END_GRACE;
+use crate::qmp::{Command, Event};
+
+/// A block node that we added, and its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layer {
+    node: String,
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Disk {
+    role: DiskRole,
+    /// Oldest first; the last is the writable top.
+    layers: Vec<Layer>,
+    prepared: Option<Layer>,
+    next_number: u64,
+}
+
+impl Disk {
+    fn new(role: DiskRole, path: &Path) -> Self {
+        let first = Layer { node: node_name(role, 0), path: path.to_owned() };
+        Self { role, layers: vec![first], prepared: None, next_number: 1 }
+    }
+}
+
+/// All writable disks of a machine.
+#[derive(Debug)]
+pub struct Disks {
+    disks: Vec<Disk>,
+    durable: bool,
+    /// Job ids whose end was seen, with QEMU's complaint if there was one.
+    ended_jobs: Vec<(String, Option<String>)>,
+}
+
+impl Disks {
+    /// Returns the disks as the machine starts with them.
+    pub fn new(plan: &MachinePlan) -> Self {
+        let mut disks = vec![Disk::new(DiskRole::Root, &plan.disk)];
+        if let Firmware::Uefi { vars, .. } = &plan.firmware {
+            disks.push(Disk::new(DiskRole::Firmware, vars));
+        }
+        Self { disks, durable: plan.durable_disk, ended_jobs: Vec::new() }
+    }
+
+    /// Takes in an event.
+    pub fn note(&mut self, event: &Event) {
+        if matches!(event.name.as_str(), "BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED")
+            && let Some(job) = event.text("device")
+        {
+            let error = event.text("error").map(str::to_owned);
+            self.ended_jobs.push((job.to_owned(), error));
+        }
+    }
+
+    /// The prepared overlays became the tops.
+    pub fn switched(&mut self) {
+        for disk in &mut self.disks {
+            disk.layers.extend(disk.prepared.take());
+        }
+    }
+
+    fn get(&mut self, role: DiskRole) -> Option<&mut Disk> {
+        self.disks.iter_mut().find(|disk| disk.role == role)
+    }
+}
+
+impl QemuMachine {
+    fn disk(&mut self, role: DiskRole, command: &str) -> Result<&mut Disk, MachineError> {
+        let missing = self.refused(command, format!("the machine has no {role:?} disk"));
+        self.disks.get(role).ok_or(missing)
+    }
+
+    pub(super) fn add_overlay(
+        &mut self,
+        role: DiskRole,
+        overlay: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        const COMMAND: &str = "blockdev-add";
+        let taken = self.refused(COMMAND, "an overlay is prepared already");
+        let durable = self.disks.durable;
+        let disk = self.disk(role, COMMAND)?;
+        if disk.prepared.is_some() {
+            return Err(taken);
+        }
+        let node = node_name(role, disk.next_number);
+        let mut options = args::writable_disk(&node, overlay, durable)
+            .map_err(|error| self.unusable(overlay, error))?;
+        if let Some(options) = options.as_object_mut() {
+            // The chain below is attached in the cut; opening it a second time would not see
+            // what the guest writes until then.
+            options.insert("backing".to_owned(), Value::Null);
+        }
+        self.run("open its next overlay", Command::with(COMMAND, options), deadline)?;
+        let disk = self.disk(role, COMMAND)?;
+        disk.next_number += 1;
+        disk.prepared = Some(Layer { node, path: overlay.to_owned() });
+        Ok(())
+    }
+
+    pub(super) fn remove_overlays(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        let nodes: Vec<(DiskRole, String)> = self
+            .disks
+            .disks
+            .iter()
+            .filter_map(|disk| Some((disk.role, disk.prepared.as_ref()?.node.clone())))
+            .collect();
+        for (role, node) in nodes {
+            let command = Command::with("blockdev-del", json!({ "node-name": node }));
+            self.run("close an overlay", command, deadline)?;
+            self.disk(role, "blockdev-del")?.prepared = None;
+        }
+        Ok(())
+    }
+
+    /// Returns the command that makes all prepared overlays the tops, all or none.
+    pub(super) fn switch_command(&self) -> Result<Command, MachineError> {
+        let mut actions = Vec::new();
+        for disk in &self.disks.disks {
+            let (Some(top), Some(overlay)) = (disk.layers.last(), &disk.prepared) else {
+                let detail = format!("no overlay is prepared for the {:?} disk", disk.role);
+                return Err(self.refused("blockdev-snapshot", detail));
+            };
+            actions.push(json!({
+                "type": "blockdev-snapshot",
+                "data": { "node": top.node, "overlay": overlay.node },
+            }));
+        }
+        Ok(Command::with("transaction", json!({ "actions": actions })))
+    }
+
+    pub(super) fn flatten_chain(
+        &mut self,
+        role: DiskRole,
+        keep: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        const COMMAND: &str = "block-stream";
+        const WHAT: &str = "flatten its disk";
+        let base = self.find_node(keep, deadline)?;
+        let disk = self.disk(role, COMMAND)?;
+        let Some(top) = disk.layers.last().cloned() else { return Ok(()) };
+        let job = format!("flatten-{}", top.node);
+        self.disks.ended_jobs.clear();
+        let stream = json!({
+            "job-id": job, "device": top.node, "base-node": base,
+            "backing-file": relative(&top.path, keep),
+        });
+        self.run(WHAT, Command::with(COMMAND, stream), deadline)?;
+        self.wait_job(WHAT, &job, deadline)?;
+        self.check_backing(&top.node, keep, deadline)?;
+        self.forget_layers(role, keep, deadline)
+    }
+
+    /// Waits for the end of a job; one that is late is cancelled, and its end waited for all the
+    /// same, because until then it blocks the next cut.
+    fn wait_job(
+        &mut self,
+        what: &'static str,
+        job: &str,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        let started = Instant::now();
+        let late = match self.job_end(what, job, deadline) {
+            Ok(None) => return Ok(()),
+            Ok(Some(error)) => return Err(self.refused("block-stream", error)),
+            Err(late @ MachineError::Deadline { .. }) => late,
+            Err(other) => return Err(other),
+        };
+        let deadline = Instant::now() + END_GRACE;
+        let cancel = Command::with("block-job-cancel", json!({ "device": job, "force": true }));
+        match self.run(what, cancel, deadline) {
+            // It ended in this moment.
+            Ok(_) | Err(MachineError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.job_end(what, job, deadline)?;
+        Err(match late {
+            MachineError::Deadline { name, what, .. } => {
+                MachineError::Deadline { name, what, waited: started.elapsed() }
+            }
+            other => other,
+        })
+    }
+
+    /// Returns QEMU's complaint about a job, once it has ended.
+    fn job_end(
+        &mut self,
+        what: &'static str,
+        job: &str,
+        deadline: Instant,
+    ) -> Result<Option<String>, MachineError> {
+        let started = Instant::now();
+        loop {
+            if let Some((_, error)) = self.disks.ended_jobs.iter().find(|(id, _)| id == job) {
+                return Ok(error.clone());
+            }
+            self.next_event(what, started, deadline)?;
+        }
+    }
+
+    fn block_nodes(&mut self, deadline: Instant) -> Result<Vec<Value>, MachineError> {
+        let query = Command::with("query-named-block-nodes", json!({ "flat": true }));
+        match self.run("list its disk layers", query, deadline)? {
+            Value::Array(nodes) => Ok(nodes),
+            _ => Err(self.protocol("the list of disk layers is not a list")),
+        }
+    }
+
+    /// Returns the name of the format node on `file`.
+    fn find_node(&mut self, file: &Path, deadline: Instant) -> Result<String, MachineError> {
+        let text = |node: &Value, member: &str| {
+            node.get(member).and_then(Value::as_str).map(str::to_owned)
+        };
+        for node in self.block_nodes(deadline)? {
+            let is_format = text(&node, "drv").is_some_and(|driver| driver != "file");
+            let path = text(&node, "file");
+            if is_format
+                && path.is_some_and(|path| is_same_file(Path::new(&path), file))
+                && let Some(name) = text(&node, "node-name")
+            {
+                return Ok(name);
+            }
+        }
+        let detail = format!("{} is not in the chain", file.display());
+        Err(self.refused("block-stream", detail))
+    }
+
+    /// Checks that the backing file of `node` is `keep`.
+    fn check_backing(
+        &mut self,
+        node: &str,
+        keep: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        let nodes = self.block_nodes(deadline)?;
+        let top = nodes.iter().find(|other| other.get("node-name") == Some(&json!(node)));
+        let backing = top
+            .and_then(|top| top.get("image")?.get("full-backing-filename")?.as_str())
+            .map(Path::new);
+        match backing {
+            Some(backing) if is_same_file(backing, keep) => Ok(()),
+            other => {
+                let is = other.map_or("nothing".to_owned(), |path| path.display().to_string());
+                Err(self.protocol(format!("after a flatten, {is} is below the top layer")))
+            }
+        }
+    }
+
+    /// Closes the layers between `keep` and the top, which are out of the chain.
+    fn forget_layers(
+        &mut self,
+        role: DiskRole,
+        keep: &Path,
+        deadline: Instant,
+    ) -> Result<(), MachineError> {
+        const COMMAND: &str = "blockdev-del";
+        let disk = self.disk(role, COMMAND)?;
+        let first = disk
+            .layers
+            .iter()
+            .position(|layer| is_same_file(&layer.path, keep))
+            .map_or(0, |kept| kept + 1);
+        let last = disk.layers.len().saturating_sub(1);
+        // From above: a layer holds the one below it.
+        for index in (first..last).rev() {
+            let Some(layer) = self.disk(role, COMMAND)?.layers.get(index).cloned() else { break };
+            let command = Command::with(COMMAND, json!({ "node-name": layer.node }));
+            self.run("close a layer", command, deadline)?;
+            self.disk(role, COMMAND)?.layers.remove(index);
+        }
+        Ok(())
+    }
+}
+
+fn node_name(role: DiskRole, number: u64) -> String {
+    let role = match role {
+        DiskRole::Root => "root",
+        DiskRole::Firmware => "firmware",
+    };
+    format!("{role}-{number}")
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// Returns `to` as it is seen from the directory of `from`, so that a home can be moved; `to`
+/// itself where one of them is not absolute.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let (Some(directory), true) = (from.parent(), from.is_absolute() && to.is_absolute()) else {
+        return to.to_owned();
+    };
+    let shared = directory.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = directory.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(shared)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backing_names_are_relative() {
+        let cases = [
+            ("/h/layers/b", "/h/layers/a", "a"),
+            ("/h/layers/b", "/h/images/i/disk", "../images/i/disk"),
+            ("b", "/h/a", "/h/a"),
+        ];
+        for (from, to, expected) in cases {
+            assert_eq!(relative(Path::new(from), Path::new(to)), Path::new(expected));
+        }
+    }
+}
