@@ -1,0 +1,178 @@
+//! The description of one verb: all that a front end needs to offer it.
+
+use serde_json::{Map, Value};
+
+/// A group of verbs that are shown together.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Toolset {
+    /// Virtual machines.
+    Machine,
+    /// Branches.
+    Branch,
+    /// Commits and tags.
+    Commit,
+    /// Commands, files and consoles inside machines.
+    Exec,
+    /// Images.
+    Image,
+    /// Operations.
+    Operation,
+    /// The daemon and the host.
+    System,
+}
+
+impl Toolset {
+    /// Every toolset, in the order of the reference.
+    pub const ALL: &'static [Self] = &[
+        Self::Machine,
+        Self::Branch,
+        Self::Commit,
+        Self::Exec,
+        Self::Image,
+        Self::Operation,
+        Self::System,
+    ];
+
+    /// Returns its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Branch => "branch",
+            Self::Commit => "commit",
+            Self::Exec => "exec",
+            Self::Image => "image",
+            Self::Operation => "operation",
+            Self::System => "system",
+        }
+    }
+}
+
+/// What a verb does to pando's objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing.
+    Read,
+    /// Makes or changes; nothing is lost.
+    Write,
+    /// May lose what is not committed or tagged.
+    Destructive,
+}
+
+impl Effect {
+    /// Returns its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+        }
+    }
+}
+
+/// Whether a verb is an operation, which can be watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runs {
+    /// Answers directly.
+    Directly,
+    /// Is recorded as an operation first; [`crate::Control::start`] returns it at once.
+    AsOperation,
+}
+
+/// Another name under which a verb can be called, with the parameter names of its origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alias {
+    /// The other name.
+    pub name: &'static str,
+    /// Its parameter names that differ: (theirs, ours).
+    pub renames: &'static [(&'static str, &'static str)],
+    /// Parameters that it implies: (ours, a JSON value).
+    pub presets: &'static [(&'static str, &'static str)],
+}
+
+/// How a text argument of the CLI becomes a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// A path on this machine: made absolute, since the daemon's directory is another.
+    HostPath,
+    /// `@FILE` stands for the file's contents.
+    Contents,
+}
+
+/// How a verb looks as a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cli {
+    /// The words of the command: `["vm", "create"]`.
+    pub path: &'static [&'static str],
+    /// Parameters that are given by position, in order; the last may be a list.
+    pub positionals: &'static [&'static str],
+    /// One-letter flags: (letter, parameter).
+    pub shorts: &'static [(char, &'static str)],
+    /// Parameters whose text needs more than parsing.
+    pub hints: &'static [(&'static str, Hint)],
+    /// Whether the CLI has a hand-written command in place of the generated one.
+    pub by_hand: bool,
+}
+
+/// One verb.
+#[derive(Debug, Clone)]
+pub struct Verb {
+    /// `noun_verb`.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [Alias],
+    /// Its group.
+    pub toolset: Toolset,
+    /// What it does to pando's objects.
+    pub effect: Effect,
+    /// Whether it is an operation.
+    pub runs: Runs,
+    /// One line.
+    pub summary: &'static str,
+    /// How it looks as a command.
+    pub cli: Cli,
+    /// JSON schema of its parameters; the root is an object.
+    pub params: Value,
+    /// JSON schema of its result; the root is an object.
+    pub result: Value,
+}
+
+impl Verb {
+    /// Returns the verb that has this name or alias.
+    pub fn find(name: &str) -> Option<&'static Verb> {
+        Self::resolve(name).map(|(verb, _)| verb)
+    }
+
+    /// Returns the verb that has this name or alias, and the alias if it was one.
+    pub fn resolve(name: &str) -> Option<(&'static Verb, Option<&'static Alias>)> {
+        crate::catalogue().iter().find_map(|verb| {
+            if verb.name == name {
+                return Some((verb, None));
+            }
+            let alias = verb.aliases.iter().find(|alias| alias.name == name)?;
+            Some((verb, Some(alias)))
+        })
+    }
+
+    /// Returns the whole description: the doc text of its parameters' type.
+    pub fn description(&self) -> &str {
+        self.params.get("description").and_then(Value::as_str).unwrap_or(self.summary)
+    }
+
+    /// Returns the schemas of its parameters by name.
+    pub fn properties(&self) -> Option<&Map<String, Value>> {
+        self.params.get("properties").and_then(Value::as_object)
+    }
+
+    /// Returns whether a parameter must be given.
+    pub fn is_required(&self, parameter: &str) -> bool {
+        self.params
+            .get("required")
+            .and_then(Value::as_array)
+            .is_some_and(|names| names.iter().any(|name| name == parameter))
+    }
+}
