@@ -110,3 +110,13 @@ impl From<Envelope> for Result<Value, ApiError> {
         }
     }
 }
+
+/// Returns what a code means: its one line in the reference.
+pub fn describe(code: ErrorCode) -> Option<String> {
+    let schema = schemars::schema_for!(ErrorCode);
+    let documented = schema.get("oneOf").and_then(Value::as_array)?;
+    let entry = documented
+        .iter()
+        .find(|entry| entry.get("const").and_then(Value::as_str) == Some(code.as_str()))?;
+    entry.get("description").and_then(Value::as_str).map(str::to_owned)
+}
