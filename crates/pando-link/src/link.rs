@@ -112,13 +112,25 @@ impl GuestLink {
             return Err(LinkError::Protocol { guest: shared.name.clone(), detail });
         }
         if clock == GuestClock::Step {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-            let clock = HostMessage::Clock { unix_ns };
-            let sent = shared.gate.send(epoch, &clock, deadline);
-            sent.map_err(|error| shared.gate_error(error, "read", started))?;
+            self.set_clock(deadline)?;
         }
         Ok(welcome)
+    }
+
+    /// Sets the guest's wall clock to the host's, inside the present epoch: after a pause.
+    ///
+    /// # Errors
+    /// [`LinkError::EpochEnded`] when there is no epoch; [`LinkError::Deadline`],
+    /// [`LinkError::Closed`]. The guest does not answer.
+    pub fn set_clock(&self, deadline: Instant) -> Result<(), LinkError> {
+        let started = Instant::now();
+        let Some(epoch) = self.shared.state().epoch else {
+            return Err(LinkError::EpochEnded { guest: self.shared.name.clone() });
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let sent = self.shared.gate.send(epoch, &HostMessage::Clock { unix_ns }, deadline);
+        sent.map_err(|error| self.shared.gate_error(error, "read", started))
     }
 
     /// Returns the guest's name.

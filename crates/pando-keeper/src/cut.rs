@@ -1,0 +1,392 @@
+//! The cut: all nodes of the branch saved at one instant, while they stand still as briefly as can
+//! be. Order and reasons: the prototype's protocol, measured over hundreds of cuts.
+//!
+//! ```text
+//!   guests run      prepare   overlays, a scan of the written pages, buffers touched
+//!                   intent    spool/spec.json: from here on the next layers are the tops
+//!   ──────────────  pause     all nodes
+//!   guests stand    guard     no device may have work under way; else go on and try again
+//!   still           devices   device state to a file, disks to their next layers
+//!                   memory    written pages copied into the buffers, after the devices
+//!   ──────────────  resume    all nodes
+//!   guests run      save      hash, compare, write and sync deltas, states and frozen layers
+//!                   report    spool/report.json: the cut is durable
+//! ```
+//!
+//! Whatever fails before `devices` leaves the branch as it was: an error. Whatever fails after has
+//! moved the disks: a report that says `failed`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pando_delta::{Capture, DeltaHeader, DeltaWriter, PageRun, pages, written_pages};
+use pando_machine::{DiskRole, GuestRam, Hypervisor};
+use pando_model::commit::{CommitKind, CommitMemory};
+use pando_model::host::{AfterCut, CutNodeReport, CutReport, CutSpec, HostError};
+use pando_model::machine::MachineProfile;
+use pando_model::{BranchId, ByteCount, LayerId, Layout};
+
+use crate::node::{MemoryBase, Node, each, try_each};
+use crate::spool::{self, CutIntent};
+use crate::{limits, trouble};
+
+/// What a cut works with.
+pub struct CutContext<'a> {
+    pub layout: &'a Layout,
+    pub branch: &'a BranchId,
+    pub profile: MachineProfile,
+    /// Whether the guests run, and so shall run again.
+    pub running: bool,
+}
+
+/// What is known of one node between the pause and the report.
+struct Saved {
+    tops: (LayerId, Option<LayerId>),
+    capture: Option<Captured>,
+}
+
+struct Captured {
+    ram: GuestRam,
+    buffer: Capture,
+    /// Runs beyond the buffer; empty unless the guest wrote more than it may hold.
+    overflow: Option<Overflow>,
+}
+
+/// A delta that had to be written while the guest stood still, for want of memory.
+struct Overflow {
+    summary: pando_delta::DeltaSummary,
+}
+
+/// Makes a cut. On an error nothing changed; a report that says `failed` means that only the disks
+/// moved on.
+pub fn cut(
+    nodes: &mut [Node],
+    context: &CutContext<'_>,
+    spec: &CutSpec,
+) -> Result<CutReport, HostError> {
+    let began = Instant::now();
+    let deadline = began + spec.timeout;
+    check_nodes(nodes, context, spec)?;
+    let spool = context.layout.spool(context.branch, &spec.commit);
+    fs::create_dir_all(&spool).map_err(|e| trouble::io("make the spool", &e))?;
+
+    let prepared = prepare(nodes, context, spec, deadline).and_then(|buffers| {
+        spool::write_intent(&spool, &intent(nodes, spec))?;
+        Ok(buffers)
+    });
+    let mut buffers = match prepared {
+        Ok(buffers) => buffers,
+        Err(error) => return Err(abandon(nodes, &spool, error)),
+    };
+
+    let paused_at = Instant::now();
+    if let Err(error) = stand_still(nodes, context) {
+        let error = go_on(nodes, context).err().unwrap_or(error);
+        return Err(abandon(nodes, &spool, error));
+    }
+    let saved = save_all(nodes, context, spec, &spool, &mut buffers);
+    let goes_on = context.running && spec.then == AfterCut::Continue;
+    let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
+    let pause = paused_at.elapsed();
+
+    let mut report = CutReport {
+        commit: spec.commit.clone(),
+        pause_us: trouble::micros(pause),
+        total_us: 0,
+        nodes: Vec::new(),
+        failed: None,
+    };
+    let durable = make_durable(nodes, context, spec, &spool, saved, &mut report);
+    report.failed = durable.and(resumed).err();
+    report.total_us = trouble::micros(began.elapsed());
+    tracing::info!(
+        commit = %spec.commit,
+        pause_us = report.pause_us,
+        total_us = report.total_us,
+        failed = report.failed.as_ref().map(tracing::field::display),
+        "cut"
+    );
+    spool::write_report(&spool, &report)?;
+    Ok(report)
+}
+
+fn check_nodes(nodes: &[Node], context: &CutContext<'_>, spec: &CutSpec) -> Result<(), HostError> {
+    for node in nodes {
+        let wanted = spec.nodes.iter().find(|cut| cut.name == node.spec.name);
+        let vars = wanted.map(|cut| cut.next_vars_layer.is_some());
+        if vars != Some(node.vars_layer.is_some()) {
+            return Err(HostError::NoSuchNode {
+                branch: context.branch.clone(),
+                node: node.spec.name.to_string(),
+            });
+        }
+        if node.machine.is_none() {
+            return Err(HostError::WrongState {
+                branch: context.branch.clone(),
+                is: "stopped".into(),
+                wanted: "running or paused".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn next_layers(spec: &CutSpec, node: &Node) -> (LayerId, Option<LayerId>) {
+    spec.nodes
+        .iter()
+        .find(|cut| cut.name == node.spec.name)
+        .map_or((node.layer.clone(), node.vars_layer.clone()), |cut| {
+            (cut.next_layer.clone(), cut.next_vars_layer.clone())
+        })
+}
+
+fn intent(nodes: &[Node], spec: &CutSpec) -> CutIntent {
+    let tops = nodes
+        .iter()
+        .map(|node| (node.spec.name.clone(), node.layer.clone(), node.vars_layer.clone()))
+        .collect();
+    CutIntent { spec: spec.clone(), tops }
+}
+
+/// Undoes what was prepared, and returns the error that was the reason.
+fn abandon(nodes: &mut [Node], spool: &Path, error: HostError) -> HostError {
+    let undone = try_each(nodes, |node| node.with_machine(|m, d| m.discard_overlays(d)));
+    if let Err(error) = undone {
+        tracing::warn!(%error, "an unused overlay stays open");
+    }
+    if let Err(error) = fs::remove_dir_all(spool) {
+        tracing::warn!(%error, "an unused spool stays");
+    }
+    error
+}
+
+/// Everything that need not wait for the pause.
+fn prepare(
+    nodes: &mut [Node],
+    context: &CutContext<'_>,
+    spec: &CutSpec,
+    deadline: Instant,
+) -> Result<Vec<Capture>, HostError> {
+    let prepare_node = |node: &mut Node| {
+        let (layer, vars) = next_layers(spec, node);
+        node.with_machine(|machine, _| {
+            machine.prepare_overlay(DiskRole::Root, &context.layout.layer(&layer), deadline)?;
+            if let Some(vars) = vars {
+                let path = context.layout.layer(&vars);
+                machine.prepare_overlay(DiskRole::Firmware, &path, deadline)?;
+            }
+            Ok(())
+        })?;
+        if spec.kind == CommitKind::Disk {
+            return Ok(Capture::default());
+        }
+        let ram = node.with_machine(|machine, _| machine.ram())?;
+        let runs = runs_to_read(node, ram)?;
+        let seen = pages::page_count(&runs);
+        let spare = seen / limits::CAPTURE_SPARE + limits::CAPTURE_SPARE_PAGES;
+        Ok(Capture::prepare(seen + spare))
+    };
+    each(nodes, prepare_node).into_iter().collect()
+}
+
+/// Returns the pages that differ, or may, from the memory that the delta applies to.
+fn runs_to_read(node: &Node, ram: GuestRam) -> Result<Vec<PageRun>, HostError> {
+    let mut runs =
+        written_pages(ram.pid, ram.address, ram.length).map_err(|e| trouble::delta(&e))?;
+    let given_back = node.memory.digests.missing_from(&runs);
+    if !given_back.is_empty() {
+        runs.extend(given_back);
+        runs.sort_by_key(|run| run.start);
+    }
+    Ok(runs)
+}
+
+/// Stops all nodes, at a moment when no device has work under way.
+fn stand_still(nodes: &mut [Node], context: &CutContext<'_>) -> Result<(), HostError> {
+    for _ in 0..limits::GUARD_TRIES {
+        try_each(nodes, Node::pause)?;
+        let quiet = each(nodes, |node| node.with_machine(|m, d| m.is_quiet(d)));
+        let quiet: Vec<bool> = quiet.into_iter().collect::<Result<_, _>>()?;
+        if quiet.iter().all(|quiet| *quiet) {
+            return Ok(());
+        }
+        go_on(nodes, context)?;
+    }
+    Err(HostError::CutUnclean {
+        branch: context.branch.clone(),
+        detail: "a network device had frames under way at every try".into(),
+    })
+}
+
+fn go_on(nodes: &mut [Node], context: &CutContext<'_>) -> Result<(), HostError> {
+    if context.running { try_each(nodes, Node::resume) } else { Ok(()) }
+}
+
+/// While all stand still: devices and disks, then memory.
+fn save_all(
+    nodes: &mut [Node],
+    context: &CutContext<'_>,
+    spec: &CutSpec,
+    spool: &Path,
+    buffers: &mut Vec<Capture>,
+) -> Vec<Result<Saved, HostError>> {
+    let queue = std::sync::Mutex::new(
+        nodes
+            .iter()
+            .map(|node| node.spec.name.clone())
+            .zip(std::mem::take(buffers))
+            .collect::<Vec<_>>(),
+    );
+    let buffer_of = |node: &Node| {
+        let mut queue = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let at = queue.iter().position(|(name, _)| *name == node.spec.name);
+        at.map(|at| queue.swap_remove(at).1).unwrap_or_default()
+    };
+    each(nodes, |node| {
+        let state = (spec.kind == CommitKind::Full).then(|| state_file(spool, node));
+        node.with_machine(|machine, deadline| machine.save_devices(state.as_deref(), deadline))?;
+        let tops = (node.layer.clone(), node.vars_layer.clone());
+        (node.layer, node.vars_layer) = next_layers(spec, node);
+        let capture = match spec.kind {
+            CommitKind::Disk => None,
+            CommitKind::Full => Some(capture(node, context, spool, buffer_of(node))?),
+        };
+        Ok(Saved { tops, capture })
+    })
+}
+
+fn state_file(spool: &Path, node: &Node) -> PathBuf {
+    Layout::state_file(spool, &node.spec.name)
+}
+
+fn capture(
+    node: &mut Node,
+    context: &CutContext<'_>,
+    spool: &Path,
+    mut buffer: Capture,
+) -> Result<Captured, HostError> {
+    let ram = node.with_machine(|machine, _| machine.ram())?;
+    let runs = runs_to_read(node, ram)?;
+    let failed = |e| trouble::delta(&e);
+    let mut left = buffer.take(ram.pid, ram.address, &runs).map_err(failed)?;
+    if left.is_empty() {
+        return Ok(Captured { ram, buffer, overflow: None });
+    }
+    tracing::warn!(branch = %context.branch, node = %node.spec.name, "memory is saved while paused");
+    let mut writer = delta_writer(node, ram, spool)?;
+    loop {
+        writer.append(buffer.runs(), buffer.data()).map_err(failed)?;
+        if left.is_empty() {
+            break;
+        }
+        left = buffer.take(ram.pid, ram.address, &left).map_err(failed)?;
+    }
+    let summary = writer.finish().map_err(failed)?;
+    Ok(Captured { ram, buffer: Capture::default(), overflow: Some(Overflow { summary }) })
+}
+
+fn delta_writer<'a>(
+    node: &'a Node,
+    ram: GuestRam,
+    spool: &Path,
+) -> Result<DeltaWriter<'a>, HostError> {
+    let path = Layout::pages_file(spool, &node.spec.name);
+    let header = DeltaHeader { ram: ram.length };
+    DeltaWriter::create(&path, header, &node.memory.digests, node.memory.on_zero)
+        .map_err(|e| trouble::delta(&e))
+}
+
+/// With the guests running again: writes and syncs everything, and fills in the report.
+fn make_durable(
+    nodes: &mut [Node],
+    context: &CutContext<'_>,
+    spec: &CutSpec,
+    spool: &Path,
+    saved: Vec<Result<Saved, HostError>>,
+    report: &mut CutReport,
+) -> Result<(), HostError> {
+    let mut first_error = Ok(());
+    for (node, saved) in nodes.iter_mut().zip(saved) {
+        let result = saved.and_then(|saved| {
+            let mut entry = CutNodeReport {
+                name: node.spec.name.clone(),
+                layer: saved.tops.0.clone(),
+                vars_layer: saved.tops.1.clone(),
+                memory: None,
+                profile: None,
+                disk_bytes: ByteCount(0),
+            };
+            let result = save_node(node, context, spec, spool, saved, &mut entry);
+            report.nodes.push(entry);
+            result
+        });
+        first_error = first_error.and(result);
+    }
+    first_error?;
+    spool::sync_directory(spool).map_err(|e| trouble::io("sync the spool", &e))
+}
+
+fn save_node(
+    node: &mut Node,
+    context: &CutContext<'_>,
+    spec: &CutSpec,
+    spool: &Path,
+    saved: Saved,
+    entry: &mut CutNodeReport,
+) -> Result<(), HostError> {
+    if let Some(captured) = saved.capture {
+        let summary = match captured.overflow {
+            Some(Overflow { summary }) => summary,
+            None => {
+                let mut writer = delta_writer(node, captured.ram, spool)?;
+                writer
+                    .append(captured.buffer.runs(), captured.buffer.data())
+                    .map_err(|e| trouble::delta(&e))?;
+                writer.finish().map_err(|e| trouble::delta(&e))?
+            }
+        };
+        let state = state_file(spool, node);
+        let device_digest = sync_and_digest(&state)?;
+        entry.memory = Some(CommitMemory {
+            base: node.memory.commit.clone(),
+            pages: summary.pages,
+            bytes: ByteCount(summary.bytes),
+            digest: summary.digest,
+            device_digest,
+        });
+        entry.profile = Some(context.profile.clone());
+        node.memory = MemoryBase {
+            commit: Some(spec.commit.clone()),
+            digests: summary.digests,
+            on_zero: node.memory.on_zero,
+        };
+    }
+    for layer in std::iter::once(&saved.tops.0).chain(&saved.tops.1) {
+        entry.disk_bytes.0 += sync_layer(&context.layout.layer(layer))?.0;
+    }
+    Ok(())
+}
+
+fn sync_and_digest(path: &Path) -> Result<String, HostError> {
+    let what = || format!("sync {}", path.display());
+    let bytes = fs::read(path).map_err(|e| trouble::io(what(), &e))?;
+    File::open(path).and_then(|file| file.sync_data()).map_err(|e| trouble::io(what(), &e))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// Makes a frozen layer durable and returns the bytes that it takes.
+fn sync_layer(path: &Path) -> Result<ByteCount, HostError> {
+    use std::os::unix::fs::MetadataExt;
+    let sync = || {
+        let file = File::open(path)?;
+        file.sync_data()?;
+        Ok(ByteCount(file.metadata()?.blocks() * 512))
+    };
+    sync().map_err(|e: std::io::Error| trouble::io(format!("sync {}", path.display()), &e))
+}
+
+/// Returns what machines of this branch record in a commit.
+pub fn profile(hypervisor: &dyn Hypervisor, nodes: &[Node]) -> Option<MachineProfile> {
+    nodes.first().map(|node| hypervisor.profile(node.plan.accelerator))
+}

@@ -1,0 +1,105 @@
+//! The keeper of one branch: a process of its own, parent of the branch's machines.
+//!
+//! ```text
+//!   daemon ──unix socket──▶ server   one thread a connection
+//!                             │ reads (exec, facts, observe) go straight to the guest's link
+//!                             │ commands (pause, cut, stop …) go to the owner
+//!                             ▼
+//!                           owner    the main thread: the only one that touches machines
+//!                             │ spawns them (they die with this thread), watches their ends
+//!                             ▼
+//!                   node: machine + guest link + memory base
+//! ```
+//!
+//! Invariants:
+//! - Machines are spawned by the main thread only: their parent-death signal is tied to it.
+//! - A cut ends in the guests going on, whatever happens to the client that asked for it; its
+//!   result waits in the spool.
+//! - The keeper holds `keeper.lock` for as long as it lives; whoever can take the lock knows that
+//!   no machine of this branch runs.
+//!
+//! No async: a branch has few threads, most of them asleep, and a keeper must stay small.
+
+mod cut;
+mod forward;
+mod limits;
+mod node;
+mod owner;
+mod plan;
+mod procfs;
+mod published;
+mod server;
+mod spool;
+mod trouble;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use pando_machine::Hypervisor;
+use pando_model::host::BranchSpec;
+use pando_model::{BranchId, Layout};
+
+pub use spool::{SpoolState, adopt, inspect};
+
+/// What a keeper is started with.
+pub struct KeeperConfig {
+    /// Where files are.
+    pub layout: Layout,
+    /// Which branch.
+    pub branch: BranchId,
+    /// Starts machines.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The socket to serve, bound by the starter, so that it could connect from the first moment.
+    pub listener: UnixListener,
+}
+
+/// Why a keeper could not begin.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error("another keeper of this branch is alive")]
+    Locked,
+    #[error("cannot lock the branch")]
+    Lock(#[source] std::io::Error),
+    #[error("cannot read the branch's spec")]
+    Read(#[source] std::io::Error),
+    #[error("the branch's spec is not one")]
+    Spec(#[source] serde_json::Error),
+}
+
+/// Runs a keeper until its branch ends. Call it on the process' main thread.
+pub fn run(config: KeeperConfig) -> ExitCode {
+    match begin(&config) {
+        Ok((spec, lock)) => {
+            let code = owner::run(config, spec);
+            drop(lock);
+            code
+        }
+        Err(error) => {
+            tracing::error!(branch = %config.branch, error = &error as &dyn std::error::Error, "no start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(config: &KeeperConfig) -> Result<(BranchSpec, File), BeginError> {
+    let mut lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(config.layout.keeper_lock(&config.branch))
+        .map_err(BeginError::Lock)?;
+    lock.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => BeginError::Locked,
+        std::fs::TryLockError::Error(error) => BeginError::Lock(error),
+    })?;
+    // Whoever finds the lock held and us silent may end us by this number.
+    lock.set_len(0)
+        .and_then(|()| write!(lock, "{}", std::process::id()))
+        .map_err(BeginError::Lock)?;
+    let spec =
+        std::fs::read(config.layout.branch_spec(&config.branch)).map_err(BeginError::Read)?;
+    Ok((serde_json::from_slice(&spec).map_err(BeginError::Spec)?, lock))
+}

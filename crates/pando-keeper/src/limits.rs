@@ -1,0 +1,37 @@
+//! Limits of a keeper: value, unit, reason.
+
+use std::time::Duration;
+
+/// Time that one hypervisor command may take while the guests stand still: far above the few
+/// milliseconds measured, far below what a user takes for a hang.
+pub const PAUSED_COMMAND: Duration = Duration::from_secs(10);
+/// Time that a machine may take from its spawn until its hypervisor answers.
+pub const MACHINE_READY: Duration = Duration::from_secs(20);
+/// Time for a guest's answer to a small question.
+pub const GUEST_ANSWER: Duration = Duration::from_secs(10);
+/// Time that a command may stay silent beyond its own timeout before the guest is called lost.
+pub const EXEC_GRACE: Duration = Duration::from_secs(10);
+/// Times that a cut's guard is asked before the cut is called unclean.
+pub const GUARD_TRIES: u32 = 3;
+/// Clients served at once; a fan-out needs one each.
+pub const MAX_CONNECTIONS: usize = 512;
+/// Time without progress after which a client that does not read is given up.
+pub const CLIENT_STALLED: Duration = Duration::from_secs(60);
+/// Time for a client to say hello.
+pub const CLIENT_HELLO: Duration = Duration::from_secs(10);
+/// Longest wait that a request may ask for.
+pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// Slice of a disk flattening between which other commands get their turn.
+pub const FLATTEN_SLICE: Duration = Duration::from_millis(300);
+/// Forwards of one node.
+pub const MAX_FORWARDS: usize = 64;
+/// Connections of one forward at once.
+pub const MAX_FORWARD_CONNECTIONS: usize = 64;
+/// Buffer of a relay, in bytes.
+pub const RELAY_BUFFER: usize = 32 << 10;
+/// Time that a keeper which ends gives its answers to go out, and a failed start to be asked about.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Spare pages in a capture buffer beyond those seen before the pause, as a fraction of them.
+pub const CAPTURE_SPARE: usize = 8;
+/// Spare pages in a capture buffer in any case.
+pub const CAPTURE_SPARE_PAGES: usize = 1024;

@@ -1,0 +1,189 @@
+//! One node of the branch: its machine, the link to its guest, and what its next delta is against.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pando_delta::PageDigests;
+use pando_link::{GuestClock, GuestLink, Welcome};
+use pando_machine::{EndReason, Hypervisor, Machine, MachinePlan};
+use pando_model::host::{BranchSpec, Clock, HostError, NodeSpec, NodeStart};
+use pando_model::{BranchId, CommitId, LayerId, Layout};
+
+use crate::limits;
+use crate::plan::{self, Begin};
+use crate::trouble;
+
+/// What the next memory delta of a node applies to.
+#[derive(Default)]
+pub struct MemoryBase {
+    /// The commit whose memory it is; `None` is zero memory.
+    pub commit: Option<CommitId>,
+    /// What the machine's written pages held there.
+    pub digests: PageDigests,
+    /// Whether pages that are not in `digests` are zero there.
+    pub on_zero: bool,
+}
+
+/// One node.
+pub struct Node {
+    pub spec: NodeSpec,
+    pub plan: MachinePlan,
+    pub machine: Option<Box<dyn Machine>>,
+    pub link: Option<Arc<GuestLink>>,
+    pub layer: LayerId,
+    pub vars_layer: Option<LayerId>,
+    pub memory: MemoryBase,
+    /// Counts this node's machines; an end that is reported late is recognised by it.
+    pub boot: u64,
+    pub started_at: Instant,
+}
+
+impl Node {
+    pub fn new(layout: &Layout, branch: &BranchSpec, spec: NodeSpec) -> Self {
+        Self {
+            plan: plan::machine_plan(layout, branch, &spec, Begin::AsSpecified),
+            machine: None,
+            link: None,
+            layer: spec.layer.clone(),
+            vars_layer: spec.vars_layer.clone(),
+            memory: MemoryBase::default(),
+            boot: 0,
+            started_at: Instant::now(),
+            spec,
+        }
+    }
+
+    /// Starts the machine's process. Main thread only.
+    pub fn spawn(
+        &mut self,
+        layout: &Layout,
+        branch: &BranchSpec,
+        hypervisor: &dyn Hypervisor,
+        begin: Begin,
+    ) -> Result<(), HostError> {
+        let spec = NodeSpec {
+            layer: self.layer.clone(),
+            vars_layer: self.vars_layer.clone(),
+            ..self.spec.clone()
+        };
+        self.plan = plan::machine_plan(layout, branch, &spec, begin);
+        self.memory = match &spec.start {
+            NodeStart::Restore { commit, .. } if self.plan.restore => MemoryBase {
+                commit: Some(commit.clone()),
+                digests: PageDigests::default(),
+                on_zero: false,
+            },
+            _ => {
+                let ram = self.plan.shape.memory.bytes();
+                pando_delta::flat::zero(&self.plan.memory_image, ram)
+                    .map_err(|e| trouble::delta(&e))?;
+                MemoryBase { on_zero: true, ..MemoryBase::default() }
+            }
+        };
+        self.boot += 1;
+        self.started_at = Instant::now();
+        let name = &self.spec.name;
+        let mut machine = hypervisor.spawn(&self.plan).map_err(|e| trouble::machine(name, &e))?;
+        let port = machine.take_guest_port().ok_or_else(|| HostError::Machine {
+            node: name.to_string(),
+            detail: "it has no guest channel".into(),
+        })?;
+        let link = GuestLink::new(port, name.as_str())
+            .map_err(|e| trouble::io("open the guest channel", &e))?;
+        self.link = Some(Arc::new(link));
+        self.machine = Some(machine);
+        Ok(())
+    }
+
+    /// Brings a spawned machine to where its guest could run, stopped.
+    pub fn prepare(&mut self, layout: &Layout) -> Result<(), HostError> {
+        let Self { spec, plan, machine: Some(machine), .. } = self else {
+            return Err(self.has_no_machine());
+        };
+        let deadline = Instant::now() + limits::MACHINE_READY;
+        let failed = |e| trouble::machine(&spec.name, &e);
+        machine.wait_ready(deadline).map_err(failed)?;
+        if let (true, NodeStart::Restore { commit, saved_as }) = (plan.restore, &spec.start) {
+            let state = Layout::state_file(&layout.commit(commit), saved_as);
+            machine.load_devices(&state, deadline).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the guest run.
+    pub fn resume(&mut self) -> Result<(), HostError> {
+        self.with_machine(|machine, deadline| machine.resume(deadline))
+    }
+
+    /// Stops the guest.
+    pub fn pause(&mut self) -> Result<(), HostError> {
+        self.with_machine(|machine, deadline| machine.pause(deadline))
+    }
+
+    /// Runs one command of the hypervisor with the deadline of a paused guest.
+    pub fn with_machine<T>(
+        &mut self,
+        run: impl FnOnce(&mut dyn Machine, Instant) -> Result<T, pando_machine::MachineError>,
+    ) -> Result<T, HostError> {
+        let deadline = Instant::now() + limits::PAUSED_COMMAND;
+        match &mut self.machine {
+            Some(machine) => {
+                run(machine.as_mut(), deadline).map_err(|e| trouble::machine(&self.spec.name, &e))
+            }
+            None => Err(self.has_no_machine()),
+        }
+    }
+
+    /// Opens a new epoch with the guest.
+    pub fn greet(
+        &self,
+        branch: &BranchId,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Result<Welcome, HostError> {
+        let link = self.link.as_ref().ok_or_else(|| self.has_no_machine())?;
+        let clock = match clock {
+            Clock::Step => GuestClock::Step,
+            Clock::Frozen => GuestClock::Keep,
+        };
+        link.hello(clock, Instant::now() + timeout)
+            .map_err(|e| trouble::link(branch, &self.spec.name, &e))
+    }
+
+    /// Kills the machine, if it runs.
+    pub fn kill(&mut self) -> Option<EndReason> {
+        self.link = None;
+        self.machine.take().map(|mut machine| machine.kill())
+    }
+
+    fn has_no_machine(&self) -> HostError {
+        HostError::Machine { node: self.spec.name.to_string(), detail: "it does not run".into() }
+    }
+}
+
+/// Runs `work` on every node, at once where there are several, and returns the results in order.
+pub fn each<R: Send>(nodes: &mut [Node], work: impl Fn(&mut Node) -> R + Sync) -> Vec<R> {
+    if let [node] = nodes {
+        return vec![work(node)];
+    }
+    std::thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> =
+            nodes.iter_mut().map(|node| scope.spawn(move || work(node))).collect();
+        workers
+            .into_iter()
+            .map(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
+}
+
+/// Runs `work` on every node and returns the first error, after all have ended.
+pub fn try_each(
+    nodes: &mut [Node],
+    work: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
+) -> Result<(), HostError> {
+    each(nodes, work).into_iter().collect()
+}

@@ -1,0 +1,497 @@
+//! The owner: the keeper's main thread, and the only one that touches machines. It starts them,
+//! then does one command after another, and hears of machines that end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError};
+use pando_model::branch::BranchState;
+use pando_model::guest::{Command as GuestCommand, ExecSpec};
+use pando_model::host::{AfterStart, BranchSpec, Clock, CutSpec, HostError, StartReport, StopMode};
+use pando_model::{BranchId, Layout, Name};
+use pando_wire::keeper::{Answer, Reply};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cut::{self, CutContext};
+use crate::node::{Node, each, try_each};
+use crate::plan::Begin;
+use crate::published::{NodeView, Published};
+use crate::{KeeperConfig, limits, server, trouble};
+
+/// What the owner is asked to do.
+pub enum Command {
+    Pause,
+    Resume { clock: Clock },
+    Stop { mode: StopMode },
+    Cut { spec: CutSpec },
+    MakeAnonymous { node: Name, timeout: Duration },
+    Flatten { node: Name, keep: std::path::PathBuf, timeout: Duration },
+}
+
+/// What reaches the owner.
+pub enum Message {
+    /// A client's command.
+    Do(Command, SyncSender<Answer>),
+    /// A machine's process ended: the node's number and its `boot`.
+    Ended { node: usize, boot: u64 },
+}
+
+struct Owner {
+    layout: Layout,
+    branch: BranchId,
+    spec: BranchSpec,
+    hypervisor: Arc<dyn Hypervisor>,
+    published: Arc<Published>,
+    nodes: Vec<Node>,
+    sender: Sender<Message>,
+}
+
+/// Whether the keeper goes on.
+enum Next {
+    GoOn,
+    End,
+}
+
+/// Starts the branch and serves it until it ends.
+pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
+    let (sender, receiver) = channel();
+    let nodes: Vec<Node> =
+        spec.nodes.iter().map(|node| Node::new(&config.layout, &spec, node.clone())).collect();
+    let published =
+        Arc::new(Published::new(config.branch.clone(), nodes.iter().map(first_view).collect()));
+    let mut owner = Owner {
+        layout: config.layout,
+        branch: config.branch,
+        hypervisor: config.hypervisor,
+        published: published.clone(),
+        nodes,
+        sender: sender.clone(),
+        spec,
+    };
+    let identity = server::Identity {
+        branch: owner.branch.clone(),
+        token: owner.spec.token.clone(),
+        generation: owner.spec.generation,
+    };
+    server::start(config.listener, identity, published.clone(), sender);
+
+    let started = owner.start();
+    let failed = started.is_err();
+    if let Err(error) = &started {
+        tracing::error!(branch = %owner.branch, %error, "start failed");
+        owner.kill_all();
+    }
+    published.change(|view| view.start = Some(started));
+    if failed {
+        linger(&published, 1);
+        return ExitCode::FAILURE;
+    }
+    owner.serve(&receiver);
+    linger(&published, 0);
+    ExitCode::SUCCESS
+}
+
+/// Waits a moment until all requests are answered, and at least so many were.
+fn linger(published: &Published, at_least: u64) {
+    let soon = Instant::now() + limits::LINGER;
+    let done = published
+        .wait(soon, |view| (view.answers_due == 0 && view.answers_given >= at_least).then_some(()));
+    if done.is_none() {
+        tracing::debug!("somebody is left without an answer");
+    }
+}
+
+fn first_view(node: &Node) -> NodeView {
+    NodeView {
+        name: node.spec.name.clone(),
+        state: BranchState::Paused,
+        ended: None,
+        pid: None,
+        layer: node.layer.clone(),
+        vars_layer: node.vars_layer.clone(),
+        link: None,
+        greeted: false,
+        started_at: Instant::now(),
+    }
+}
+
+impl Owner {
+    /// Brings all nodes up, as the spec says.
+    fn start(&mut self) -> Result<StartReport, HostError> {
+        let began = Instant::now();
+        let Self { layout, spec, hypervisor, nodes, .. } = self;
+        for node in nodes.iter_mut() {
+            node.spawn(layout, spec, hypervisor.as_ref(), Begin::AsSpecified)?;
+        }
+        try_each(nodes, |node| node.prepare(layout))?;
+        if spec.after == AfterStart::Hold {
+            self.publish_all(BranchState::Paused);
+            self.watch_all();
+            return Ok(StartReport {
+                ready_us: trouble::micros(began.elapsed()),
+                inherited: std::collections::BTreeMap::new(),
+            });
+        }
+        try_each(nodes, Node::resume)?;
+        let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
+        let greeted = each(nodes, |node| {
+            let welcome = node.greet(branch, clock, timeout)?;
+            touch(node, branch, spec.after)?;
+            Ok((node.spec.name.clone(), welcome.inherited))
+        });
+        let inherited = greeted.into_iter().collect::<Result<_, HostError>>()?;
+        let state = match spec.after {
+            AfterStart::Park => {
+                try_each(nodes, Node::pause)?;
+                BranchState::Paused
+            }
+            AfterStart::Run | AfterStart::Hold => BranchState::Running,
+        };
+        self.publish_all(state);
+        self.watch_all();
+        let ready_us = trouble::micros(began.elapsed());
+        tracing::info!(branch = %self.branch, ready_us, "started");
+        Ok(StartReport { ready_us, inherited })
+    }
+
+    fn publish_all(&self, state: BranchState) {
+        self.published.change(|view| {
+            for (view, node) in view.nodes.iter_mut().zip(&self.nodes) {
+                view.state = state;
+                view.pid = node.machine.as_ref().map(|machine| machine.pid());
+                view.link = node.link.clone();
+                view.greeted = true;
+                view.started_at = node.started_at;
+                view.layer = node.layer.clone();
+                view.vars_layer = node.vars_layer.clone();
+            }
+        });
+    }
+
+    fn watch_all(&self) {
+        for number in 0..self.nodes.len() {
+            self.watch(number);
+        }
+    }
+
+    /// Lets the owner hear when a node's machine ends.
+    fn watch(&self, number: usize) {
+        let node = &self.nodes[number];
+        let pid = node
+            .machine
+            .as_ref()
+            .and_then(|machine| i32::try_from(machine.pid()).ok())
+            .and_then(Pid::from_raw);
+        let (sender, boot) = (self.sender.clone(), node.boot);
+        let Some(pid) = pid else { return };
+        // The machine is our child and not yet reaped, so its pid is its own.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            let _ = sender.send(Message::Ended { node: number, boot });
+            return;
+        };
+        let watch = move || {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+            let _ = sender.send(Message::Ended { node: number, boot });
+        };
+        let started = thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(watch);
+        if let Err(error) = started {
+            tracing::error!(%error, "a machine's end will not be noticed");
+        }
+    }
+
+    fn serve(&mut self, messages: &Receiver<Message>) {
+        while let Ok(message) = messages.recv() {
+            let next = match message {
+                Message::Do(command, reply) => self.obey(command, &reply),
+                Message::Ended { node, boot } => self.machine_ended(node, boot),
+            };
+            if let Next::End = next {
+                break;
+            }
+        }
+        self.kill_all();
+    }
+
+    fn obey(&mut self, command: Command, reply: &SyncSender<Answer>) -> Next {
+        let answer = match command {
+            Command::Pause => self.pause(),
+            Command::Resume { clock } => self.resume(clock),
+            Command::Cut { spec } => self.cut(&spec),
+            Command::MakeAnonymous { node, timeout } => self.make_anonymous(&node, timeout),
+            Command::Flatten { node, keep, timeout } => self.flatten(&node, &keep, timeout),
+            Command::Stop { mode } => {
+                self.stop(mode);
+                let _ = reply.send(Ok(Reply::Done));
+                return Next::End;
+            }
+        };
+        // A client that is gone has its result in the spool, or asks again.
+        let _ = reply.send(answer);
+        Next::GoOn
+    }
+
+    fn state(&self) -> BranchState {
+        self.published.read(super::published::BranchView::state)
+    }
+
+    fn set_state(&self, state: BranchState) {
+        self.published.change(|view| {
+            for node in &mut view.nodes {
+                if node.state != BranchState::Stopped {
+                    node.state = state;
+                }
+            }
+        });
+    }
+
+    fn pause(&mut self) -> Answer {
+        self.live_nodes(Node::pause)?;
+        self.set_state(BranchState::Paused);
+        Ok(Reply::Done)
+    }
+
+    fn resume(&mut self, clock: Clock) -> Answer {
+        if self.state() == BranchState::Running {
+            return Ok(Reply::Done);
+        }
+        self.live_nodes(Node::resume)?;
+        if clock == Clock::Step {
+            let branch = self.branch.clone();
+            self.live_nodes(|node| set_clock(node, &branch))?;
+        }
+        self.set_state(BranchState::Running);
+        Ok(Reply::Done)
+    }
+
+    fn live_nodes(
+        &mut self,
+        work: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
+    ) -> Result<(), HostError> {
+        try_each(&mut self.nodes, |node| if node.machine.is_some() { work(node) } else { Ok(()) })
+    }
+
+    fn cut(&mut self, spec: &CutSpec) -> Answer {
+        let running = self.state() == BranchState::Running;
+        let Some(profile) = cut::profile(self.hypervisor.as_ref(), &self.nodes) else {
+            return Err(HostError::NotRunning { branch: self.branch.clone() });
+        };
+        let context = CutContext { layout: &self.layout, branch: &self.branch, profile, running };
+        let result = cut::cut(&mut self.nodes, &context, spec);
+        let stays = result.is_ok() && spec.then == pando_model::host::AfterCut::StayPaused;
+        self.published.change(|view| {
+            view.cuts_due.retain(|due| *due != spec.commit);
+            view.last_cut = result.as_ref().ok().cloned();
+            for (view, node) in view.nodes.iter_mut().zip(&self.nodes) {
+                view.layer = node.layer.clone();
+                view.vars_layer = node.vars_layer.clone();
+                if stays && view.state == BranchState::Running {
+                    view.state = BranchState::Paused;
+                }
+            }
+        });
+        result.map(|report| Reply::Cut { report })
+    }
+
+    fn find(&mut self, name: &Name) -> Result<&mut Node, HostError> {
+        let missing = HostError::NoSuchNode { branch: self.branch.clone(), node: name.to_string() };
+        self.nodes.iter_mut().find(|node| node.spec.name == *name).ok_or(missing)
+    }
+
+    fn make_anonymous(&mut self, name: &Name, timeout: Duration) -> Answer {
+        let branch = self.branch.clone();
+        let node = self.find(name)?;
+        let Some(link) = node.link.clone() else {
+            return Err(HostError::NotRunning { branch });
+        };
+        let failed = |e| trouble::link(&branch, name, &e);
+        link.wait_booted(Instant::now() + timeout).map_err(failed)?;
+        link.scrub(Instant::now() + limits::GUEST_ANSWER * 3).map_err(failed)?;
+        Ok(Reply::Done)
+    }
+
+    fn flatten(&mut self, name: &Name, keep: &std::path::Path, timeout: Duration) -> Answer {
+        let node = self.find(name)?;
+        let began = Instant::now();
+        let slice = began + timeout.min(limits::FLATTEN_SLICE);
+        let done =
+            node.with_machine(|machine, _| match machine.flatten(DiskRole::Root, keep, slice) {
+                Err(MachineError::Deadline { .. }) => Ok(false),
+                result => result.map(|()| true),
+            })?;
+        if done {
+            return Ok(Reply::Done);
+        }
+        Err(HostError::Deadline {
+            what: format!("shortening the disk chain of `{name}`"),
+            waited_ms: trouble::millis(began.elapsed()),
+        })
+    }
+
+    /// Ends all machines, gently if asked.
+    fn stop(&mut self, mode: StopMode) {
+        if let (StopMode::Shutdown { timeout }, BranchState::Running) = (mode, self.state()) {
+            let deadline = Instant::now() + timeout;
+            each(&mut self.nodes, |node| shut_down(node, deadline));
+        }
+        self.kill_all();
+    }
+
+    fn kill_all(&mut self) {
+        each(&mut self.nodes, Node::kill);
+        self.published.change(|view| {
+            for node in &mut view.nodes {
+                node.state = BranchState::Stopped;
+                node.link = None;
+                node.pid = None;
+            }
+        });
+    }
+
+    /// A machine's process ended by itself: a guest that rebooted is booted again on its disks, any
+    /// other stays down; with the last one, the keeper ends.
+    fn machine_ended(&mut self, number: usize, boot: u64) -> Next {
+        let Some(node) = self.nodes.get_mut(number).filter(|node| node.boot == boot) else {
+            return Next::GoOn;
+        };
+        let Some(mut machine) = node.machine.take() else { return Next::GoOn };
+        let reason = match machine.wait_end(limits::PAUSED_COMMAND) {
+            Ok(Some(reason)) => reason,
+            Ok(None) => machine.kill(),
+            Err(error) => EndReason::Crashed { detail: trouble::chain(&error) },
+        };
+        drop(machine);
+        node.link = None;
+        tracing::info!(branch = %self.branch, node = %node.spec.name, ?reason, "machine ended");
+        if reason == EndReason::GuestReset {
+            match self.boot_again(number) {
+                Ok(()) => return Next::GoOn,
+                Err(error) => self.publish_end(number, error.to_string()),
+            }
+        } else {
+            self.publish_end(number, describe(&reason));
+        }
+        if self.nodes.iter().all(|node| node.machine.is_none()) { Next::End } else { Next::GoOn }
+    }
+
+    fn publish_end(&mut self, number: usize, why: String) {
+        self.nodes[number].kill();
+        let ended: Vec<(Name, String)> = self.published.change(|view| {
+            let node = &mut view.nodes[number];
+            (node.state, node.ended) = (BranchState::Stopped, Some(why));
+            (node.link, node.pid, node.greeted) = (None, None, false);
+            view.nodes
+                .iter()
+                .filter_map(|node| Some((node.name.clone(), node.ended.clone()?)))
+                .collect()
+        });
+        let path = self.layout.branch(&self.branch).join("ended.json");
+        match serde_json::to_vec(&ended) {
+            Ok(json) => {
+                if let Err(error) = std::fs::write(path, json) {
+                    tracing::warn!(%error, "why the branch ended is lost");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "why the branch ended is lost"),
+        }
+    }
+
+    fn boot_again(&mut self, number: usize) -> Result<(), HostError> {
+        let Self { layout, spec, hypervisor, nodes, .. } = self;
+        let node = &mut nodes[number];
+        node.spawn(layout, spec, hypervisor.as_ref(), Begin::Boot)?;
+        node.prepare(layout)?;
+        node.resume()?;
+        self.published.change(|view| {
+            let (view, node) = (&mut view.nodes[number], &self.nodes[number]);
+            (view.state, view.greeted) = (BranchState::Running, false);
+            view.pid = node.machine.as_ref().map(|machine| machine.pid());
+            view.link = node.link.clone();
+            view.started_at = node.started_at;
+        });
+        self.watch(number);
+        self.greet_when_up(number);
+        Ok(())
+    }
+
+    /// Waits, beside the owner, for a guest that boots.
+    fn greet_when_up(&self, number: usize) {
+        let node = &self.nodes[number];
+        let Some(link) = node.link.clone() else { return };
+        let (published, timeout) = (self.published.clone(), self.spec.ready_timeout);
+        let greet = move || {
+            let welcome = link.hello(pando_link::GuestClock::Step, Instant::now() + timeout);
+            match welcome {
+                Ok(_) => published.change(|view| {
+                    let view = &mut view.nodes[number];
+                    view.greeted =
+                        view.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
+                }),
+                Err(error) => tracing::warn!(%error, "the guest does not answer after its reboot"),
+            }
+        };
+        let started = thread::Builder::new().name("greet".into()).spawn(greet);
+        if let Err(error) = started {
+            tracing::error!(%error, "a rebooted guest cannot be greeted");
+        }
+    }
+}
+
+/// Does to a fresh guest what the spec wants: its identity, and a first command for parked copies.
+fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostError> {
+    let Some(link) = &node.link else { return Ok(()) };
+    let failed = |e| trouble::link(branch, &node.spec.name, &e);
+    let soon = Instant::now() + limits::GUEST_ANSWER;
+    if let Some(identity) = &node.spec.identity {
+        link.set_identity(identity, soon).map_err(failed)?;
+    }
+    if after == AfterStart::Park {
+        let warm_up = ExecSpec {
+            command: GuestCommand::Argv(vec!["true".into()]),
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+            user: None,
+            timeout_ms: trouble::millis(limits::GUEST_ANSWER),
+            terminal: None,
+        };
+        let handle = link.exec(&warm_up, soon).map_err(failed)?;
+        while !matches!(handle.next_event(soon).map_err(failed)?, pando_link::ExecEvent::Ended(_)) {
+        }
+    }
+    Ok(())
+}
+
+fn set_clock(node: &Node, branch: &BranchId) -> Result<(), HostError> {
+    let Some(link) = &node.link else { return Ok(()) };
+    link.set_clock(Instant::now() + limits::GUEST_ANSWER)
+        .map_err(|e| trouble::link(branch, &node.spec.name, &e))
+}
+
+/// Asks the guest to switch itself off and waits for its machine's end until the deadline.
+fn shut_down(node: &mut Node, deadline: Instant) {
+    let asked = node.link.as_ref().is_some_and(|link| link.power_off(deadline).is_ok());
+    let Some(machine) = &mut node.machine else { return };
+    if !asked && let Err(error) = machine.power_button(deadline) {
+        tracing::warn!(%error, "the guest cannot be asked to shut down");
+        return;
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    match machine.wait_end(left) {
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::warn!(node = %node.spec.name, "did not shut down in time: killed"),
+        Err(error) => tracing::warn!(%error, "shutting down"),
+    }
+}
+
+fn describe(reason: &EndReason) -> String {
+    match reason {
+        EndReason::GuestShutdown => "the guest shut down".into(),
+        EndReason::GuestReset => "the guest rebooted".into(),
+        EndReason::GuestPanic => "the guest's kernel panicked".into(),
+        EndReason::Killed => "killed".into(),
+        EndReason::Crashed { detail } => format!("the machine crashed: {detail}"),
+    }
+}

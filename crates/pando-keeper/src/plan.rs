@@ -1,0 +1,83 @@
+//! From a node's spec to a machine's plan: ids become paths, the image's boot method becomes a
+//! firmware, the kernel command line gets what our initramfs needs.
+
+use std::path::PathBuf;
+
+use pando_machine::{Firmware, MachinePlan, Nic, NicBackend};
+use pando_model::host::{BranchSpec, NodeSpec, NodeStart};
+use pando_model::{BootMethod, Layout};
+
+/// Where UEFI firmware is, in the order of preference; Debian and Ubuntu use the first.
+const UEFI_CODE: &[&str] = &["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"];
+
+/// What makes a Linux guest boot fast and answer on its console under translation.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 net.ifnames=0 tsc=reliable no_timer_check \
+                       mitigations=off random.trust_cpu=on";
+
+/// How a machine of a node comes to life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// As the spec says.
+    AsSpecified,
+    /// By booting, whatever the spec says: the guest rebooted.
+    Boot,
+}
+
+/// Returns the plan of a node's machine.
+pub fn machine_plan(
+    layout: &Layout,
+    branch: &BranchSpec,
+    node: &NodeSpec,
+    begin: Begin,
+) -> MachinePlan {
+    let directory = layout.branch(&branch.branch);
+    let restored_from = match (&node.start, begin) {
+        (NodeStart::Restore { commit, saved_as }, Begin::AsSpecified) => Some((commit, saved_as)),
+        _ => None,
+    };
+    MachinePlan {
+        name: format!("{}/{}", branch.title, node.name),
+        shape: node.shape,
+        accelerator: branch.accelerator,
+        firmware: firmware(layout, node),
+        memory_image: match restored_from {
+            Some((commit, saved_as)) => layout.flat_memory(commit, saved_as),
+            None => layout.zero_memory(node.shape.memory),
+        },
+        disk: layout.layer(&node.layer),
+        seed: node.seed.as_ref().map(|_| seed_path(layout, branch, node)),
+        durable_disk: branch.durable_disk,
+        nics: node
+            .macs
+            .iter()
+            .map(|mac| Nic { mac: mac.clone(), backend: NicBackend::Isolated })
+            .collect(),
+        console: layout.console(&branch.branch, &node.name),
+        log: directory.join(format!("{}.qemu.log", node.name)),
+        restore: restored_from.is_some(),
+    }
+}
+
+/// Returns where the host driver puts the seed disk of a node.
+pub fn seed_path(layout: &Layout, branch: &BranchSpec, node: &NodeSpec) -> PathBuf {
+    layout.branch(&branch.branch).join(format!("{}.seed", node.name))
+}
+
+fn firmware(layout: &Layout, node: &NodeSpec) -> Firmware {
+    match (&node.boot, &node.vars_layer) {
+        (BootMethod::Direct { cmdline }, _) => Firmware::Direct {
+            kernel: layout.image_part(&node.image, "kernel"),
+            initrd: layout.image_part(&node.image, "initrd"),
+            cmdline: format!("{CMDLINE} {cmdline} pando.init={}", node.init).replace("  ", " "),
+        },
+        (BootMethod::Uefi, Some(vars)) => Firmware::Uefi {
+            code: UEFI_CODE
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.exists())
+                .unwrap_or_else(|| PathBuf::from(UEFI_CODE[0])),
+            vars: layout.layer(vars),
+        },
+        (BootMethod::Uefi, None) | (BootMethod::Bios, _) => Firmware::Bios,
+    }
+}
