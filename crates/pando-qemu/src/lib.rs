@@ -10,6 +10,7 @@
 //! never reboots a guest in place: it ends, and the keeper starts another process.
 
 mod args;
+pub mod fuzz;
 pub mod limits;
 mod machine;
 pub mod probe;

@@ -39,13 +39,29 @@ impl Disk {
     }
 }
 
+/// A job that copies layers; there is at most one.
+#[derive(Debug)]
+struct Job {
+    id: String,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Copying,
+    /// All is copied; the chain is as before.
+    Copied,
+    /// It has ended, with QEMU's complaint if there was one.
+    Ended(Option<String>),
+}
+
 /// All writable disks of a machine.
 #[derive(Debug)]
 pub struct Disks {
     disks: Vec<Disk>,
     durable: bool,
-    /// Job ids whose end was seen, with QEMU's complaint if there was one.
-    ended_jobs: Vec<(String, Option<String>)>,
+    /// What events said about the job under way.
+    job: Option<Job>,
 }
 
 impl Disks {
@@ -55,16 +71,22 @@ impl Disks {
         if let Firmware::Uefi { vars, .. } = &plan.firmware {
             disks.push(Disk::new(DiskRole::Firmware, vars));
         }
-        Self { disks, durable: plan.durable_disk, ended_jobs: Vec::new() }
+        Self { disks, durable: plan.durable_disk, job: None }
     }
 
     /// Takes in an event.
     pub fn note(&mut self, event: &Event) {
-        if matches!(event.name.as_str(), "BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED")
-            && let Some(job) = event.text("device")
-        {
-            let error = event.text("error").map(str::to_owned);
-            self.ended_jobs.push((job.to_owned(), error));
+        let Some(job) = &mut self.job else { return };
+        let is_about_it = [event.text("device"), event.text("id")].contains(&Some(job.id.as_str()));
+        if !is_about_it {
+            return;
+        }
+        match event.name.as_str() {
+            "BLOCK_JOB_PENDING" => job.stage = Stage::Copied,
+            "BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED" => {
+                job.stage = Stage::Ended(event.text("error").map(str::to_owned));
+            }
+            _ => {}
         }
     }
 
@@ -152,66 +174,87 @@ impl QemuMachine {
         deadline: Instant,
     ) -> Result<(), MachineError> {
         const COMMAND: &str = "block-stream";
-        const WHAT: &str = "flatten its disk";
         let base = self.find_node(keep, deadline)?;
         let disk = self.disk(role, COMMAND)?;
         let Some(top) = disk.layers.last().cloned() else { return Ok(()) };
-        let job = format!("flatten-{}", top.node);
-        self.disks.ended_jobs.clear();
+        let id = format!("flatten-{}", top.node);
         let stream = json!({
-            "job-id": job, "device": top.node, "base-node": base,
-            "backing-file": relative(&top.path, keep),
+            "job-id": id, "device": top.node, "base-node": base,
+            "backing-file": relative(&top.path, keep), "auto-finalize": false,
         });
-        self.run(WHAT, Command::with(COMMAND, stream), deadline)?;
-        self.wait_job(WHAT, &job, deadline)?;
+        self.disks.job = Some(Job { id: id.clone(), stage: Stage::Copying });
+        self.run("start to flatten its disk", Command::with(COMMAND, stream), deadline)?;
+        self.finish_job(&id, &top.node, deadline)?;
         self.check_backing(&top.node, keep, deadline)?;
         self.forget_layers(role, keep, deadline)
     }
 
-    /// Waits for the end of a job; one that is late is cancelled, and its end waited for all the
+    /// Sees a job through. One that fails or is late is cancelled, and its end waited for all the
     /// same, because until then it blocks the next cut.
-    fn wait_job(
-        &mut self,
-        what: &'static str,
-        job: &str,
-        deadline: Instant,
-    ) -> Result<(), MachineError> {
-        let started = Instant::now();
-        let late = match self.job_end(what, job, deadline) {
-            Ok(None) => return Ok(()),
-            Ok(Some(error)) => return Err(self.refused("block-stream", error)),
-            Err(late @ MachineError::Deadline { .. }) => late,
-            Err(other) => return Err(other),
-        };
+    fn finish_job(&mut self, id: &str, top: &str, deadline: Instant) -> Result<(), MachineError> {
+        let finished = self.complete_job(id, top, deadline);
+        if let Err(MachineError::Deadline { .. } | MachineError::Refused { .. }) = finished {
+            self.cancel_job(id)?;
+        }
+        finished
+    }
+
+    fn complete_job(&mut self, id: &str, top: &str, deadline: Instant) -> Result<(), MachineError> {
+        let mut stage = self.next_stage(&Stage::Copying, deadline)?;
+        if stage == Stage::Copied {
+            // The end of the job names the new base in the file's header at once, while the map of
+            // what was copied is still in QEMU's memory: killed in between, the disk would have
+            // lost the layers that it skips.
+            self.flush(top, deadline)?;
+            let finalize = Command::with("job-finalize", json!({ "id": id }));
+            self.run("end a copy of disk layers", finalize, deadline)?;
+            stage = self.next_stage(&Stage::Copied, Instant::now() + END_GRACE)?;
+        }
+        match stage {
+            Stage::Ended(None) => Ok(()),
+            Stage::Ended(Some(error)) => Err(self.refused("block-stream", error)),
+            Stage::Copying | Stage::Copied => Err(self.protocol("a job went backwards")),
+        }
+    }
+
+    fn cancel_job(&mut self, id: &str) -> Result<(), MachineError> {
+        if matches!(&self.disks.job, Some(Job { stage: Stage::Ended(_), .. }) | None) {
+            return Ok(());
+        }
         let deadline = Instant::now() + END_GRACE;
-        let cancel = Command::with("block-job-cancel", json!({ "device": job, "force": true }));
-        match self.run(what, cancel, deadline) {
-            // It ended in this moment.
+        let cancel = Command::with("block-job-cancel", json!({ "device": id, "force": true }));
+        match self.run("stop a copy of disk layers", cancel, deadline) {
+            // Refused: it ended in this moment.
             Ok(_) | Err(MachineError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.job_end(what, job, deadline)?;
-        Err(match late {
-            MachineError::Deadline { name, what, .. } => {
-                MachineError::Deadline { name, what, waited: started.elapsed() }
-            }
-            other => other,
-        })
+        let mut stage = self.next_stage(&Stage::Copying, deadline)?;
+        while !matches!(stage, Stage::Ended(_)) {
+            stage = self.next_stage(&stage, deadline)?;
+        }
+        Ok(())
     }
 
-    /// Returns QEMU's complaint about a job, once it has ended.
-    fn job_end(
-        &mut self,
-        what: &'static str,
-        job: &str,
-        deadline: Instant,
-    ) -> Result<Option<String>, MachineError> {
+    /// Waits until the job has left `stage`, and returns the one that it is in.
+    fn next_stage(&mut self, stage: &Stage, deadline: Instant) -> Result<Stage, MachineError> {
         let started = Instant::now();
         loop {
-            if let Some((_, error)) = self.disks.ended_jobs.iter().find(|(id, _)| id == job) {
-                return Ok(error.clone());
+            match &self.disks.job {
+                Some(job) if job.stage == *stage => {}
+                Some(job) => return Ok(job.stage.clone()),
+                None => return Ok(Stage::Ended(None)),
             }
-            self.next_event(what, started, deadline)?;
+            self.next_event("flatten its disk", started, deadline)?;
+        }
+    }
+
+    /// Writes what QEMU holds of a disk to its file. QMP has no command for it.
+    fn flush(&mut self, node: &str, deadline: Instant) -> Result<(), MachineError> {
+        const COMMAND: &str = "human-monitor-command";
+        let line = json!({ "command-line": format!("qemu-io {node} flush") });
+        match self.run("flush its disk", Command::with(COMMAND, line), deadline)?.as_str() {
+            Some("") => Ok(()),
+            complaint => Err(self.refused(COMMAND, complaint.unwrap_or("no text").trim())),
         }
     }
 

@@ -1,13 +1,11 @@
 //! One tiny machine at a time on real QEMU: every method of the contract.
 
-mod support;
-
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
+use crate::support::{Bench, copy_ram, soon};
 use pando_machine::{DiskRole, EndReason, Link, MachineError};
 use pando_qemu::probe::AtTick;
-use support::{Bench, copy_ram, soon};
 
 const TICKS: NonZeroU16 = NonZeroU16::new(5).unwrap();
 

@@ -1,6 +1,5 @@
 //! Machines for tests: tiny ones that run the probe's boot sector, with a console that can be
 //! waited on.
-#![allow(dead_code, reason = "every test program uses a part of it")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};

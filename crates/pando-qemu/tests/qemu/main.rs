@@ -1,0 +1,11 @@
+//! Tests on real QEMU, under its translator.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in a helper"
+)]
+
+mod disks;
+mod smoke;
+mod support;
