@@ -270,3 +270,109 @@ pub fn utf8(path: &Path) -> Result<&str, PlanError> {
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
+
+#[cfg(test)]
+mod tests {
+    use pando_machine::Nic;
+    use pando_model::ByteCount;
+    use pando_model::machine::NodeShape;
+
+    use super::*;
+
+    const NEW: Version = Version::new(10, 0, 2);
+
+    fn plan(firmware: Firmware) -> MachinePlan {
+        MachinePlan {
+            name: "shop@main/db".to_owned(),
+            shape: NodeShape {
+                vcpus: 1,
+                memory: ByteCount::from_mib(512),
+                disk: ByteCount::from_gib(4),
+                nics: 0,
+            },
+            accelerator: Accelerator::Tcg,
+            firmware,
+            memory_image: "/h/memory/zero-512M.ram".into(),
+            disk: "/h/layers/top.qcow2".into(),
+            seed: None,
+            durable_disk: false,
+            nics: Vec::new(),
+            console: "/h/branches/b/db.console".into(),
+            log: "/h/branches/b/db.log".into(),
+            restore: false,
+        }
+    }
+
+    fn nic(backend: NicBackend) -> Nic {
+        Nic { mac: "52:54:00:12:34:56".to_owned(), backend }
+    }
+
+    /// One option with its value a line.
+    fn argv(plan: &MachinePlan, version: Version) -> Result<String, PlanError> {
+        let arguments = build(plan, version, Channels { qmp: 8, guest: 9 })?;
+        let mut text = String::new();
+        for argument in &arguments {
+            let argument = argument.to_str().unwrap();
+            let separator = if argument.starts_with('-') { '\n' } else { ' ' };
+            text.push(separator);
+            text.push_str(argument);
+        }
+        Ok(text)
+    }
+
+    #[test]
+    fn direct_boot() {
+        let mut plan = plan(Firmware::Direct {
+            kernel: "/h/images/i/kernel".into(),
+            initrd: "/h/images/i/initrd".into(),
+            cmdline: "console=ttyS0 quiet".to_owned(),
+        });
+        plan.shape.vcpus = 2;
+        plan.nics = vec![nic(NicBackend::Isolated)];
+        insta::assert_snapshot!(argv(&plan, NEW).unwrap());
+    }
+
+    #[test]
+    fn firmware_boot_from_a_durable_disk_with_a_seed() {
+        let mut plan = plan(Firmware::Uefi {
+            code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            vars: "/h/layers/vars.qcow2".into(),
+        });
+        plan.accelerator = Accelerator::Kvm;
+        plan.durable_disk = true;
+        plan.seed = Some("/h/branches/b/db.seed".into());
+        insta::assert_snapshot!(argv(&plan, NEW).unwrap());
+    }
+
+    #[test]
+    fn a_restored_machine_on_a_switch() {
+        let mut plan = plan(Firmware::Bios);
+        plan.restore = true;
+        plan.nics = vec![nic(NicBackend::Switch("/r/b/sw,itch".into()))];
+        insta::assert_snapshot!(argv(&plan, Version::OLDEST).unwrap());
+    }
+
+    #[test]
+    fn text_from_outside_stays_in_its_argument() {
+        let mut plan = plan(Firmware::Bios);
+        plan.name = "a,process=b".to_owned();
+        plan.console = "/c,logfile=/etc/passwd".into();
+        plan.disk = "/d\",\"x\":\"y,z".into();
+        let text = argv(&plan, NEW).unwrap();
+        assert!(text.contains("guest=a,,process=b,"), "{text}");
+        assert!(text.contains("path=/c,,logfile=/etc/passwd,append=on"), "{text}");
+        assert!(text.contains(r#""filename":"/d\",\"x\":\"y,z""#), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_refused() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xff]));
+        let mut with_odd_disk = plan(Firmware::Bios);
+        with_odd_disk.disk = odd.clone();
+        assert_eq!(argv(&with_odd_disk, NEW), Err(PlanError::PathNotUtf8(odd)));
+        let mut with_many_nics = plan(Firmware::Bios);
+        with_many_nics.nics = vec![nic(NicBackend::Isolated); MAX_NICS + 1];
+        assert_eq!(argv(&with_many_nics, NEW), Err(PlanError::TooManyNics(MAX_NICS + 1)));
+    }
+}
