@@ -11,6 +11,8 @@ pub mod conformance;
 pub mod host;
 pub mod images;
 pub mod progress;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 
 pub use host::{BranchHost, HostError};

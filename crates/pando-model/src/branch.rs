@@ -76,6 +76,13 @@ pub struct Branch {
     pub head: Option<CommitId>,
     /// Its nodes' disks.
     pub nodes: Vec<BranchNode>,
+    /// How long a parked copy ran after its commit before it was stopped, in milliseconds; 0 for
+    /// branches that were not parked.
+    #[serde(default)]
+    pub advanced_ms: u64,
+    /// Why it stopped by itself, if it did; cleared by the next start.
+    #[serde(default)]
+    pub stopped_because: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Who made it.

@@ -45,6 +45,9 @@ pub struct NodeDef {
     pub env: BTreeMap<String, String>,
     /// A script (`#!…`) run once after the first start, or cloud-config for images with cloud-init.
     pub user_data: Option<String>,
+    /// Its SSH host key's public half, as one line; every branch has the same.
+    #[serde(default)]
+    pub host_key: Option<String>,
 }
 
 /// The record of a cluster. A single VM is a cluster of one node.

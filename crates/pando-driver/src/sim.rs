@@ -1,0 +1,101 @@
+//! A simulated world for tests: hosts, images and a store in memory, with the bookkeeping rules of
+//! the real ones. A node's memory and disk are small key→value maps; files are entries in tables.
+//! What the rules forbid (removing a layer that is in use, restoring memory over another disk) is
+//! an error here, as it would be damage there.
+//!
+//! The world survives its users. A [`Connection`] is one daemon's life: when the fault plan says
+//! "crash", everything that the connection was doing stops for ever, mid-call, and a test goes on
+//! with a new one. [`SimWorld::faults`] decides which call fails, before or after its effect.
+
+mod check;
+mod faults;
+mod guest;
+mod host;
+mod images;
+mod state;
+mod store;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use faults::{Fault, Faults};
+use pando_model::BranchId;
+use state::State;
+
+/// A world: what exists, whoever is looking.
+#[derive(Clone)]
+pub struct SimWorld {
+    state: Arc<Mutex<State>>,
+    faults: Arc<Faults>,
+}
+
+/// One daemon's handles on a world: all of them end in the same crash.
+#[derive(Clone)]
+pub struct Connection {
+    world: SimWorld,
+    life: u64,
+}
+
+impl Default for SimWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimWorld {
+    /// Returns an empty world without faults.
+    pub fn new() -> Self {
+        Self { state: Arc::new(Mutex::new(State::default())), faults: Arc::new(Faults::new()) }
+    }
+
+    /// Returns handles that live until the next crash.
+    pub fn connect(&self) -> Connection {
+        Connection { world: self.clone(), life: self.faults.life() }
+    }
+
+    /// Returns what decides which call fails.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Ends a keeper and its machines, as a kill -9 would. Returns whether there was one.
+    pub fn kill_keeper(&self, host_id: &BranchId) -> bool {
+        self.state().keepers.remove(host_id).is_some()
+    }
+
+    /// Ends every keeper, as a reboot of the host would, and with it the present connections.
+    pub fn reboot(&self) {
+        self.faults.crash();
+        self.state().keepers.clear();
+    }
+
+    /// Returns the value of `key` in the memory of the only node that a keeper runs.
+    pub fn memory_value(&self, host_id: &BranchId, key: &str) -> Option<String> {
+        let state = self.state();
+        let keeper = state.keepers.get(host_id)?;
+        keeper.nodes.values().next()?.memory.get(key).cloned()
+    }
+
+    /// Limits what [`crate::BranchHost::capacity`] says is free.
+    pub fn set_free(&self, memory: pando_model::ByteCount, disk: pando_model::ByteCount) {
+        let mut state = self.state();
+        state.memory_free = memory;
+        state.disk_free = disk;
+    }
+
+    /// Changes what the host records and restores, as an upgrade of QEMU would.
+    pub fn set_qemu_version(&self, version: &str) {
+        self.state().qemu_version = version.to_owned();
+    }
+
+    /// Makes a commit's memory delta fail its checksum.
+    pub fn damage_commit(&self, commit: &pando_model::CommitId) {
+        if let Some(files) = self.state().commits.get_mut(commit) {
+            files.damaged = true;
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held is a failed test already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,114 @@
+//! What a simulated guest understands.
+//!
+//! `true`, `false`, `echo WORD…`, `set-mem K V`, `get-mem K`, `del-mem K`, `set-disk K V`,
+//! `get-disk K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout). Anything else is a
+//! script that "runs" with status 0 if it starts with `#!`, and status 127 otherwise.
+
+use pando_model::guest::{
+    Command, ExecInput, ExecOutcome, ExecOutput, ExecSpec, ExecStatus, OutputStream,
+};
+use pando_model::{BranchId, Name};
+
+use super::state::State;
+use crate::host::{ExecIo, HostError};
+
+/// What a command does, decided while the world is locked.
+pub(crate) enum Act {
+    /// It printed this and ended.
+    Ended(Vec<u8>, i32),
+    /// It prints so many bytes and ends.
+    Flood(usize),
+    /// It copies its input.
+    Cat,
+    /// It never ends.
+    Forever,
+}
+
+pub(crate) fn act(
+    state: &mut State,
+    branch: &BranchId,
+    node: &Name,
+    spec: &ExecSpec,
+) -> Result<Act, HostError> {
+    let words: Vec<String> = match &spec.command {
+        Command::Argv(argv) => argv.clone(),
+        Command::Shell(line) => line.split_whitespace().map(str::to_owned).collect(),
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let layer = state.node(branch, node)?.layer.clone();
+    let found = |value: Option<String>| match value {
+        Some(value) => Act::Ended(format!("{value}\n").into_bytes(), 0),
+        None => Act::Ended(Vec::new(), 1),
+    };
+    Ok(match words.as_slice() {
+        ["true"] => Act::Ended(Vec::new(), 0),
+        ["false"] => Act::Ended(Vec::new(), 1),
+        ["echo", rest @ ..] => Act::Ended(format!("{}\n", rest.join(" ")).into_bytes(), 0),
+        ["set-mem", key, value] => {
+            let memory = &mut state.node(branch, node)?.memory;
+            memory.insert((*key).to_owned(), (*value).to_owned());
+            Act::Ended(Vec::new(), 0)
+        }
+        ["del-mem", key] => {
+            state.node(branch, node)?.memory.remove(*key);
+            Act::Ended(Vec::new(), 0)
+        }
+        ["get-mem", key] => found(state.node(branch, node)?.memory.get(*key).cloned()),
+        ["set-disk", key, value] => {
+            let file = state.layers.get_mut(&layer).ok_or_else(|| super::state::missing(&layer))?;
+            file.data.insert((*key).to_owned(), Some((*value).to_owned()));
+            Act::Ended(Vec::new(), 0)
+        }
+        ["get-disk", key] => found(state.disk(&layer).get(*key).cloned()),
+        ["flood", count] => Act::Flood(count.parse().unwrap_or(0)),
+        ["cat"] => Act::Cat,
+        ["sleep-forever"] => Act::Forever,
+        [first, ..] if first.starts_with("#!") => Act::Ended(Vec::new(), 0),
+        _ => Act::Ended(Vec::new(), 127),
+    })
+}
+
+pub(crate) async fn perform(act: Act, spec: &ExecSpec, mut io: ExecIo) -> ExecOutcome {
+    let outcome = |status| ExecOutcome { status, duration_us: 1_000 };
+    let print = |bytes: Vec<u8>| ExecOutput { stream: OutputStream::Stdout, bytes };
+    match act {
+        Act::Ended(bytes, status) => {
+            if !bytes.is_empty() {
+                // Nobody has to listen.
+                let _ = io.output.send(print(bytes)).await;
+            }
+            outcome(ExecStatus::Exited(status))
+        }
+        Act::Flood(mut left) => {
+            while left > 0 {
+                let chunk = left.min(4096);
+                if io.output.send(print(vec![b'x'; chunk])).await.is_err() {
+                    return outcome(ExecStatus::Signaled(9));
+                }
+                left -= chunk;
+            }
+            outcome(ExecStatus::Exited(0))
+        }
+        Act::Cat => {
+            while let Some(input) = io.input.recv().await {
+                match input {
+                    ExecInput::Data(bytes) => {
+                        let _ = io.output.send(print(bytes)).await;
+                    }
+                    ExecInput::Eof => break,
+                    ExecInput::Signal(signal) => return outcome(ExecStatus::Signaled(signal)),
+                    ExecInput::Resize(_) => {}
+                }
+            }
+            outcome(ExecStatus::Exited(0))
+        }
+        Act::Forever => {
+            let timeout = std::time::Duration::from_millis(spec.timeout_ms);
+            // Both arms only wait, so losing one loses nothing.
+            tokio::select! {
+                () = tokio::time::sleep(timeout) => outcome(ExecStatus::TimedOut),
+                () = io.output.closed() => outcome(ExecStatus::Signaled(9)),
+            }
+        }
+    }
+}
