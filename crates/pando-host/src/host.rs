@@ -1,0 +1,240 @@
+//! The contract, verb by verb; the work is in the modules.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pando_driver::BranchHost;
+use pando_driver::host::{
+    BranchSpec, Capacity, Clock, CutReport, CutSpec, ExecIo, HostError, MemoryChain, Observation,
+    StartReport, StopMode,
+};
+use pando_driver::progress::Reporter;
+use pando_model::commit::{Below, Layer};
+use pando_model::guest::{ExecOutcome, ExecSpec, FileFacts, GuestFacts, PushSpec};
+use pando_model::machine::MachineProfile;
+use pando_model::{BranchId, ByteCount, CommitId, LayerId, Name};
+use pando_wire::keeper::{Reply, Request};
+use tokio::sync::mpsc;
+
+use crate::client::unexpected;
+use crate::{LocalHost, files, keepers, limits, memory, trouble};
+
+#[async_trait]
+impl BranchHost for LocalHost {
+    async fn profile(&self) -> Result<MachineProfile, HostError> {
+        let source = self.config.profile.clone();
+        let profile = self
+            .profile
+            .get_or_try_init(|| trouble::blocking("look at this machine", move || source()))
+            .await?;
+        Ok(profile.clone())
+    }
+
+    async fn capacity(&self) -> Result<Capacity, HostError> {
+        memory::capacity(self.layout())
+    }
+
+    async fn start(
+        &self,
+        spec: &BranchSpec,
+        reporter: &Reporter,
+    ) -> Result<StartReport, HostError> {
+        self.start_branch(spec, reporter).await
+    }
+
+    async fn observe(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
+        self.observe_branch(branch).await
+    }
+
+    async fn list(&self) -> Result<Vec<BranchId>, HostError> {
+        files::ids_in(&self.layout().branches(), "")
+    }
+
+    async fn pause(&self, branch: &BranchId) -> Result<(), HostError> {
+        self.pause_branch(branch).await
+    }
+
+    async fn resume(&self, branch: &BranchId, clock: Clock) -> Result<(), HostError> {
+        self.resume_branch(branch, clock).await
+    }
+
+    async fn stop(&self, branch: &BranchId, mode: StopMode) -> Result<(), HostError> {
+        self.stop_branch(branch, mode).await
+    }
+
+    async fn discard_branch(&self, branch: &BranchId) -> Result<(), HostError> {
+        if keepers::is_alive(self.layout(), branch)? {
+            return Err(HostError::WrongState {
+                branch: branch.clone(),
+                is: "running".into(),
+                wanted: "stopped".into(),
+            });
+        }
+        keepers::remove_socket(self.layout(), branch)?;
+        files::remove_tree(&self.layout().branch(branch))
+    }
+
+    async fn cut(
+        &self,
+        branch: &BranchId,
+        spec: &CutSpec,
+        reporter: &Reporter,
+    ) -> Result<CutReport, HostError> {
+        reporter.report("cutting", 0, 0);
+        self.cut_branch(branch, spec).await
+    }
+
+    async fn adopt_cut(
+        &self,
+        branch: &BranchId,
+        commit: &CommitId,
+    ) -> Result<Option<CutReport>, HostError> {
+        self.adopt(branch, commit).await
+    }
+
+    async fn make_anonymous(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        timeout: Duration,
+    ) -> Result<(), HostError> {
+        self.anonymise(branch, node, timeout).await
+    }
+
+    async fn materialise(&self, chain: &MemoryChain, reporter: &Reporter) -> Result<(), HostError> {
+        self.make_flat(chain, reporter).await
+    }
+
+    async fn verify(&self, chain: &MemoryChain, device_digest: &str) -> Result<(), HostError> {
+        self.verify_chain(chain, device_digest).await
+    }
+
+    async fn trim_memory(&self, budget: ByteCount) -> Result<ByteCount, HostError> {
+        self.trim(budget).await
+    }
+
+    async fn discard_commit(&self, commit: &CommitId) -> Result<(), HostError> {
+        let (layout, commit) = (self.layout().clone(), commit.clone());
+        trouble::blocking("remove a commit", move || {
+            let prefix = format!("{commit}.");
+            for entry in std::fs::read_dir(layout.memory()).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                    files::remove_file(&entry.path())?;
+                }
+            }
+            files::remove_tree(&layout.commit(&commit))
+        })
+        .await
+    }
+
+    async fn list_commits(&self) -> Result<Vec<CommitId>, HostError> {
+        files::ids_in(&self.layout().commits(), "")
+    }
+
+    async fn create_layer(&self, layer: &Layer) -> Result<(), HostError> {
+        self.make_layer(layer).await
+    }
+
+    async fn discard_layer(&self, layer: &LayerId) -> Result<(), HostError> {
+        files::remove_file(&self.layout().layer(layer))
+    }
+
+    async fn list_layers(&self) -> Result<BTreeMap<LayerId, ByteCount>, HostError> {
+        self.all_layers().await
+    }
+
+    async fn flatten(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        keep: &Below,
+        reporter: &Reporter,
+    ) -> Result<(), HostError> {
+        self.flatten_disk(branch, node, keep, reporter).await
+    }
+
+    async fn exec(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        spec: &ExecSpec,
+        io: ExecIo,
+    ) -> Result<ExecOutcome, HostError> {
+        self.exec_in(branch, node, spec, io).await
+    }
+
+    async fn push(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        spec: &PushSpec,
+        chunks: mpsc::Receiver<Vec<u8>>,
+    ) -> Result<FileFacts, HostError> {
+        self.push_to(branch, node, spec, chunks).await
+    }
+
+    async fn pull(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        path: &str,
+        chunks: mpsc::Sender<Vec<u8>>,
+    ) -> Result<FileFacts, HostError> {
+        self.pull_from(branch, node, path, chunks).await
+    }
+
+    async fn facts(&self, branch: &BranchId, node: &Name) -> Result<GuestFacts, HostError> {
+        let request = Request::Facts { node: node.clone() };
+        match self.ask(branch, &request, limits::ANSWER * 2).await? {
+            Reply::Facts { facts } => Ok(*facts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn forward(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        guest_port: u16,
+    ) -> Result<u16, HostError> {
+        let request = Request::Forward { node: node.clone(), port: guest_port };
+        match self.ask(branch, &request, limits::ANSWER).await? {
+            Reply::Forwarded { port } => Ok(port),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn console(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        offset: i64,
+        limit: u64,
+    ) -> Result<(Vec<u8>, u64), HostError> {
+        let path = self.layout().console(branch, node);
+        trouble::blocking("read a console", move || {
+            let mut file = match std::fs::File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok((Vec::new(), 0));
+                }
+                result => result.map_err(|e| trouble::path("open", &path, &e))?,
+            };
+            let mut read = || -> std::io::Result<(Vec<u8>, u64)> {
+                let length = file.metadata()?.len();
+                let start = match u64::try_from(offset) {
+                    Ok(offset) => offset.min(length),
+                    Err(_) => length.saturating_sub(offset.unsigned_abs()),
+                };
+                file.seek(SeekFrom::Start(start))?;
+                let mut bytes = Vec::new();
+                let taken =
+                    (&mut file).take(limit.min(limits::MAX_CONSOLE)).read_to_end(&mut bytes)?;
+                Ok((bytes, start + taken as u64))
+            };
+            read().map_err(|e| trouble::path("read", &path, &e))
+        })
+        .await
+    }
+}

@@ -1,0 +1,18 @@
+//! Limits of a host: value, unit, reason.
+
+use std::time::Duration;
+
+/// Time for a keeper to answer a small question.
+pub const ANSWER: Duration = Duration::from_secs(10);
+/// Time beyond a request's own for its answer to arrive.
+pub const GRACE: Duration = Duration::from_secs(15);
+/// Time that the branch's resume after a pause may take: two hypervisor commands a node.
+pub const COMMAND: Duration = Duration::from_secs(45);
+/// Time for a keeper's process to be gone once it said goodbye.
+pub const GONE: Duration = Duration::from_secs(10);
+/// How often a lock is tried while a process ends: the kernel offers no wait with a deadline.
+pub const LOCK_POLL: Duration = Duration::from_millis(2);
+/// Longest flattening of a disk chain.
+pub const FLATTEN: Duration = Duration::from_secs(3600);
+/// Most bytes of a console read.
+pub const MAX_CONSOLE: u64 = 4 << 20;
