@@ -27,3 +27,5 @@ pub const MAX_BACKING_NAME_BYTES: usize = 1023;
 /// Most bytes of a qcow2 file that an inspection reads: the header, its extensions and the backing
 /// file's name are inside the first cluster, and no cluster is larger.
 pub const MAX_QCOW2_HEADER_BYTES: usize = 2 << 20;
+/// Most bytes of a probe guest's console that are kept.
+pub const MAX_CONSOLE_BYTES: usize = 1 << 20;

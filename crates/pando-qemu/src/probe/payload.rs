@@ -36,6 +36,15 @@ pub fn boot_sector(at_tick: AtTick) -> [u8; SECTOR] {
     sector
 }
 
+/// Returns the ticks in what the payload printed.
+pub fn ticks(text: &str) -> Vec<u32> {
+    let whole_lines = text.rsplit_once('\n').map_or("", |(before, _)| before);
+    whole_lines
+        .lines()
+        .filter_map(|line| u32::from_str_radix(line.trim().strip_prefix('T')?, 16).ok())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -52,6 +61,12 @@ mod tests {
         let link = ["-Ttext", "0x7c00", "--oformat", "binary"];
         run(Command::new("ld").args(link).arg(&object).arg("-o").arg(&binary));
         assert_eq!(std::fs::read(binary).unwrap(), PAYLOAD);
+    }
+
+    #[test]
+    fn ticks_are_read_from_whole_lines() {
+        assert_eq!(ticks("SeaBIOS\npando\nT0001\r\nT00ff\nTx\nT01"), [1, 255]);
+        assert_eq!(ticks("T0001"), [] as [u32; 0]);
     }
 
     #[test]

@@ -7,5 +7,6 @@
 )]
 
 mod disks;
+mod probing;
 mod smoke;
 mod support;

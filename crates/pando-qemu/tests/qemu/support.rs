@@ -1,19 +1,18 @@
 //! Machines for tests: tiny ones that run the probe's boot sector, with a console that can be
 //! waited on.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pando_machine::{Firmware, Hypervisor as _, Machine, MachinePlan, Nic, NicBackend};
 use pando_model::ByteCount;
 use pando_model::machine::{Accelerator, NodeShape};
-use pando_qemu::probe::{AtTick, boot_sector};
+use pando_qemu::probe::{AtTick, ConsolePipe, boot_sector, ticks};
 use pando_qemu::qcow2::{BackingFormat, create_overlay};
 use pando_qemu::{Qemu, QemuConfig};
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// RAM of a tiny machine.
 pub const MEMORY: ByteCount = ByteCount::from_mib(16);
@@ -93,64 +92,29 @@ pub fn copy_ram(machine: &dyn Machine, to: &Path) {
     File::create(to).unwrap().write_all(&bytes).unwrap();
 }
 
-/// The serial console of a machine, as a pipe with a name.
-pub struct Console {
-    pipe: File,
-    text: String,
-}
+/// The serial console of a tiny machine.
+pub struct Console(ConsolePipe);
 
 impl Console {
     pub fn new(path: &Path) -> Self {
-        let mode = rustix::fs::Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(nonblocking);
-        Self { pipe: options.open(path).unwrap(), text: String::new() }
-    }
-
-    /// Waits until `wanted` returns something from all the text so far.
-    pub fn wait<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = soon();
-        loop {
-            if let Some(found) = wanted(&self.text) {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(&self.pipe, PollFlags::IN)];
-            let ready = rustix::event::poll(&mut fds, Timespec::try_from(left).ok().as_ref());
-            assert_ne!(ready, Ok(0), "{what} did not come; the console says: {}", self.text);
-            self.read();
-        }
-    }
-
-    fn read(&mut self) {
-        let mut chunk = [0; 4096];
-        if let Ok(count) = self.pipe.read(&mut chunk) {
-            self.text.push_str(&String::from_utf8_lossy(&chunk[..count]));
-        }
+        Self(ConsolePipe::create(path).unwrap())
     }
 
     /// Waits for a tick after `after` and returns its number.
     pub fn tick_after(&mut self, after: u32) -> u32 {
-        self.wait("a tick", |text| ticks(text).into_iter().rfind(|tick| *tick > after))
+        let later = |text: &str| ticks(text).into_iter().rfind(|tick| *tick > after);
+        let found = self.0.wait(soon(), |text| later(text).is_some()).unwrap();
+        assert!(found, "no tick after {after}; the console says: {}", self.0.text());
+        later(self.0.text()).unwrap()
     }
 
     /// All ticks so far.
     pub fn ticks(&mut self) -> Vec<u32> {
-        self.read();
-        ticks(&self.text)
+        self.0.read().unwrap();
+        ticks(self.0.text())
     }
 
     pub fn text(&self) -> &str {
-        &self.text
+        self.0.text()
     }
-}
-
-fn ticks(text: &str) -> Vec<u32> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole
-        .lines()
-        .filter_map(|line| u32::from_str_radix(line.trim().strip_prefix('T')?, 16).ok())
-        .collect()
 }
