@@ -1,0 +1,3 @@
+//! First process.
+/// Boots.
+pub fn run() {}

@@ -1,0 +1,41 @@
+//! Limits of the guest program: value, unit, reason.
+
+use std::time::Duration;
+
+/// Bytes waiting for the host above which nothing more is read from commands or the host.
+pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
+/// How long the news that a command started may wait for something that goes out anyway: a short
+/// command then costs one write to the port instead of two.
+pub const STARTED_DELAY: Duration = Duration::from_millis(5);
+/// Most bytes read from the port before other work gets its turn.
+pub const PORT_TURN_BYTES: usize = 256 * 1024;
+/// Consumed bytes after which the host is granted as many anew: a quarter of the window.
+pub const CREDIT_STEP_BYTES: u32 = pando_wire::limits::STREAM_WINDOW_BYTES / 4;
+/// How long a terminal whose command has ended may still say something: its last output passes
+/// through a kernel work queue.
+pub const TERMINAL_GRACE: Duration = Duration::from_millis(50);
+/// Most pipes kept open (and emptied) for background children of commands that have ended.
+pub const MAX_LINGERING: usize = 128;
+/// Most requests that run on a thread of their own at once.
+pub const MAX_JOBS: usize = 32;
+/// Stack of such a thread, in bytes.
+pub const JOB_STACK_BYTES: usize = 256 * 1024;
+/// Longest idle wait: nothing depends on it, it only bounds the damage of a lost wake-up.
+pub const IDLE: Duration = Duration::from_secs(60);
+/// How often killed processes that are not direct children are looked at until they are gone.
+pub const REAP_INTERVAL: Duration = Duration::from_millis(20);
+/// Rounds in which a process tree is searched and killed: each finds what the last one's victims
+/// had forked meanwhile.
+pub const KILL_ROUNDS: u32 = 50;
+/// Longest `/etc/passwd`, `/etc/group` or `/etc/environment` that is read, in bytes.
+pub const MAX_TABLE_BYTES: u64 = 1024 * 1024;
+/// Most files of `/proc`, `/sys` or `/etc` read for facts, in bytes each.
+pub const MAX_FACT_FILE_BYTES: u64 = 64 * 1024;
+/// Most services listed in facts.
+pub const MAX_SERVICES: usize = 512;
+/// How often a wait for the system's boot looks again.
+pub const BOOT_POLL: Duration = Duration::from_millis(50);
+/// How long the root device may take to appear.
+pub const ROOT_DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the guest channel's port may take to appear.
+pub const PORT_TIMEOUT: Duration = Duration::from_secs(30);
