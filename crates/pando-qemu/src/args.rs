@@ -174,9 +174,10 @@ impl Argv {
 
     fn disks(&mut self, plan: &MachinePlan) -> Result<(), PlanError> {
         self.json("-blockdev", &writable_disk("root-0", &plan.disk, plan.durable_disk)?);
+        // The boot ROM of a directly loaded kernel takes index 0.
         let root = json!({
             "driver": "virtio-blk-pci", "id": "root", "drive": "root-0", "serial": "pando-root",
-            "bootindex": 0,
+            "bootindex": 1,
         });
         self.pci(slot::ROOT, root);
         let Some(seed) = &plan.seed else { return Ok(()) };
