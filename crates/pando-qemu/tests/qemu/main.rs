@@ -6,7 +6,9 @@
     reason = "a test fails by panicking, also in a helper"
 )]
 
+mod assets;
 mod disks;
 mod probing;
 mod smoke;
+mod spike;
 mod support;
