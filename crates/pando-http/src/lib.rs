@@ -1,0 +1,29 @@
+//! The verb catalogue over HTTP/1.1 on a unix socket, both ends: [`server`] turns requests into
+//! calls of a [`pando_api::Control`], [`client`] is a `Control` that turns calls into requests.
+//!
+//! ```text
+//! POST /v1/{verb}                  JSON parameters → envelope; `Prefer: respond-async` → 202
+//! GET  /v1/{verb}?name=value       the same, for verbs that only read
+//! GET  /v1/catalogue               every verb with its schemas
+//! GET  /v1/operations/{id}/events  one JSON object a line until the operation has ended
+//! POST /v1/attach                  upgrade: a command's streams, as frames
+//! PUT  /v1/files?address=…&path=…  a file into a guest      GET the same: out of it, as frames
+//! GET  /healthz  /version
+//! ```
+//!
+//! Request headers: `Idempotency-Key`, `X-Request-Id`, `X-Pando-Session`, `X-Pando-Read-Only`.
+//! Whoever may open the socket is known by its user id; nobody else gets past the accept.
+
+mod body;
+pub mod client;
+pub mod frames;
+pub mod limits;
+mod pipe;
+mod request;
+mod routes;
+pub mod server;
+mod streams;
+mod unwind;
+
+pub use client::{Client, Launch};
+pub use server::{About, Server};
