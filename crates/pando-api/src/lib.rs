@@ -13,6 +13,8 @@ pub mod commit;
 pub mod control;
 pub mod error;
 pub mod exec;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod image;
 pub mod limits;
 pub mod machine;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
@@ -33,6 +34,7 @@ pub(crate) struct App {
 
 pub(crate) type Shared = State<Arc<App>>;
 type Pairs = Vec<(String, String)>;
+type InPath = Result<Path<String>, PathRejection>;
 
 pub(crate) fn router(control: Arc<dyn Control>, about: About, tasks: TaskTracker) -> Router {
     Router::new()
@@ -101,6 +103,12 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
+fn word(in_path: InPath) -> Result<String, ApiError> {
+    in_path.map(|Path(word)| word).map_err(|source| {
+        ApiError::new(ErrorCode::InvalidParameter, format!("the path is malformed: {source}"))
+    })
+}
+
 async fn healthz() -> Response {
     respond(None, StatusCode::OK, Ok(json!({ "status": "ok" })))
 }
@@ -137,9 +145,9 @@ async fn no_route(request: Request) -> Response {
     )
 }
 
-async fn verb(State(app): Shared, Path(name): Path<String>, request: Request) -> Response {
-    let caller = match identify(&request) {
-        Ok(caller) => caller,
+async fn verb(State(app): Shared, name: InPath, request: Request) -> Response {
+    let (caller, name) = match identify(&request).and_then(|caller| Ok((caller, word(name)?))) {
+        Ok(both) => both,
         Err(error) => return respond(None, StatusCode::OK, Err(error)),
     };
     let detached = wants_detached(request.headers());
@@ -188,11 +196,11 @@ pub(crate) fn pairs(request: &Request) -> Result<Pairs, ApiError> {
 }
 
 /// Sends an operation's states, one JSON object a line, until its final one.
-async fn events(State(app): Shared, Path(id): Path<String>, request: Request) -> Response {
+async fn events(State(app): Shared, id: InPath, request: Request) -> Response {
     let caller = identify(&request);
     let watching = async {
         let caller = caller?;
-        let id = id
+        let id = word(id)?
             .parse::<OperationId>()
             .map_err(|source| ApiError::parameter("id", source.to_string()))?;
         Caught::new(app.control.watch_operation(&caller, &id)).await

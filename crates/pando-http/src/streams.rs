@@ -133,7 +133,7 @@ async fn send_output<W: tokio::io::AsyncWrite + Unpin>(
             return;
         }
     }
-    pending().await;
+    pending::<()>().await;
 }
 
 /// Returns when the connection ends or says something that is not input.

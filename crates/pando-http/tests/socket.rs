@@ -277,9 +277,10 @@ async fn operations_are_watched_to_their_end() {
     let last = soon(states.wait_for(|view| view.status.is_final())).await.unwrap().clone();
     assert_eq!(last.result, Some(json!({ "name": "shop" })));
 
-    let missing = client.watch_operation(&caller(), &OperationId::random());
+    let (caller, nothing) = (caller(), OperationId::random());
+    let missing = client.watch_operation(&caller, &nothing);
     assert_eq!(soon(missing).await.unwrap_err().code, ErrorCode::NotFound);
-    let direct = client.start(&caller(), call("vm_list", json!({})));
+    let direct = client.start(&caller, call("vm_list", json!({})));
     assert_eq!(soon(direct).await.unwrap_err().code, ErrorCode::InvalidParameter);
     daemon.end().await;
 }

@@ -191,7 +191,7 @@ async fn send<W: tokio::io::AsyncWrite + Unpin>(
     }
     writer.queue(&Frame::Input(ExecInput::Eof));
     let _ = writer.flush().await;
-    pending().await;
+    pending::<()>().await;
 }
 
 /// Returns a query string of pairs.
