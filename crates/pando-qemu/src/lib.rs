@@ -11,6 +11,7 @@
 
 mod args;
 pub mod fuzz;
+mod layers;
 pub mod limits;
 mod machine;
 pub mod probe;
@@ -24,4 +25,5 @@ mod hypervisor;
 
 pub use args::{GUEST_PORT, MACHINE, PlanError};
 pub use hypervisor::{Qemu, QemuConfig, QemuError};
+pub use layers::Qcow2Layers;
 pub use version::Version;

@@ -270,6 +270,46 @@ fn one_cpu() {
     commit_branch_grandchild_reboot(1);
 }
 
+/// UEFI keeps its variables on a disk that it writes by itself: it must be cut with the rest.
+#[test]
+fn firmware_with_a_disk_of_its_own() {
+    const MENU: &str = "startup.nsh";
+    let Some((code, variables)) = ovmf() else { panic!("the tests need the package ovmf") };
+    let world = World::new(Firmware::Uefi { code, vars: PathBuf::new() }, 1);
+    let size = ByteCount(std::fs::metadata(&variables).unwrap().len());
+    std::os::unix::fs::symlink(&variables, world.path("variables.raw")).unwrap();
+    create_overlay(&world.path("variables"), "variables.raw", BackingFormat::Raw, size).unwrap();
+    let image =
+        [(DiskRole::Root, "image".to_owned()), (DiskRole::Firmware, "variables".to_owned())];
+    let mut parent = world.boot("parent", &image);
+    let shown = parent.console.wait(soon(), |text| text.contains(MENU)).unwrap();
+    assert!(shown, "{}", parent.console.text());
+    let commit = world.commit("first", &mut parent);
+    let mut child = world.branch("child", &commit);
+    for node in [&mut child, &mut parent] {
+        let prompt = |text: &str| text.contains("Shell>");
+        assert!(node.console.wait(soon(), prompt).unwrap(), "{}", node.console.text());
+        assert_eq!(node.machine.kill(), EndReason::Killed);
+    }
+    assert!(!child.console.text().contains("UEFI Interactive Shell"), "it did not boot again");
+    // The firmware wrote its variables before the cut, and in each branch to its own layer.
+    let written = |layer: &str| std::fs::metadata(world.path(layer)).unwrap().len();
+    let frozen = &commit.layers[1].1;
+    assert!(written(frozen) > written("variables"), "{}", written(frozen));
+    let status = Command::new("qemu-img").arg("check").arg(world.path(&child.tops[1].1)).status();
+    assert!(status.unwrap().success());
+}
+
+fn ovmf() -> Option<(PathBuf, PathBuf)> {
+    [("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")]
+        .map(|(code, variables)| {
+            let file = |name| Path::new("/usr/share/OVMF").join(name);
+            (file(code), file(variables))
+        })
+        .into_iter()
+        .find(|(code, variables)| code.exists() && variables.exists())
+}
+
 /// Runs itself as nobody when it is root.
 #[test]
 fn two_cpus_as_an_ordinary_user() {
