@@ -14,18 +14,9 @@ use crate::tool::Tool;
 use crate::tree::Tree;
 use crate::work::{Work, io_error, tree_error};
 
-/// What a directly booted image's kernel is told beside what is particular to one machine.
-///
-/// `net.ifnames=0` because nothing in the guest renames interfaces; `mitigations=off` because a
-/// guest's only tenant is its owner, and they double the cost of every entry under TCG; the clock
-/// settings skip calibrations that mean nothing under emulation.
-pub const TUNING: &str = "quiet net.ifnames=0 tsc=reliable no_timer_check mitigations=off \
-                          random.trust_cpu=on";
-
-/// Returns the kernel command line of an image whose root disk is ext4 and whose init is `init`.
-pub fn command_line(init: &str) -> String {
-    format!("{TUNING} pando.root=/dev/vda pando.rootfstype=ext4 pando.init={init}")
-}
+/// What the initramfs of an image made here needs to find its root disk: the first virtio disk,
+/// whole. The init program and what suits the machine are added by whoever starts it.
+pub const COMMAND_LINE: &str = "pando.root=/dev/vda pando.rootfstype=ext4";
 
 /// Writes `kernel` into `directory`: the uncompressed one if QEMU can start it, which is half a
 /// second faster under TCG, `image` as it is otherwise.

@@ -83,9 +83,9 @@ pub async fn build(
     };
     let facts = Facts {
         name: spec.name.clone(),
-        boot: BootMethod::Direct { cmdline: boot::command_line(INIT) },
+        boot: BootMethod::Direct { cmdline: boot::COMMAND_LINE.to_owned() },
         disk_size: spec.disk_size,
-        init: "systemd".to_owned(),
+        init: INIT.to_owned(),
         origin,
     };
     finish(config, &work, tree, kernel.epoch, &out, facts, reporter).await

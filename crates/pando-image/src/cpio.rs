@@ -108,8 +108,11 @@ mod tests {
 
     use super::*;
 
+    /// Name, mode, bytes, device.
+    type Found = (String, u32, Vec<u8>, (u32, u32));
+
     /// An independent reader of the format, strict about padding.
-    fn read(bytes: &[u8]) -> Vec<(String, u32, Vec<u8>, (u32, u32))> {
+    fn read(bytes: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
         let mut at = 0;
         loop {
@@ -137,6 +140,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn what_is_written_is_read(
             files in prop::collection::vec(("[a-z/._-]{0,40}[a-z]", 0u32..0o10000,

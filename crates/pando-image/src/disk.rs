@@ -179,6 +179,7 @@ pub async fn convert(
         .args(["convert", "-f", format, "-O", "qcow2", "-o", "cluster_size=64k", "--"])
         .arg(from)
         .arg(to)
+        .memory_limit(limits::CONVERT_MEMORY_BYTES)
         .run(limits::LOCAL_DEADLINE, reporter)
         .await
         .map(drop)

@@ -86,6 +86,21 @@ pub fn find_payload(image: &[u8]) -> Option<Payload> {
     })
 }
 
+/// Returns the release that a bzImage says it is, such as `6.1.0-9-amd64`: what its modules'
+/// directory is called.
+pub fn release(image: &[u8]) -> Option<&str> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16_at(image, 0x20e)?).checked_add(0x200)?;
+    let text = image.get(at..)?.get(..128)?;
+    let end = text.iter().position(|byte| matches!(byte, 0 | b' '))?;
+    let release = std::str::from_utf8(text.get(..end)?).ok()?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "+-._~".contains(c);
+    (!release.is_empty() && !release.starts_with('.') && release.chars().all(good))
+        .then_some(release)
+}
+
 /// Returns whether a file is an x86-64 ELF kernel that QEMU can start directly: one with a
 /// `XEN_ELFNOTE_PHYS32_ENTRY` note.
 pub fn has_pvh_entry(elf: &[u8]) -> bool {
@@ -223,6 +238,20 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_says_its_release() {
+        let mut image = bz_image(&[0; 64]);
+        image[0x20e] = 0x80;
+        image.resize(2048, 0);
+        let mut say = |text: &[u8]| {
+            image[0x280..0x280 + text.len()].copy_from_slice(text);
+            release(&image).map(str::to_owned)
+        };
+        assert_eq!(say(b"6.1.0-9-amd64 (x@y) #1\0").as_deref(), Some("6.1.0-9-amd64"));
+        assert_eq!(say(b"../../etc #1\0"), None);
+        assert_eq!(say(&[b'6'; 200]), None);
+    }
+
+    #[test]
     fn a_pvh_entry_is_recognised() {
         assert!(has_pvh_entry(&elf(b"Xen\0", 18)));
         assert!(!has_pvh_entry(&elf(b"Xen\0", 17)));
@@ -243,6 +272,7 @@ mod tests {
                 }
                 file.truncate(length);
                 let _ = find_payload(&file);
+                let _ = release(&file);
                 let _ = has_pvh_entry(&file);
             }
         }

@@ -18,12 +18,17 @@ pub mod boot;
 pub mod bootstrap;
 pub mod cpio;
 pub mod disk;
+pub mod import;
 pub mod initramfs;
+pub mod iso;
 pub mod kernel;
 pub mod limits;
 pub mod manifest;
 pub mod modules;
 pub mod names;
+pub mod qcow2;
+pub mod rootfs;
+pub mod seed;
 pub mod sources;
 pub mod store;
 pub mod system;
@@ -87,8 +92,7 @@ impl Images for ImageStore {
     }
 
     async fn import(&self, spec: &ImportSpec, reporter: &Reporter) -> Result<Image, ImageError> {
-        let _ = (spec, reporter);
-        Err(ImageError::Invalid("importing comes next".to_owned()))
+        import::import(&self.config, spec, reporter).await
     }
 
     async fn list(&self) -> Result<Vec<Image>, ImageError> {

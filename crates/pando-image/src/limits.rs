@@ -20,10 +20,8 @@ pub const MAX_CAPTURE_BYTES: usize = 4 << 20;
 pub const MAX_ERROR_LINES: usize = 12;
 /// Longest line that is kept of a program's standard error, in bytes.
 pub const MAX_LINE_BYTES: usize = 400;
-/// Address space of a program that opens a hostile disk image, in bytes.
-pub const INSPECT_MEMORY_BYTES: u64 = 1 << 30;
-/// CPU time of a program that opens a hostile disk image, in seconds.
-pub const INSPECT_CPU_S: u64 = 10;
+/// Address space of a program that looks at a hostile disk image, in bytes.
+pub const INSPECT_MEMORY_BYTES: u64 = 2 << 30;
 
 /// Most entries of a root file system: several times a full desktop installation.
 pub const MAX_TREE_ENTRIES: usize = 2_000_000;
@@ -59,5 +57,16 @@ pub const DISK_SLACK_BYTES: u64 = 128 << 20;
 pub const MAX_MADE_FS_BYTES: u64 = 32 << 30;
 /// Journal of the root file system, in MiB: smaller boots faster, and replays in no time.
 pub const JOURNAL_MIB: u32 = 16;
+/// Largest disk that is imported, in bytes: more than any published image.
+pub const MAX_IMPORTED_DISK_BYTES: u64 = 16 << 40;
+/// Largest archive of a root file system, unpacked, in bytes.
+pub const MAX_ARCHIVE_BYTES: u64 = 64 << 30;
+/// Address space of a program that converts a hostile disk image, in bytes: it keeps the tables of
+/// a disk of [`MAX_IMPORTED_DISK_BYTES`] in memory.
+pub const CONVERT_MEMORY_BYTES: u64 = 4 << 30;
+/// Longest path of an init program, in bytes; it becomes a part of the kernel command line.
+pub const MAX_INIT_BYTES: usize = 200;
+/// Free room that a root file system of unstated size gets, in bytes.
+pub const DEFAULT_ROOM_BYTES: u64 = 4 << 30;
 /// Files of a seed disk together, in bytes: user data, and the guest program.
 pub const MAX_SEED_BYTES: usize = 64 << 20;

@@ -43,7 +43,7 @@ pub struct Tool {
     directory: Option<PathBuf>,
     stdin: Option<File>,
     stdout: Option<File>,
-    confined: bool,
+    memory_limit: Option<u64>,
     file_limit: Option<u64>,
 }
 
@@ -58,7 +58,7 @@ impl Tool {
             directory: None,
             stdin: None,
             stdout: None,
-            confined: false,
+            memory_limit: None,
             file_limit: None,
         }
     }
@@ -99,9 +99,9 @@ impl Tool {
         self
     }
 
-    /// Bounds its memory and CPU time, because it reads a file that nobody vouches for.
-    pub fn confined(mut self) -> Self {
-        self.confined = true;
+    /// Bounds its address space, in bytes, because it reads a file that nobody vouches for.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
         self
     }
 
@@ -158,12 +158,11 @@ impl Tool {
         let program = find(self.program, self.package)?;
         let mut command = Command::new(find("setpriv", "util-linux")?);
         command.args(["--pdeathsig", "KILL", "--"]);
-        if self.confined || self.file_limit.is_some() {
+        if self.memory_limit.is_some() || self.file_limit.is_some() {
             command.arg(find("prlimit", "util-linux")?).arg("--core=0");
         }
-        if self.confined {
-            command.arg(format!("--as={}", limits::INSPECT_MEMORY_BYTES));
-            command.arg(format!("--cpu={}", limits::INSPECT_CPU_S));
+        if let Some(bytes) = self.memory_limit {
+            command.arg(format!("--as={bytes}"));
         }
         if let Some(bytes) = self.file_limit {
             command.arg(format!("--fsize={bytes}"));

@@ -45,7 +45,7 @@ impl Raw {
 fn read_bytes(bytes: &[u8]) -> Result<(Tree, Dropped), TreeError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    std::io::Seek::rewind(&mut file).unwrap();
+    io::Seek::rewind(&mut file).unwrap();
     read_tar(file)
 }
 
