@@ -20,8 +20,14 @@ make_scratch() {
   mkdir -m 0700 "$SCRATCH/run" "$SCRATCH/home"
 }
 
+# Ends and removes whatever the run has left; for a run that was interrupted.
 remove_scratch() {
-  [[ -z $SCRATCH ]] || rm -rf "$SCRATCH"
+  local pid
+  [[ $SCRATCH ]] || return 0
+  for pid in $(marked_processes); do
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+  rm -rf "$SCRATCH"
 }
 
 # Runs a command as part of the test run: marked, its files in the scratch directory, nobody to talk
@@ -34,12 +40,8 @@ in_test_run() {
 
 # Prints the process ids of the run that are alive.
 marked_processes() {
-  local directory
-  for directory in /proc/[0-9]*; do
-    if grep -qszxF -- "$RUN_MARK" "$directory/environ" 2>/dev/null; then
-      printf '%s\n' "${directory#/proc/}"
-    fi
-  done
+  # Processes end meanwhile, and others' environments cannot be read: neither is a failure.
+  grep -lszxF -- "$RUN_MARK" /proc/[0-9]*/environ 2>/dev/null | tr -cd '0-9\n' || true
 }
 
 # Prints the listening addresses of a process's sockets: TCP, UDP and unix.

@@ -84,10 +84,15 @@ run_stage() {
   log="$LOG_DIR/$(tr -cs 'A-Za-z0-9' '-' <<<"${text,,}" | sed 's/^-//; s/-$//').log"
   begun=$(now_ms)
   if [[ $LIVELY ]]; then
+    # A group of its own: in the background of a script, Ctrl-C would not reach it.
+    set -m
     "$@" </dev/null >"$log" 2>&1 &
     pid=$!
+    set +m
+    trap 'kill -TERM -- "-$pid"; exit 130' INT TERM
     watch_stage "$pid" "$text" "$log" "$begun"
     wait "$pid" || status=$?
+    trap - INT TERM
   else
     say "  … $text"
     "$@" </dev/null >"$log" 2>&1 || status=$?
@@ -98,6 +103,28 @@ run_stage() {
       "$remedy" "the whole log: $log"
   fi
   good "$text $DIM($(spoken $(($(now_ms) - begun))))$PLAIN"
+}
+
+# Passes the runner's output on, but keeps its closing summary back in the file $1: what follows the
+# tests here is said before it, so that the summary is the last thing on the screen.
+hold_summary() {
+  local line keeping='' kept=()
+  while IFS= read -r line; do
+    if [[ $line =~ ^\ +(Running|Doc-tests)\  ]]; then
+      # A further test program starts: what was kept was not the end.
+      ((${#kept[@]} == 0)) || printf '%s\n' "${kept[@]}"
+      kept=() keeping=''
+    elif [[ $line =~ ^\ +Summary\ \[ || $line == 'test result: '* ]]; then
+      ((${#kept[@]} == 0)) || printf '%s\n' "${kept[@]}"
+      kept=() keeping=yes
+    fi
+    if [[ $keeping ]]; then
+      kept+=("$line")
+    else
+      printf '%s\n' "$line"
+    fi
+  done
+  ((${#kept[@]} == 0)) || printf '%s\n' "${kept[@]}" >"$1"
 }
 
 build_guest() {

@@ -7,7 +7,9 @@
 
 readonly LEAST_QEMU=8.2
 readonly LEAST_RUST=1.95
-readonly BACKPORTS_FILE=/etc/apt/sources.list.d/pando-backports.sources
+# Where apt is configured; scripts/selftest.sh has its own.
+readonly APT_DIR=${APT_DIR:-/etc/apt}
+readonly BACKPORTS_FILE=$APT_DIR/sources.list.d/pando-backports.sources
 
 # class | what must be there | Debian and Ubuntu package | why
 # Classes: build (compiling), run (machines, images).
@@ -110,7 +112,7 @@ find_missing() {
 # the suite $2: same mirror, same key, same options.
 sources_for_suite() {
   local suite=$1 wanted=$2 file
-  for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+  for file in "$APT_DIR/sources.list" "$APT_DIR"/sources.list.d/*.list; do
     [[ -r $file ]] || continue
     awk -v suite="$suite" -v wanted="$wanted" '
       $1 == "deb" {
@@ -139,7 +141,7 @@ sources_for_suite() {
         print ""
       }' "$file"
   done
-  for file in /etc/apt/sources.list.d/*.sources; do
+  for file in "$APT_DIR"/sources.list.d/*.sources; do
     [[ -r $file ]] || continue
     awk -v suite="$suite" -v wanted="$wanted" '
       BEGIN { RS = ""; FS = "\n" }
