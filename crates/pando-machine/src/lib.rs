@@ -228,6 +228,12 @@ pub trait Machine: Send {
     /// Lets the guest run.
     fn resume(&mut self, deadline: Instant) -> Result<(), MachineError>;
 
+    /// Returns what stopped the guest without being asked to, in words, such as a full disk of the
+    /// host. Nothing is lost: [`Machine::resume`] tries again.
+    fn trouble(&mut self) -> Result<Option<String>, MachineError> {
+        Ok(None)
+    }
+
     /// Stops the guest; all its state stays.
     fn pause(&mut self, deadline: Instant) -> Result<(), MachineError>;
 

@@ -178,6 +178,8 @@ impl Argv {
         let root = json!({
             "driver": "virtio-blk-pci", "id": "root", "drive": "root-0", "serial": "pando-root",
             "bootindex": 1,
+            // A host that is out of space stops the guest, which then has lost nothing.
+            "werror": "stop",
         });
         self.pci(slot::ROOT, root);
         let Some(seed) = &plan.seed else { return Ok(()) };

@@ -185,9 +185,12 @@ mod tests {
     fn script(text: &str) -> (tempfile::TempDir, PathBuf) {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("qemu");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (source, path) = (directory.path().join("source"), directory.path().join("qemu"));
+        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a test that forks at this moment would hold the file open for
+        // writing for a while, and then it could not be run.
+        assert!(Command::new("cp").args([&source, &path]).status().unwrap().success());
         (directory, path)
     }
 

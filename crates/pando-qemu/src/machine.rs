@@ -120,6 +120,15 @@ impl QemuMachine {
         }
     }
 
+    /// Takes in what QEMU has said since.
+    fn note_events(&mut self) {
+        // A garbled connection must not hide the end of the process.
+        let _ = self.qmp.drain();
+        while let Some(event) = self.qmp.next_event() {
+            self.note(&event);
+        }
+    }
+
     fn note(&mut self, event: &Event) {
         self.end.note(event);
         self.disks.note(event);
@@ -229,7 +238,14 @@ impl Machine for QemuMachine {
         }
     }
 
+    fn trouble(&mut self) -> Result<Option<String>, MachineError> {
+        self.note_events();
+        Ok(self.disks.trouble().map(str::to_owned))
+    }
+
     fn resume(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        // Before the command: the same error may come back at once.
+        self.disks.forget_trouble();
         self.run("resume", Command::new("cont"), deadline).map(drop)
     }
 
@@ -326,17 +342,10 @@ impl Machine for QemuMachine {
             machine.protocol(format!("its end cannot be waited for: {error}"))
         };
         loop {
-            // A garbled connection must not hide the end of the process.
-            let _ = self.qmp.drain();
-            while let Some(event) = self.qmp.next_event() {
-                self.note(&event);
-            }
+            self.note_events();
             match self.process.wait(Instant::now()) {
                 Ok(Some(status)) => {
-                    let _ = self.qmp.drain();
-                    while let Some(event) = self.qmp.next_event() {
-                        self.note(&event);
-                    }
+                    self.note_events();
                     return Ok(Some(self.end.reason(status, &self.process.log_tail())));
                 }
                 Ok(None) => {}

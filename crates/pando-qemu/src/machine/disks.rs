@@ -62,6 +62,8 @@ pub struct Disks {
     durable: bool,
     /// What events said about the job under way.
     job: Option<Job>,
+    /// The error that stopped the guest.
+    trouble: Option<String>,
 }
 
 impl Disks {
@@ -71,11 +73,15 @@ impl Disks {
         if let Firmware::Uefi { vars, .. } = &plan.firmware {
             disks.push(Disk::new(DiskRole::Firmware, vars));
         }
-        Self { disks, durable: plan.durable_disk, job: None }
+        Self { disks, durable: plan.durable_disk, job: None, trouble: None }
     }
 
     /// Takes in an event.
     pub fn note(&mut self, event: &Event) {
+        if event.name == "BLOCK_IO_ERROR" && event.text("action") == Some("stop") {
+            let reason = event.text("reason").unwrap_or("no reason given");
+            self.trouble = Some(format!("the root disk could not be written: {reason}"));
+        }
         let Some(job) = &mut self.job else { return };
         let is_about_it = [event.text("device"), event.text("id")].contains(&Some(job.id.as_str()));
         if !is_about_it {
@@ -88,6 +94,16 @@ impl Disks {
             }
             _ => {}
         }
+    }
+
+    /// Returns the error that stopped the guest.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// The guest is to go on.
+    pub fn forget_trouble(&mut self) {
+        self.trouble = None;
     }
 
     /// The prepared overlays became the tops.

@@ -100,6 +100,15 @@ fn answer(line: &str, arena: &mut [u8]) -> String {
             disk.sync_all().unwrap();
             "ok".into()
         }
+        // So many MiB and one sector of a byte.
+        "fill-disk" => {
+            let sector = Sector([u8::try_from(number(2)).unwrap(); SECTOR]);
+            let disk = disk();
+            for mib in 1..=number(1) {
+                disk.write_all_at(&sector.0, (mib as u64) << 20).unwrap();
+            }
+            "ok".into()
+        }
         "disk-read" => {
             let mut sector = Sector([0; SECTOR]);
             disk().read_exact_at(&mut sector.0, number(1) as u64).unwrap();

@@ -1,28 +1,19 @@
 //! The accelerator probe on this host, and on one that pretends.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pando_model::machine::Accelerator;
-use pando_qemu::probe::{Report, Stage, probe};
-use pando_qemu::{Qemu, QemuConfig};
+use pando_qemu::Qemu;
+use pando_qemu::probe::{ProbeKernel, Report, Stage, probe};
 
-use crate::support::qemu;
+use crate::assets::Assets;
+use crate::support::{qemu, wrapped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).unwrap().next().is_none()
-}
-
-/// QEMU with another program around it.
-fn wrapped(directory: &Path, script: &str) -> Qemu {
-    let binary = directory.join("wrapper");
-    let program = qemu().binary().display().to_string();
-    std::fs::write(&binary, format!("#!/bin/sh\n{}\n", script.replace("QEMU", &program))).unwrap();
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Qemu::new(QemuConfig { binary: Some(binary), version: None }).unwrap()
 }
 
 fn probe_in(qemu: &Qemu, patience: Duration) -> Report {
@@ -40,6 +31,22 @@ fn the_translator_works_here() {
     assert!(report.works(), "{report:?}");
     let stages: Vec<Stage> = report.passed.iter().map(|passed| passed.stage).collect();
     assert_eq!(stages, [Stage::Device, Stage::Boot, Stage::Save, Stage::Restore]);
+}
+
+#[test]
+fn a_kernel_has_the_last_word() {
+    let scratch = tempfile::tempdir().unwrap();
+    let Assets { kernel, initrd } = Assets::get();
+    let with = |kernel: &Path| {
+        let kernel = ProbeKernel { kernel: kernel.to_owned(), initrd: initrd.clone() };
+        probe(&qemu(), Accelerator::Tcg, Some(&kernel), scratch.path(), PATIENCE)
+    };
+    let report = with(&kernel);
+    assert!(report.works(), "{report:?}");
+    assert_eq!(report.passed.last().unwrap().stage, Stage::Kernel);
+    let report = with(&initrd);
+    assert_eq!(report.failure.unwrap().stage, Stage::Kernel);
+    assert!(is_empty(scratch.path()), "the probe left files");
 }
 
 #[test]

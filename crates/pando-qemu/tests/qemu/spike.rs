@@ -20,7 +20,7 @@ use pando_qemu::probe::ConsolePipe;
 use pando_qemu::qcow2::{BackingFormat, create_empty, create_overlay, inspect};
 
 use crate::assets::Assets;
-use crate::support::{qemu, soon};
+use crate::support::{copy_program, qemu, soon, wrapped};
 
 const MEMORY: ByteCount = ByteCount::from_mib(192);
 const DISK: ByteCount = ByteCount::from_mib(64);
@@ -57,8 +57,12 @@ struct Node {
 
 impl World {
     fn new(firmware: Firmware, vcpus: u8) -> Self {
+        Self::with(qemu(), firmware, vcpus)
+    }
+
+    fn with(qemu: Qemu, firmware: Firmware, vcpus: u8) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let world = Self { qemu: qemu(), directory, firmware, vcpus };
+        let world = Self { qemu, directory, firmware, vcpus };
         pando_delta::flat::zero(&world.path("zero.ram"), MEMORY.bytes()).unwrap();
         create_empty(&world.path("image"), DISK).unwrap();
         world
@@ -184,11 +188,15 @@ impl World {
 impl Node {
     fn ask(&mut self, question: &str) -> String {
         self.tell(question);
+        self.read()
+    }
+
+    fn read(&mut self) -> String {
         let mut line = String::new();
         let read = self.port.read_line(&mut line);
         if !matches!(read, Ok(count) if count > 0) {
             self.console.read().unwrap();
-            panic!("{question}: {read:?}; the console says: {}", self.console.text());
+            panic!("{read:?}; the console says: {}", self.console.text());
         }
         line.trim().to_owned()
     }
@@ -270,6 +278,37 @@ fn one_cpu() {
     commit_branch_grandchild_reboot(1);
 }
 
+/// A host that cannot store what the guest writes: the guest waits, and nothing is lost.
+#[test]
+fn a_host_disk_that_takes_no_more_stops_the_guest() {
+    let directory = tempfile::tempdir().unwrap();
+    // A file size limit stands for a full disk. It comes as a signal unless that is ignored.
+    let limited = "trap '' XFSZ; ulimit -S -f 8192; exec QEMU \"$@\"";
+    let world = World::with(wrapped(directory.path(), limited), direct(), 1);
+    let mut node = world.boot("node", &[(DiskRole::Root, "image".to_owned())]);
+    assert_eq!(node.ask("disk-write 0 17"), "ok");
+    assert_eq!(node.machine.trouble().unwrap(), None);
+    node.tell("fill-disk 40 34");
+    let deadline = soon();
+    let trouble = loop {
+        if let Some(trouble) = node.machine.trouble().unwrap() {
+            break trouble;
+        }
+        assert!(Instant::now() < deadline, "nothing was said");
+        assert_eq!(node.machine.wait_end(Duration::from_millis(10)).unwrap(), None);
+    };
+    assert!(trouble.contains("the root disk could not be written: File too large"), "{trouble}");
+
+    let pid = rustix::process::Pid::from_raw(node.machine.pid().cast_signed()).unwrap();
+    let none = rustix::process::Rlimit { current: None, maximum: None };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, none).unwrap();
+    node.machine.resume(soon()).unwrap();
+    assert_eq!(node.read(), "ok");
+    assert_eq!(node.machine.trouble().unwrap(), None);
+    assert_eq!(node.ask("disk-read 0"), "[17, 17, 17, 17]");
+    assert_eq!(node.ask("disk-read 41943040"), "[34, 34, 34, 34]");
+}
+
 /// UEFI keeps its variables on a disk that it writes by itself: it must be cut with the rest.
 #[test]
 fn firmware_with_a_disk_of_its_own() {
@@ -321,14 +360,12 @@ fn two_cpus_as_an_ordinary_user() {
     let directory = tempfile::tempdir().unwrap();
     let reachable = |name: &str| directory.path().join(name);
     let program = reachable("tests");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &program);
     for (file, name) in [(assets.kernel, "kernel"), (assets.initrd, "initrd")] {
         std::fs::copy(file, reachable(name)).unwrap();
         std::fs::set_permissions(reachable(name), PermissionsExt::from_mode(0o444)).unwrap();
     }
-    for path in [directory.path(), &program] {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-    }
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let output = Command::new(&program)
         .args(["--exact", "spike::two_cpus_as_an_ordinary_user", "--nocapture"])
         .env("PANDO_TEST_ASSETS", directory.path())

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pando_machine::{Firmware, Hypervisor as _, Machine, MachinePlan, Nic, NicBackend};
@@ -25,6 +26,22 @@ pub fn soon() -> Instant {
 
 pub fn qemu() -> Qemu {
     Qemu::new(QemuConfig::default()).expect("the tests need qemu-system-x86_64")
+}
+
+/// QEMU started by a shell script, in which QEMU stands for the program.
+pub fn wrapped(directory: &Path, script: &str) -> Qemu {
+    let (source, binary) = (directory.join("source"), directory.join("wrapper"));
+    let program = qemu().binary().display().to_string();
+    std::fs::write(&source, format!("#!/bin/sh\n{}\n", script.replace("QEMU", &program))).unwrap();
+    copy_program(&source, &binary);
+    Qemu::new(QemuConfig { binary: Some(binary), version: None }).unwrap()
+}
+
+/// Makes a copy that everybody can run. Another process writes it: a test that forks at this moment
+/// would hold the file open for writing for a while, and then it could not be run.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
+    assert!(status.unwrap().success());
 }
 
 /// A directory with the files of some machines.
