@@ -21,14 +21,15 @@ title() { printf '\n%s%s%s\n' "$BOLD" "$*" "$PLAIN"; }
 good() { printf '  %s✓%s %s\n' "$GREEN" "$PLAIN" "$*"; }
 note() { printf '  %s•%s %s\n' "$YELLOW" "$PLAIN" "$*"; }
 
-# Ends the script: what failed, then what to do about it, one line each.
+# Ends the script: what failed, then what to do about it, one line each. Indented lines, such as
+# commands to type, are shown as they are.
 fail() {
-  local what=$1 line
+  local what=$1
   shift
-  printf '\n%s✗ %s%s\n' "$RED" "$what" "$PLAIN" >&2
-  for line in "$@"; do
-    printf '  → %s\n' "$line" >&2
-  done
+  {
+    printf '\n%s✗ %s%s\n' "$RED" "$what" "$PLAIN"
+    ((${#} == 0)) || printf '%s\n' "$@" | sed '/^  /!s/^/  → /'
+  } >&2
   exit 1
 }
 

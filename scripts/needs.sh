@@ -198,7 +198,7 @@ list_missing() {
     printf '  %s%-18s%s %s\n' "$BOLD" "${MISSING[i]}" "$PLAIN" "${REASONS[i]}"
   done
   if [[ $QEMU_SUITE_IS_NEW ]]; then
-    say "  QEMU of $OS_PRETTY_NAME is too old: it comes from $QEMU_SUITE, a suite that must be"
+    say "  This release's own QEMU is too old. A newer one is in $QEMU_SUITE, a suite that must be"
     say "  added to apt first, on the mirror and with the key that this machine already uses."
   fi
 }
@@ -209,7 +209,7 @@ explain_install() {
   ((EUID == 0)) || sudo='sudo '
   if [[ $QEMU_SUITE_IS_NEW ]]; then
     say "  # $BACKPORTS_FILE:"
-    sources_for_suite "$OS_VERSION_CODENAME" "$QEMU_SUITE" | sed 's/^/  #   /'
+    sources_for_suite "$OS_VERSION_CODENAME" "$QEMU_SUITE" | sed '/^$/d; s/^/  #   /'
   fi
   say "  ${sudo}apt-get update"
   if [[ $QEMU_SUITE ]]; then
