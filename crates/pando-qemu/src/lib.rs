@@ -9,8 +9,15 @@
 //! (`xen-save-devices-state`, a few hundred KiB) plus the changed pages is a whole machine. QEMU
 //! never reboots a guest in place: it ends, and the keeper starts another process.
 
+// What QEMU says and what disk files hold may be hostile.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 mod args;
 pub mod fuzz;
+mod hypervisor;
 mod layers;
 pub mod limits;
 mod machine;
@@ -20,8 +27,6 @@ pub mod qcow2;
 pub mod qmp;
 pub mod version;
 mod wait;
-
-mod hypervisor;
 
 pub use args::{GUEST_PORT, MACHINE, PlanError};
 pub use hypervisor::{Qemu, QemuConfig, QemuError};

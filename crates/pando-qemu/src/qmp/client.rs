@@ -173,7 +173,7 @@ impl Client {
         &self.stream
     }
 
-    /// Returns whether QEMU closed the connection.
+    /// Returns whether nothing more can come.
     pub const fn is_closed(&self) -> bool {
         self.closed
     }
@@ -231,7 +231,11 @@ impl Client {
             }
             Err(error) if is_not_now(&error) => Ok(Progress::None),
             Err(error) if is_end(&error) => Err(self.end()),
-            Err(error) => Err(QmpError::Io(error)),
+            Err(error) => {
+                // It would fail again at once, and a wait for it would spin.
+                self.closed = true;
+                Err(QmpError::Io(error))
+            }
         }
     }
 

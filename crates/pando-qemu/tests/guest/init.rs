@@ -114,6 +114,7 @@ fn answer(line: &str, arena: &mut [u8]) -> String {
             disk().read_exact_at(&mut sector.0, number(1) as u64).unwrap();
             format!("{:?}", &sector.0[..4])
         }
+        "carrier" => carrier(words[1]),
         "logged" => {
             let text = kernel_log();
             text.matches(&words[1..].join(" ")).count().to_string()
@@ -138,6 +139,20 @@ fn answer(line: &str, arena: &mut [u8]) -> String {
         }
         other => format!("unknown: {other}"),
     }
+}
+
+/// Brings the network interface up, and waits until its link is as wanted.
+fn carrier(wanted: &str) -> String {
+    std::fs::write("/sys/class/net/eth0/flags", "0x1003").unwrap();
+    let mut is = String::new();
+    for _ in 0..2000 {
+        is = std::fs::read_to_string("/sys/class/net/eth0/carrier").unwrap();
+        if is.trim() == wanted {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    is.trim().to_owned()
 }
 
 fn disk() -> File {

@@ -91,6 +91,18 @@ fn ends_have_reasons() {
 }
 
 #[test]
+fn a_dropped_machine_leaves_no_process() {
+    let bench = Bench::new(AtTick::Nothing);
+    let (mut machine, mut console) = bench.start(&bench.plan("m"));
+    machine.resume(soon()).unwrap();
+    console.tick_after(0);
+    let process = format!("/proc/{}", machine.pid());
+    assert!(std::fs::exists(&process).unwrap());
+    drop(machine);
+    assert!(!std::fs::exists(&process).unwrap());
+}
+
+#[test]
 fn a_crash_is_told_from_a_kill() {
     let bench = Bench::new(AtTick::Nothing);
     let (mut machine, _console) = bench.start(&bench.plan("m"));

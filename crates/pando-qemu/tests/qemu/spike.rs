@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pando_delta::{Capture, DeltaHeader, DeltaReader, DeltaWriter, PageDigests, written_pages};
 use pando_machine::{
-    DiskRole, EndReason, Firmware, Hypervisor as _, Machine, MachinePlan, Nic, NicBackend,
+    DiskRole, EndReason, Firmware, Hypervisor as _, Link, Machine, MachinePlan, Nic, NicBackend,
 };
 use pando_model::ByteCount;
 use pando_model::machine::{Accelerator, NodeShape};
@@ -158,7 +158,10 @@ impl World {
 
         let started = Instant::now();
         machine.pause(soon()).unwrap();
-        assert!(machine.is_quiet(soon()).unwrap());
+        while !machine.is_quiet(soon()).unwrap() {
+            machine.resume(soon()).unwrap();
+            machine.pause(soon()).unwrap();
+        }
         let saving = Instant::now();
         machine.save_devices(Some(&state), soon()).unwrap();
         let saved = saving.elapsed();
@@ -232,6 +235,9 @@ fn commit_branch_grandchild_reboot(vcpus: u8) {
     parent.ask("fill 0 65536 171");
     parent.ask("disk-write 0 17");
     let sum = parent.ask("sum");
+    assert_eq!(parent.ask("carrier 1"), "1");
+    parent.machine.set_link(0, Link::Down, soon()).unwrap();
+    assert_eq!(parent.ask("carrier 0"), "0");
     let first = world.commit("first", &mut parent);
 
     let mut child = world.branch("child", &first);
@@ -239,6 +245,9 @@ fn commit_branch_grandchild_reboot(vcpus: u8) {
     assert_eq!(child.ask("cpus"), cpus, "all CPUs run on");
     assert_eq!(child.ask("sum"), sum);
     assert_eq!(child.ask("disk-read 0"), "[17, 17, 17, 17]");
+    assert_eq!(child.ask("carrier 0"), "0", "a link that was down stays down");
+    child.machine.set_link(0, Link::Up, soon()).unwrap();
+    assert_eq!(child.ask("carrier 1"), "1");
     let reseeds = child.ask("reseeds") == "true";
     assert_eq!(child.ask(RESEEDED), if reseeds { "1" } else { "0" });
     child.ask(&format!("fill {PAGE} 4096 0"));
@@ -252,6 +261,7 @@ fn commit_branch_grandchild_reboot(vcpus: u8) {
     parent.ask("disk-write 0 51");
     let mut grandchild = world.branch("grandchild", &second);
     assert_eq!(grandchild.ask("boot-id"), boot_id);
+    assert_eq!(grandchild.ask("carrier 1"), "1");
     assert_eq!(grandchild.ask("cpus"), cpus);
     assert_eq!(grandchild.ask("sum"), child_sum);
     assert_eq!(grandchild.ask(&format!("bytes {} 3", PAGE - 1)), "[171, 0, 0]");
