@@ -55,8 +55,9 @@ fn manager(root: &Path) -> Manager {
         "systemd" if root.join("run/systemd/private").exists() => Manager::Systemd,
         "systemd" => Manager::Starting,
         _ if std::process::id() == 1 => Manager::Other,
-        // The first process is this very program until it executes the real one.
-        "init" if is_ourselves(root) => Manager::Starting,
+        // The first process is this very program until it executes the real one, and systemd goes
+        // by the name of its link until it has begun.
+        "init" if is_ourselves(root) || is_systemd(root) => Manager::Starting,
         _ => Manager::Other,
     }
 }
@@ -65,6 +66,10 @@ fn is_ourselves(root: &Path) -> bool {
     let first = fs::read_link(root.join("proc/1/exe"));
     let ours = fs::read_link(root.join("proc/self/exe"));
     matches!((first, ours), (Ok(first), Ok(ours)) if first == ours)
+}
+
+fn is_systemd(root: &Path) -> bool {
+    fs::read_link(root.join("proc/1/exe")).is_ok_and(|program| program.ends_with("systemd"))
 }
 
 /// The command that waits for the boot's end.

@@ -55,6 +55,7 @@ impl LocalHost {
             memory::check_room(self, spec)?;
             let directory = layout.branch(branch);
             files::make_directory(&directory)?;
+            files::make_directory(&layout.memory())?;
             self.write_seeds(spec)?;
             let json = serde_json::to_vec_pretty(spec)
                 .map_err(|error| HostError::Protocol { detail: error.to_string() })?;

@@ -130,8 +130,10 @@ impl Owner {
         if spec.after == AfterStart::Hold {
             self.publish_all(BranchState::Paused);
             self.watch_all();
+            let held_us = trouble::micros(began.elapsed());
             return Ok(StartReport {
-                ready_us: trouble::micros(began.elapsed()),
+                answered_us: held_us,
+                ready_us: held_us,
                 inherited: std::collections::BTreeMap::new(),
             });
         }
@@ -139,10 +141,16 @@ impl Owner {
         let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
         let greeted = each(nodes, |node| {
             let welcome = node.greet(branch, clock, timeout)?;
+            let answered = began.elapsed();
+            if !node.plan.restore {
+                wait_booted(node, branch, timeout)?;
+            }
             touch(node, branch, spec.after)?;
-            Ok((node.spec.name.clone(), welcome.inherited))
+            Ok((node.spec.name.clone(), welcome.inherited, answered))
         });
-        let inherited = greeted.into_iter().collect::<Result<_, HostError>>()?;
+        let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
+        let answered = greeted.iter().map(|(.., answered)| *answered).max().unwrap_or_default();
+        let inherited = greeted.into_iter().map(|(node, inherited, _)| (node, inherited)).collect();
         let state = match spec.after {
             AfterStart::Park => {
                 try_each(nodes, Node::pause)?;
@@ -154,7 +162,7 @@ impl Owner {
         self.watch_all();
         let ready_us = trouble::micros(began.elapsed());
         tracing::info!(branch = %self.branch, ready_us, "started");
-        Ok(StartReport { ready_us, inherited })
+        Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
     }
 
     fn publish_all(&self, state: BranchState) {
@@ -438,6 +446,17 @@ impl Owner {
             tracing::error!(%error, "a rebooted guest cannot be greeted");
         }
     }
+}
+
+/// Waits until a guest that boots has booted: its guest program answers long before its services.
+fn wait_booted(node: &Node, branch: &BranchId, timeout: Duration) -> Result<(), HostError> {
+    let Some(link) = &node.link else { return Ok(()) };
+    let booted = link.wait_booted(Instant::now() + timeout);
+    let booted = booted.map_err(|e| trouble::link(branch, &node.spec.name, &e))?;
+    if booted == pando_link::Booted::Degraded {
+        tracing::warn!(node = %node.spec.name, "some services failed to start");
+    }
+    Ok(())
 }
 
 /// Does to a fresh guest what the spec wants: its identity, and a first command for parked copies.

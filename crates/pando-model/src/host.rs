@@ -202,7 +202,7 @@ pub struct NodeSpec {
     pub image: ImageId,
     /// How it boots.
     pub boot: BootMethod,
-    /// Path of the guest's init program, for direct boot.
+    /// What runs as process 1, for messages; the image's kernel command line decides.
     pub init: String,
     /// Writable top of its root disk's chain; the file exists.
     pub layer: LayerId,
@@ -248,7 +248,10 @@ pub struct BranchSpec {
 /// How a start went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartReport {
-    /// From spawning the keeper until every guest answered, in microseconds.
+    /// From spawning the machines until every guest program answered, in microseconds.
+    #[serde(default)]
+    pub answered_us: u64,
+    /// Until, beyond that, booting guests had booted and identities were set, in microseconds.
     pub ready_us: u64,
     /// Commands that were running at the cut and run on, by node.
     pub inherited: BTreeMap<Name, Vec<Inherited>>,

@@ -1,0 +1,28 @@
+//! A keeper as a program of its own: what the tests of this crate start instead of pando.
+//! Usage: `keeper keeper --home DIR --runtime DIR --branch ID`, its socket as standard input.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use pando_keeper::KeeperConfig;
+use pando_model::Layout;
+use pando_qemu::{Qemu, QemuConfig};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name).unwrap();
+        arguments[at + 1].clone()
+    };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    rustix::process::setsid().unwrap();
+    let qemu = Qemu::new(QemuConfig { binary: None, version: None }).unwrap();
+    pando_keeper::run(KeeperConfig {
+        layout: Layout::new(value("--home"), value("--runtime")),
+        branch: value("--branch").parse().unwrap(),
+        hypervisor: Arc::new(qemu),
+        listener: UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap()),
+    })
+}

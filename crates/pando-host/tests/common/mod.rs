@@ -1,0 +1,294 @@
+//! A home of its own for a test, on the shared default image, and the few moves that tests make.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pando_driver::BranchHost;
+use pando_driver::host::{
+    AfterCut, AfterStart, BranchSpec, Clock, CutNode, CutReport, CutSpec, ExecIo, MemoryChain,
+    MemoryLink, NodeSpec, NodeStart, StopMode,
+};
+use pando_driver::progress::Reporter;
+use pando_host::{HostConfig, LocalHost};
+use pando_machine::Hypervisor;
+use pando_model::commit::{Below, CommitKind, Layer};
+use pando_model::guest::{Command, ExecSpec, OutputStream};
+use pando_model::{
+    Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name, NodeShape,
+};
+use pando_qemu::{Qcow2Layers, Qemu, QemuConfig};
+use tokio::sync::mpsc;
+
+const DISK: ByteCount = ByteCount::from_gib(8);
+
+/// A home with its host.
+pub struct World {
+    pub host: LocalHost,
+    pub layout: Layout,
+    image: Image,
+    home: tempfile::TempDir,
+}
+
+/// A branch that a test made.
+pub struct Branch {
+    pub spec: BranchSpec,
+}
+
+/// A commit that a test made, with the commits that its memory lies on.
+pub struct Cut {
+    pub report: CutReport,
+    pub chain: MemoryChain,
+}
+
+/// Returns the directory of the images that all tests share; `./test` makes it.
+fn assets() -> PathBuf {
+    std::env::var_os("PANDO_TEST_HOME").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-assets/home"),
+        PathBuf::from,
+    )
+}
+
+fn default_image(images: &Path) -> Image {
+    std::fs::read_dir(images)
+        .unwrap_or_else(|error| panic!("{}: {error}; run ./test once", images.display()))
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("image.json")).ok())
+        .find_map(|json| {
+            let value: serde_json::Value = serde_json::from_slice(&json).ok()?;
+            let image = value.get("image").cloned().unwrap_or(value);
+            serde_json::from_value(image).ok()
+        })
+        .expect("an image; run ./test once")
+}
+
+impl World {
+    pub fn new() -> Self {
+        let home = tempfile::Builder::new().prefix("pando-real-").tempdir().unwrap();
+        let layout = Layout::new(home.path(), home.path().join("run"));
+        let images = assets().join("images");
+        std::os::unix::fs::symlink(images.canonicalize().unwrap(), layout.images()).unwrap();
+        let qemu = Arc::new(Qemu::new(QemuConfig { binary: None, version: None }).unwrap());
+        let profile = qemu.profile(Accelerator::Tcg);
+        let keeper = std::env::current_exe().unwrap();
+        let keeper = keeper.parent().unwrap().parent().unwrap().join("examples/keeper");
+        let host = LocalHost::new(HostConfig {
+            layout: layout.clone(),
+            keeper_program: keeper,
+            profile: Arc::new(move || Ok(profile.clone())),
+            disks: Arc::new(Qcow2Layers),
+            seeds: Arc::new(|_| Ok(Vec::new())),
+            memory_reserve: ByteCount(0),
+        });
+        let image = default_image(&layout.images());
+        Self { host, layout, image, home }
+    }
+
+    async fn layer(&self, below: Below, depth: u32) -> LayerId {
+        let layer = Layer { id: LayerId::random(), below, size: DISK, depth };
+        self.host.create_layer(&layer).await.unwrap();
+        layer.id
+    }
+
+    /// Returns a branch that is not started, on a disk of its own over the image or a commit's.
+    pub async fn new_branch(&self, name: &str, start: NodeStart) -> Branch {
+        self.branch_over(name, start, Below::Image(self.image.id.clone())).await
+    }
+
+    async fn branch_over(&self, name: &str, start: NodeStart, below: Below) -> Branch {
+        let layer = self.layer(below, 1).await;
+        let node = NodeSpec {
+            name: "db".parse().unwrap(),
+            shape: NodeShape { vcpus: 1, memory: ByteCount::from_mib(512), disk: DISK, nics: 1 },
+            image: self.image.id.clone(),
+            boot: self.image.boot.clone(),
+            init: self.image.init.clone(),
+            layer,
+            vars_layer: None,
+            start,
+            macs: vec!["52:54:00:12:34:56".into()],
+            identity: None,
+            seed: None,
+        };
+        Branch {
+            spec: BranchSpec {
+                branch: BranchId::random(),
+                cluster: ClusterId::random(),
+                title: format!("test@{name}"),
+                generation: 1,
+                token: "0123456789abcdef0123456789abcdef".into(),
+                accelerator: Accelerator::Tcg,
+                nodes: vec![node],
+                clock: Clock::Step,
+                after: AfterStart::Run,
+                durable_disk: false,
+                ready_timeout: Duration::from_secs(60),
+            },
+        }
+    }
+
+    pub async fn boot(&self, name: &str) -> Branch {
+        let branch = self.new_branch(name, NodeStart::Boot).await;
+        let began = Instant::now();
+        let report = self.host.start(&branch.spec, &Reporter::silent()).await.unwrap();
+        println!("boot: {:?}, answers after {} us", began.elapsed(), report.answered_us);
+        branch
+    }
+
+    pub async fn cut(&self, branch: &Branch, kind: CommitKind) -> Cut {
+        let observed = self.host.observe(&branch.spec.branch).await.unwrap().unwrap();
+        let top = observed.nodes[0].layer.clone();
+        let next_layer = self.layer(Below::Layer(top), 2).await;
+        let spec = CutSpec {
+            commit: CommitId::random(),
+            kind,
+            nodes: vec![CutNode { name: name("db"), next_layer, next_vars_layer: None }],
+            then: AfterCut::Continue,
+            timeout: Duration::from_secs(60),
+        };
+        let report = self.host.cut(&branch.spec.branch, &spec, &Reporter::silent()).await.unwrap();
+        assert_eq!(report.failed, None);
+        println!(
+            "cut: pause {} us, total {} us, {:?}",
+            report.pause_us, report.total_us, report.nodes[0].memory
+        );
+        let adopted = self.host.adopt_cut(&branch.spec.branch, &spec.commit).await.unwrap();
+        assert_eq!(adopted.as_ref(), Some(&report));
+        let chain = self.chain(&report);
+        if let Some(memory) = &report.nodes[0].memory {
+            self.host.verify(&chain, &memory.device_digest).await.unwrap();
+        }
+        Cut { report, chain }
+    }
+
+    /// Follows the deltas down by what the commits' own reports say.
+    fn chain(&self, report: &CutReport) -> MemoryChain {
+        let mut links = Vec::new();
+        let mut next = Some(report.clone());
+        while let Some(report) = next {
+            let Some(memory) = report.nodes[0].memory.clone() else { break };
+            links.push(MemoryLink {
+                commit: report.commit.clone(),
+                node: name("db"),
+                digest: memory.digest,
+            });
+            next = memory.base.map(|base| {
+                let path = self.layout.commit(&base).join("report.json");
+                serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+            });
+        }
+        MemoryChain { links, size: ByteCount::from_mib(512) }
+    }
+
+    pub async fn branch(&self, cut: &Cut, after: AfterStart) -> Branch {
+        let began = Instant::now();
+        self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
+        let flat = began.elapsed();
+        let commit = cut.report.commit.clone();
+        let below = Below::Layer(cut.report.nodes[0].layer.clone());
+        let start = NodeStart::Restore { commit, saved_as: name("db") };
+        let mut branch = self.branch_over("child", start, below).await;
+        branch.spec.after = after;
+        let report = self.host.start(&branch.spec, &Reporter::silent()).await.unwrap();
+        let started = began.elapsed();
+        self.sh(&branch, "true").await;
+        println!(
+            "branch: flat {flat:?}, started {started:?} (keeper {} us), exec {:?}",
+            report.ready_us,
+            began.elapsed()
+        );
+        branch
+    }
+
+    async fn run(&self, branch: &Branch, command: &str) -> (i32, String) {
+        let spec = ExecSpec {
+            command: Command::Shell(command.into()),
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            timeout_ms: 30_000,
+            terminal: None,
+        };
+        let (_input, input) = mpsc::channel(1);
+        let (output, mut received) = mpsc::channel(16);
+        let io = ExecIo { input, output };
+        let name = name("db");
+        let exec = self.host.exec(&branch.spec.branch, &name, &spec, io);
+        let collect = async {
+            let mut text = String::new();
+            while let Some(chunk) = received.recv().await {
+                if chunk.stream == OutputStream::Stdout {
+                    text.push_str(&String::from_utf8_lossy(&chunk.bytes));
+                } else {
+                    eprintln!("{}", String::from_utf8_lossy(&chunk.bytes));
+                }
+            }
+            text
+        };
+        let (outcome, text) = tokio::join!(exec, collect);
+        (outcome.unwrap().status.shell_code(), text)
+    }
+
+    /// Runs a command that must succeed and returns its standard output.
+    pub async fn sh(&self, branch: &Branch, command: &str) -> String {
+        let (code, text) = self.run(branch, command).await;
+        assert_eq!(code, 0, "`{command}`: {text}");
+        text
+    }
+
+    /// Starts a command that may not live to tell.
+    pub async fn detach(&self, branch: &Branch, command: &str) {
+        self.sh(branch, &format!("(sleep 0.2; {command}) > /dev/null 2>&1 &")).await;
+    }
+
+    /// Waits until the guest answers with another boot id.
+    pub async fn until_boot_changes(&self, branch: &Branch, before: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let facts = self.host.facts(&branch.spec.branch, &name("db")).await;
+            if let Ok(facts) = facts
+                && facts.boot_id != before.trim()
+            {
+                return self.sh(branch, "cat /proc/sys/kernel/random/boot_id").await;
+            }
+            if Instant::now() >= deadline {
+                let observed = self.host.observe(&branch.spec.branch).await;
+                let console = std::fs::read(self.layout.console(&branch.spec.branch, &name("db")));
+                let console = String::from_utf8_lossy(&console.unwrap()).into_owned();
+                let log = std::fs::read_to_string(self.layout.keeper_log(&branch.spec.branch));
+                panic!("no other boot id: {observed:?}\n{console}\n{}", log.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn end(&self, branches: &[&Branch]) {
+        for branch in branches {
+            self.host.stop(&branch.spec.branch, StopMode::Kill).await.unwrap();
+            self.host.discard_branch(&branch.spec.branch).await.unwrap();
+        }
+        self.assert_nothing_runs();
+    }
+
+    /// Asserts that no process mentions this home.
+    pub fn assert_nothing_runs(&self) {
+        let home = self.home.path().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if pid.parse::<u32>().is_err() {
+                continue;
+            }
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.contains(&home) {
+                found.push(format!("{pid}: {command}"));
+            }
+        }
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
