@@ -37,5 +37,7 @@ pub const MAX_SERVICES: usize = 512;
 pub const BOOT_POLL: Duration = Duration::from_millis(50);
 /// How long the root device may take to appear.
 pub const ROOT_DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a boot looks whether the root device has appeared.
+pub const DEVICE_POLL: Duration = Duration::from_millis(5);
 /// How long the guest channel's port may take to appear.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -16,8 +16,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let ended = match arguments.as_slice() {
-        ["--port", name] => pando_guest::port::open(name)
-            .and_then(|port| pando_guest::serve(port, Config::machine())),
+        ["--port", name] => serve_port(name),
         ["--stdin"] => serve_stdin(PathBuf::from("/")),
         ["--stdin", "--root", root] => serve_stdin(PathBuf::from(root)),
         _ => {
@@ -32,6 +31,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves the machine's host on its virtio port.
+fn serve_port(name: &str) -> std::io::Result<()> {
+    pando_guest::settle();
+    let port = pando_guest::port::open(name)?;
+    pando_guest::serve(port, Config::machine())
 }
 
 /// Serves a socket that is standard input, and changes nothing but files under `root`.

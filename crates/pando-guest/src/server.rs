@@ -1,9 +1,10 @@
 //! The guest program's loop: waits for the port, commands, connections and jobs at once, and does
 //! what they ask for. Owns the epoch and its streams.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait
 use crate::boot;
 use crate::channel::{Channel, Read};
 use crate::command::{Command, Pumped};
-use crate::config::{Children, Config, Hangup};
+use crate::config::{Authority, Children, Config, Hangup};
 use crate::files::{self, Feed};
 use crate::flow::Flow;
 use crate::forward::{Event as Relayed, Forward};
@@ -30,7 +31,7 @@ use crate::limits::{IDLE, MAX_LINGERING, REAP_INTERVAL, STARTED_DELAY};
 use crate::spawn::{set_nonblocking, spawn};
 use crate::sys::{self, Async};
 
-/// Numbers every command of this process, for its mark.
+/// Numbers every command of this process, for its mark, and every pipe that outlives one.
 static NEXT_COMMAND: AtomicU64 = AtomicU64::new(1);
 
 /// Serves the host on `port` as `config` says.
@@ -57,9 +58,10 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         expected: None,
         streams: HashMap::new(),
         commands: BTreeMap::new(),
-        lingering: VecDeque::new(),
+        lingering: BTreeMap::new(),
         orphans: Vec::new(),
         away: false,
+        home: std::env::current_dir().unwrap_or_default(),
     };
     server.run()
 }
@@ -77,11 +79,13 @@ struct Server {
     streams: HashMap<StreamId, Activity>,
     commands: BTreeMap<u64, Command>,
     /// Pipes that background children of ended commands may write to.
-    lingering: VecDeque<OwnedFd>,
+    lingering: BTreeMap<u64, OwnedFd>,
     /// Killed processes that may have become our children, and how often to look for them.
     orphans: Vec<(i32, u32)>,
     /// The host's end is gone; SIGIO tells of its return.
     away: bool,
+    /// This process's working directory.
+    home: PathBuf,
 }
 
 /// What a stream does.
@@ -112,7 +116,7 @@ enum Source {
     Input(u64),
     Ended(u64),
     Forward(StreamId),
-    Lingering(usize),
+    Lingering(u64),
 }
 
 impl Server {
@@ -130,6 +134,9 @@ impl Server {
                 } else {
                     self.handle(source, flags);
                 }
+            }
+            if self.signals.is_some() && sys::signalled() {
+                self.on_signal();
             }
             self.tick(Instant::now());
         }
@@ -177,8 +184,8 @@ impl Server {
                 }
             }
         }
-        for (index, pipe) in self.lingering.iter().enumerate() {
-            add(Source::Lingering(index), pipe.as_fd(), PollFlags::IN);
+        for (&key, pipe) in &self.lingering {
+            add(Source::Lingering(key), pipe.as_fd(), PollFlags::IN);
         }
         let timeout = self.next_deadline().map_or(IDLE, |at| at.saturating_duration_since(now));
         // Rounded up, so that the deadline has passed when the wait is over.
@@ -201,7 +208,12 @@ impl Server {
     fn handle(&mut self, source: Source, flags: PollFlags) {
         match source {
             Source::Port => {}
-            Source::Signals => self.on_signal(),
+            Source::Signals => {
+                if let Some(signals) = self.signals {
+                    // It is readable, or there is nothing to reset.
+                    let _ = rustix::io::read(signals, &mut [0; 8]);
+                }
+            }
             Source::Jobs => {
                 self.jobs.rearm();
                 while let Some(event) = self.jobs.next() {
@@ -217,7 +229,7 @@ impl Server {
             }
             Source::Ended(number) => self.on_pidfd(number),
             Source::Forward(stream) => self.relay(stream, flags),
-            Source::Lingering(index) => self.empty_lingering(index),
+            Source::Lingering(key) => self.empty_lingering(key),
         }
     }
 
@@ -566,7 +578,7 @@ impl Server {
     fn launch(&mut self, stream: StreamId, spec: &ExecSpec) -> Result<u64, Refusal> {
         let number = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
-        let spawned = spawn(spec, &self.config.root, &mark)?;
+        let spawned = spawn(spec, &self.config.root, &mark, &self.home)?;
         let mut command = Command::new(spec, spawned, stream, mark);
         if self.signals.is_none() {
             let pid = Pid::from_raw(command.pid);
@@ -576,6 +588,10 @@ impl Server {
                 return Err(Refusal::new(RefusalKind::Io, "the command cannot be watched"));
             }
             command.pidfd = pidfd;
+        }
+        if self.config.authority == Authority::Machine {
+            // It has inherited our protection from the out-of-memory killer.
+            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", command.pid), "0");
         }
         self.commands.insert(number, command);
         Ok(number)
@@ -594,10 +610,6 @@ impl Server {
     }
 
     fn on_signal(&mut self) {
-        if let Some(signals) = self.signals {
-            // It is readable, or there is nothing to reset.
-            let _ = rustix::io::read(signals, &mut [0; 8]);
-        }
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
             let number = self.commands.iter().find(|(_, command)| command.pid == pid);
@@ -641,18 +653,20 @@ impl Server {
             };
             self.finish(stream, &answer);
         }
-        self.lingering.extend(command.into_lingering());
+        for pipe in command.into_lingering() {
+            let key = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
+            self.lingering.insert(key, pipe);
+        }
         while self.lingering.len() > MAX_LINGERING {
-            self.lingering.pop_front();
+            self.lingering.pop_first();
         }
     }
 
-    fn empty_lingering(&mut self, index: usize) {
-        let Some(pipe) = self.lingering.get(index) else { return };
-        match rustix::io::read(pipe, &mut [0; 16 * 1024]) {
-            Ok(0) => drop(self.lingering.remove(index)),
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => drop(self.lingering.remove(index)),
+    fn empty_lingering(&mut self, key: u64) {
+        let Some(pipe) = self.lingering.get(&key) else { return };
+        match rustix::io::read(pipe, &mut [0; 4 * 1024]) {
+            Ok(1..) | Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(_) => drop(self.lingering.remove(&key)),
         }
     }
 

@@ -1,34 +1,33 @@
 //! From a request to a running process: program, environment, user, pipes or terminal.
 //!
-//! The usual command (root, no terminal, the default directory) is started with `posix_spawn`,
-//! which does not copy this process's page tables. That holds only while nothing has to be done
-//! in the child, so the program is looked up here and the guest program itself stays in root's
-//! home.
+//! Starting a program is what an exec mostly costs, so this makes few system calls: whatever can be
+//! found out before is not tried in the child.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
 
 use pando_model::guest::{Command, ExecSpec, TerminalSize};
 use pando_model::limits::{MAX_ARGS, MAX_ARGV_BYTES};
 use pando_wire::guest::{Refusal, RefusalKind};
-use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::sys::{ChildSetup, ChildUser, set_up_child};
+use crate::sys::{self, ChildUser, Launch, Leads};
 use crate::tree::MARK;
 use crate::users::{User, read_table};
 
 /// Where programs are looked for unless the environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process that was started, and our ends of its pipes; all of them are non-blocking.
+/// A process that was started, and our ends of its pipes. Writing never waits; reading is for when
+/// there is something.
 #[derive(Debug)]
 pub struct Spawned {
     /// Process id; also the id of its process group.
@@ -41,33 +40,53 @@ pub struct Spawned {
     pub stderr: Option<OwnedFd>,
 }
 
-/// Starts what `spec` says, with the tables under `root`. `mark` makes its descendants findable.
-pub fn spawn(spec: &ExecSpec, root: &Path, mark: &str) -> Result<Spawned, Refusal> {
+/// Starts what `spec` says, with the tables under `root`. `mark` makes its descendants findable;
+/// `ours` is this process's working directory.
+pub fn spawn(spec: &ExecSpec, root: &Path, mark: &str, ours: &Path) -> Result<Spawned, Refusal> {
     check(spec)?;
     let user = find_user(root, spec.user.as_deref())?;
     let env = environment(spec, root, &user, mark);
-    let cwd = spec.cwd.clone().unwrap_or_else(|| user.home.clone());
-    let mut process = program(&spec.command, &env, Path::new(&cwd))?;
-    process.env_clear().envs(&env);
-    set_directory(&mut process, &cwd, spec.cwd.is_some())?;
-    let mut setup = ChildSetup { terminal: spec.terminal.is_some(), user: None };
-    let is_us = rustix::process::getuid().as_raw() == user.uid && user.groups.len() <= 1;
-    if !is_us {
-        let (uid, gid) = user.ids();
-        let groups = user.groups.iter().map(|&gid| rustix::process::Gid::from_raw(gid)).collect();
-        setup.user = Some(ChildUser { uid, gid, groups });
-    }
-    let needs_setup = setup.terminal || setup.user.is_some();
-    if !setup.terminal {
-        process.process_group(0);
-    }
-    if needs_setup {
-        set_up_child(&mut process, setup);
-    }
+    let cwd = directory(spec, &user)?;
+    let (program, argv) = program(&spec.command, &env, &cwd)?;
+    let object = program.to_string_lossy().into_owned();
+    let program = c_string(program.into_os_string().into_vec())?;
+    let argv = argv.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
+    let env = env.into_iter().map(|(name, value)| c_string(format!("{name}={value}")));
+    let env = env.collect::<Result<Vec<_>, _>>()?;
+    let moved = (cwd != ours).then(|| c_string(cwd.into_os_string().into_vec())).transpose()?;
+    let is_us = user.groups.len() <= 1 && rustix::process::getuid().as_raw() == user.uid;
+    let user = (!is_us).then(|| ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
+    let start = |stdio, leads| {
+        let (program, argv, env, cwd) = (&*program, &*argv, &*env, moved.as_deref());
+        let launch = Launch { program, argv, env, cwd, stdio, leads, user: user.clone() };
+        sys::launch(&launch).map_err(|error| Refusal::from_io(format_args!("`{object}`"), &error))
+    };
     match spec.terminal {
-        Some(size) => spawn_on_terminal(process, size),
-        None => spawn_on_pipes(process),
+        Some(size) => {
+            let (master, slave) =
+                open_terminal(size).map_err(|error| Refusal::from_io("a new terminal", &error))?;
+            let pid = start([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Session)?;
+            Ok(Spawned { pid, stdin: None, stdout: master, stderr: None })
+        }
+        None => {
+            let pipe = || {
+                pipe_with(PipeFlags::CLOEXEC)
+                    .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))
+            };
+            let (stdin, stdout, stderr) = (pipe()?, pipe()?, pipe()?);
+            // Outputs are only read when there is something; only writing could wait.
+            fcntl_setfl(&stdin.1, OFlags::NONBLOCK)
+                .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))?;
+            let theirs = [stdin.0.as_fd(), stdout.1.as_fd(), stderr.1.as_fd()];
+            let pid = start(theirs, Leads::Group)?;
+            Ok(Spawned { pid, stdin: Some(stdin.1), stdout: stdout.0, stderr: Some(stderr.0) })
+        }
     }
+}
+
+fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Refusal> {
+    CString::new(bytes)
+        .map_err(|_| Refusal::new(RefusalKind::Invalid, "there is a zero byte in the command"))
 }
 
 /// Returns the command as one line, for lists.
@@ -142,29 +161,23 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
         .then(|| (name, quoted('"').or_else(|| quoted('\'')).unwrap_or(value)))
 }
 
+/// Returns the file to execute, and its arguments.
 fn program(
     command: &Command,
     env: &BTreeMap<String, String>,
     cwd: &Path,
-) -> Result<Process, Refusal> {
+) -> Result<(PathBuf, Vec<String>), Refusal> {
     match command {
         Command::Shell(line) => {
-            let mut process = Process::new("/bin/sh");
-            process.arg("-c").arg(line);
-            Ok(process)
+            Ok((PathBuf::from("/bin/sh"), vec!["/bin/sh".into(), "-c".into(), line.clone()]))
         }
         Command::Argv(argv) => {
-            let (name, arguments) = argv
-                .split_first()
-                .map_or(("", argv.as_slice()), |(name, rest)| (name.as_str(), rest));
+            let name = argv.first().map_or("", String::as_str);
             let path = env.get("PATH").map_or(PATH, String::as_str);
-            let found = look_up(name, path, cwd);
-            let found = found.ok_or_else(|| {
+            let found = look_up(name, path, cwd).ok_or_else(|| {
                 Refusal::new(RefusalKind::NotFound, format!("no program `{name}`"))
             })?;
-            let mut process = Process::new(found);
-            process.arg0(name).args(arguments);
-            Ok(process)
+            Ok((found, argv.clone()))
         }
     }
 }
@@ -175,54 +188,28 @@ fn look_up(name: &str, path: &str, cwd: &Path) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(cwd.join(name));
     }
-    let candidates = path.split(':').map(|directory| cwd.join(directory).join(name));
-    candidates.into_iter().find(|file| access(file, Access::EXEC_OK).is_ok() && file.is_file())
+    let mut candidates = path.split(':').map(|directory| cwd.join(directory).join(name));
+    candidates.find(|file| {
+        let facts = std::fs::metadata(file);
+        facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+    })
 }
 
-/// Sets the working directory, unless it is ours already. A home that does not exist is no reason
-/// to refuse a command; a directory that was asked for is.
-fn set_directory(process: &mut Process, cwd: &str, asked: bool) -> Result<(), Refusal> {
-    if std::env::current_dir().is_ok_and(|ours| ours == Path::new(cwd)) {
-        return Ok(());
-    }
-    match std::fs::metadata(OsStr::from_bytes(cwd.as_bytes())) {
-        Ok(facts) if facts.is_dir() => drop(process.current_dir(cwd)),
-        Ok(_) if asked => {
-            let message = format!("the working directory `{cwd}` is not a directory");
-            return Err(Refusal::new(RefusalKind::WrongFileType, message));
+/// Returns the working directory. A home that does not exist is no reason to refuse a command; a
+/// directory that was asked for is.
+fn directory(spec: &ExecSpec, user: &User) -> Result<PathBuf, Refusal> {
+    let wanted = spec.cwd.as_deref().unwrap_or(&user.home);
+    match std::fs::metadata(wanted) {
+        Ok(facts) if facts.is_dir() => Ok(PathBuf::from(wanted)),
+        _ if spec.cwd.is_none() => Ok(PathBuf::from("/")),
+        Ok(_) => {
+            let message = format!("the working directory `{wanted}` is not a directory");
+            Err(Refusal::new(RefusalKind::WrongFileType, message))
         }
-        Err(error) if asked => {
-            return Err(Refusal::from_io(format_args!("the working directory `{cwd}`"), &error));
+        Err(error) => {
+            Err(Refusal::from_io(format_args!("the working directory `{wanted}`"), &error))
         }
-        _ => drop(process.current_dir("/")),
     }
-    Ok(())
-}
-
-fn spawn_on_pipes(mut process: Process) -> Result<Spawned, Refusal> {
-    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = start(&mut process)?;
-    let pid = child.id().cast_signed();
-    let stdin = child.stdin.take().map(OwnedFd::from);
-    let stdout = child.stdout.take().map(OwnedFd::from);
-    let stderr = child.stderr.take().map(OwnedFd::from);
-    let Some(stdout) = stdout else {
-        return Err(Refusal::new(RefusalKind::Io, "the command has no output pipe"));
-    };
-    for fd in [Some(&stdout), stderr.as_ref(), stdin.as_ref()].into_iter().flatten() {
-        set_nonblocking(fd).map_err(|error| Refusal::from_io("the command's pipes", &error))?;
-    }
-    Ok(Spawned { pid, stdin, stdout, stderr })
-}
-
-fn spawn_on_terminal(mut process: Process, size: TerminalSize) -> Result<Spawned, Refusal> {
-    let (master, slave) =
-        open_terminal(size).map_err(|error| Refusal::from_io("a new terminal", &error))?;
-    let duplicate =
-        |fd: &OwnedFd| fd.try_clone().map_err(|error| Refusal::from_io("a new terminal", &error));
-    process.stdin(duplicate(&slave)?).stdout(duplicate(&slave)?).stderr(slave);
-    let pid = start(&mut process)?.id().cast_signed();
-    Ok(Spawned { pid, stdin: None, stdout: master, stderr: None })
 }
 
 fn open_terminal(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -244,12 +231,6 @@ fn open_terminal(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn resize(terminal: &impl AsFd, size: TerminalSize) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(tcsetwinsize(terminal, size)?)
-}
-
-fn start(process: &mut Process) -> Result<std::process::Child, Refusal> {
-    process.spawn().map_err(|error| {
-        Refusal::from_io(format_args!("`{}`", process.get_program().to_string_lossy()), &error)
-    })
 }
 
 /// Makes reads and writes of `fd` return instead of waiting.
@@ -289,7 +270,6 @@ mod tests {
         std::fs::create_dir(dir.path().join("one/folder")).unwrap();
         std::os::unix::fs::symlink("/bin/sh", dir.path().join("two/tool")).unwrap();
         let found = look_up("tool", "one:two", dir.path()).unwrap();
-        // As root, access(2) grants execution only if some execute bit is set.
         assert_eq!(found, dir.path().join("two/tool"));
         assert_eq!(look_up("folder", "one:two", dir.path()), None);
         assert_eq!(look_up("./x", "", Path::new("/w")), Some(PathBuf::from("/w/./x")));

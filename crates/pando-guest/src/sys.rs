@@ -3,61 +3,158 @@
 
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Gid, Uid};
 
-/// What a command needs of its process between fork and exec.
-#[derive(Debug, Clone, Default)]
-pub struct ChildSetup {
-    /// Become leader of a session whose terminal is standard input.
-    pub terminal: bool,
-    /// Become this user.
+/// A program to start, in all its parts.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Its file.
+    pub program: &'a CStr,
+    /// Its arguments, the first one its name.
+    pub argv: &'a [CString],
+    /// Its environment, `NAME=value` each.
+    pub env: &'a [CString],
+    /// Its working directory, unless it is ours.
+    pub cwd: Option<&'a CStr>,
+    /// Its standard descriptors; none of ours is below 3.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Whether it leads a group of its own, or a session whose terminal is its standard input.
+    pub leads: Leads,
+    /// The user it becomes, unless it is ours.
     pub user: Option<ChildUser>,
+}
+
+/// What a new process leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// A process group.
+    Group,
+    /// A session, with a terminal.
+    Session,
 }
 
 /// A user to become.
 #[derive(Debug, Clone)]
 pub struct ChildUser {
-    /// User.
-    pub uid: Uid,
-    /// Primary group.
-    pub gid: Gid,
-    /// Supplementary groups.
-    pub groups: Vec<Gid>,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
 }
 
-/// Makes `command` do `setup` in its process. Costs a fork where the command would otherwise be
-/// started without copying this process's page tables.
-pub fn set_up_child(command: &mut Command, setup: ChildSetup) {
-    let run = move || -> io::Result<()> {
-        if setup.terminal {
-            rustix::process::setsid()?;
-            // SAFETY: the child's standard input is the terminal's slave and stays open here.
-            let stdin = unsafe { BorrowedFd::borrow_raw(0) };
-            rustix::process::ioctl_tiocsctty(stdin)?;
-        }
-        if let Some(user) = &setup.user {
-            rustix::thread::set_thread_groups(&user.groups)?;
-            rustix::thread::set_thread_res_gid(user.gid, user.gid, user.gid)?;
-            rustix::thread::set_thread_res_uid(user.uid, user.uid, user.uid)?;
-        }
-        Ok(())
+/// Stack of a new process until it executes its program, in bytes.
+const CHILD_STACK: usize = 64 * 1024;
+
+/// What the parent hands to the child, and the child to the parent.
+struct ChildPlan<'a> {
+    launch: &'a Launch<'a>,
+    argv: &'a [*const libc::c_char],
+    env: &'a [*const libc::c_char],
+    error: libc::c_int,
+}
+
+/// Starts a program. The child borrows this process's memory until it executes the program, and
+/// this thread sleeps so long: nothing is copied, which is what makes it quick.
+pub fn launch(launch: &Launch<'_>) -> io::Result<i32> {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        let each = strings.iter().map(|string| string.as_ptr());
+        each.chain([std::ptr::null()]).collect()
     };
-    // SAFETY: the closure makes system calls only; it neither allocates nor takes locks.
-    unsafe { command.pre_exec(run) };
+    let (argv, env) = (pointers(launch.argv), pointers(launch.env));
+    let mut plan = ChildPlan { launch, argv: &argv, env: &env, error: 0 };
+    let mut stack = Vec::<u128>::with_capacity(CHILD_STACK / size_of::<u128>());
+    // SAFETY: the child runs on a stack of its own, which outlives it because CLONE_VFORK keeps this
+    // thread asleep until the child has executed or ended. `child` only makes system calls, and
+    // writes to nothing of ours but the plan. It may run our signal handlers, which are as harmless
+    // there as here.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity());
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        libc::clone(child, top.cast(), flags, (&raw mut plan).cast())
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the child, which has written it, is past its use of this memory.
+    let error = unsafe { std::ptr::read_volatile(&raw const plan.error) };
+    if error != 0 {
+        // SAFETY: it is our child and has ended; nobody else has been told of it.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    Ok(pid)
+}
+
+/// The new process: becomes what the plan says, and executes. Returns only to fail.
+extern "C" fn child(plan: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `launch` passes its plan and sleeps.
+    unsafe {
+        let plan = plan.cast::<ChildPlan<'_>>();
+        become_and_execute(&*plan);
+        (*plan).error = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}
+
+/// Returns when a step has failed; `errno` then says why.
+///
+/// # Safety
+/// To be called in a process made for it: it replaces its descriptors, user and program.
+unsafe fn become_and_execute(plan: &ChildPlan<'_>) {
+    let launch = plan.launch;
+    // SAFETY: plain system calls on values that live as long as the plan. The raw calls for ids
+    // change this process only; the library's would look for its other threads.
+    unsafe {
+        for (to, from) in (0..).zip(&launch.stdio) {
+            if libc::dup2(from.as_raw_fd(), to) < 0 {
+                return;
+            }
+        }
+        let led = match launch.leads {
+            Leads::Group => libc::setpgid(0, 0) == 0,
+            Leads::Session => libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0,
+        };
+        if !led {
+            return;
+        }
+        if let Some(user) = &launch.user {
+            let ids = [user.gid, user.uid].map(libc::c_long::from);
+            if libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) < 0
+                || libc::syscall(libc::SYS_setresgid, ids[0], ids[0], ids[0]) < 0
+                || libc::syscall(libc::SYS_setresuid, ids[1], ids[1], ids[1]) < 0
+            {
+                return;
+            }
+        }
+        if launch.cwd.is_some_and(|cwd| libc::chdir(cwd.as_ptr()) < 0) {
+            return;
+        }
+        // We ignore it, and that would be inherited.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execve(launch.program.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr());
+    }
 }
 
 /// The descriptor that [`wake_on`] writes to.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
+/// A signal was delivered since [`signalled`] was asked last.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether a signal of [`wake_on`] was delivered since this was asked last.
+pub fn signalled() -> bool {
+    SIGNALLED.load(Ordering::Relaxed) && SIGNALLED.swap(false, Ordering::Relaxed)
+}
 
 extern "C" fn wake(_signal: libc::c_int) {
+    SIGNALLED.store(true, Ordering::Relaxed);
     let one = 1u64.to_ne_bytes();
     // SAFETY: write(2) is async-signal-safe and errno is put back; the descriptor is never closed.
     unsafe {

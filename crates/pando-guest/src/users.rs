@@ -3,8 +3,6 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::process::{Gid, Uid};
-
 use crate::limits::MAX_TABLE_BYTES;
 
 /// A user of the guest.
@@ -58,15 +56,14 @@ impl User {
             },
             (None, None) => return Ok(None),
         };
+        if user.uid == 0 {
+            // Its groups would give it nothing.
+            return Ok(Some(user));
+        }
         let groups = read_table(&root.join("etc/group"))?;
         let also = groups.lines().filter_map(|line| membership(line, &user.name));
         user.groups.extend(also.filter(|&gid| gid != user.gid));
         Ok(Some(user))
-    }
-
-    /// Returns what `chown` and `setuid` want.
-    pub fn ids(&self) -> (Uid, Gid) {
-        (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
     }
 }
 
@@ -103,7 +100,8 @@ pub fn read_table(path: &Path) -> io::Result<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         Err(error) => return Err(error),
     };
-    let mut bytes = Vec::new();
+    // Most of them fit, and are read at once.
+    let mut bytes = Vec::with_capacity(8 * 1024);
     file.take(MAX_TABLE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

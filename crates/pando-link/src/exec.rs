@@ -78,11 +78,14 @@ impl ExecHandle {
         self.open.send_data(bytes, "command", deadline)
     }
 
-    /// Ends the command's standard input.
+    /// Ends the command's standard input; that of one that has ended already is.
     ///
     /// # Errors
-    /// As [`ExecHandle::write_stdin`].
+    /// As [`ExecHandle::write_stdin`], but never [`LinkError::Ended`].
     pub fn close_stdin(&self, deadline: Instant) -> Result<(), LinkError> {
+        if self.open.is_answered() {
+            return Ok(());
+        }
         self.open.send(&HostMessage::Eof { stream: self.open.stream.id }, deadline)
     }
 

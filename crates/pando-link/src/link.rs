@@ -359,6 +359,13 @@ impl OpenStream {
         }
     }
 
+    /// Whether the guest has said its last word with success.
+    pub(crate) fn is_answered(&self) -> bool {
+        let mut answered = false;
+        self.stream.change(|inbox| answered = matches!(inbox.end, Some(End::Answer(Ok(_)))));
+        answered
+    }
+
     /// Returns why the stream ended, unless it ended with a good answer or not at all.
     fn ended(&self) -> Option<LinkError> {
         let mut end = None;

@@ -145,17 +145,22 @@ impl Decoder {
 fn stuff(plain: &[u8], out: &mut Vec<u8>) {
     let mut rest = plain;
     loop {
+        let zeros = count(rest, |byte| byte == 0);
+        // All but the last: a zero at the end must be followed by a code of its own.
+        let whole = if zeros == rest.len() { zeros.saturating_sub(1) } else { zeros };
+        out.resize(out.len() + whole, 1);
+        rest = rest.get(whole..).unwrap_or_default();
         let window = rest.get(..LONGEST_RUN).unwrap_or(rest);
-        let run = window.iter().position(|&byte| byte == 0).unwrap_or(window.len());
-        let (block, after) = rest.split_at(run);
+        let (block, after) = rest.split_at(count(window, |byte| byte != 0));
         #[expect(clippy::cast_possible_truncation, reason = "a run is at most 254 bytes")]
-        out.push(run as u8 + 1);
+        out.push(block.len() as u8 + 1);
         out.extend_from_slice(block);
         if after.is_empty() {
             return;
         }
         // A full run stands for itself; a shorter one ended at a zero, which the code implies.
-        rest = if run == LONGEST_RUN { after } else { after.get(1..).unwrap_or_default() };
+        let skip = usize::from(block.len() != LONGEST_RUN);
+        rest = after.get(skip..).unwrap_or_default();
     }
 }
 
@@ -164,6 +169,14 @@ fn unstuff(stuffed: &[u8], plain: &mut Vec<u8>) -> bool {
     plain.clear();
     let mut rest = stuffed;
     while let Some((&code, after)) = rest.split_first() {
+        if code == 1 {
+            // As many zeros, but for the end, where the last one is only implied.
+            let ones = count(rest, |byte| byte == 1);
+            let zeros = if ones == rest.len() { ones - 1 } else { ones };
+            plain.resize(plain.len() + zeros, 0);
+            rest = rest.get(ones..).unwrap_or_default();
+            continue;
+        }
         let Some((block, next)) = after.split_at_checked(usize::from(code).wrapping_sub(1)) else {
             return false;
         };
@@ -174,6 +187,11 @@ fn unstuff(stuffed: &[u8], plain: &mut Vec<u8>) -> bool {
         }
     }
     !stuffed.is_empty()
+}
+
+/// Returns how many bytes at the front are `like` this.
+fn count(bytes: &[u8], like: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().position(|&byte| !like(byte)).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]
