@@ -69,3 +69,76 @@ async fn a_start_that_cannot_work_leaves_nothing() {
     assert_eq!(world.host.observe(&branch.spec.branch).await.unwrap(), None);
     world.assert_nothing_runs();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_whose_client_vanishes_is_adopted_by_the_next_host() {
+    let world = World::new();
+    let main = world.boot("main").await;
+    world.sh(&main, "echo before > /dev/shm/note").await;
+    let spec = world.cut_spec(&main, CommitKind::Full).await;
+    {
+        let silent = Reporter::silent();
+        let cut = world.host.cut(&main.spec.branch, &spec, &silent);
+        // Long enough for the request to be on its way, too short for the cut to end.
+        let gave_up = tokio::time::timeout(std::time::Duration::from_millis(15), cut).await;
+        assert!(gave_up.is_err(), "the cut was over before its client could vanish");
+    }
+    let next = world.another_host();
+    let report = next.adopt_cut(&main.spec.branch, &spec.commit).await.unwrap().unwrap();
+    assert_eq!(report.failed, None);
+    assert_eq!(world.sh(&main, "cat /dev/shm/note").await, "before\n", "the guest went on");
+    let cut = world.cut_from(report);
+    let child = world.branch(&cut, AfterStart::Run).await;
+    assert_eq!(world.sh(&child, "cat /dev/shm/note").await, "before\n");
+    world.end(&[&main, &child]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_killed_during_a_cut_takes_its_machines_along_and_loses_no_disk() {
+    let world = World::new();
+    let mut main = world.boot("main").await;
+    for (round, delay_ms) in [0u64, 8, 40, 120].into_iter().enumerate() {
+        world.sh(&main, &format!("echo {round} > /root/round; sync")).await;
+        let observed = world.host.observe(&main.spec.branch).await.unwrap().unwrap();
+        let spec = world.cut_spec(&main, CommitKind::Full).await;
+        let silent = Reporter::silent();
+        let cut = world.host.cut(&main.spec.branch, &spec, &silent);
+        let kill = async {
+            tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+            common::kill(observed.keeper_pid);
+        };
+        let (result, ()) = tokio::join!(cut, kill);
+        world.until_gone(observed.nodes[0].pid.unwrap()).await;
+        assert_eq!(world.host.observe(&main.spec.branch).await.unwrap(), None);
+
+        let adopted = world.host.adopt_cut(&main.spec.branch, &spec.commit).await.unwrap();
+        println!("killed after {delay_ms} ms: {result:?} → {adopted:?}");
+        let durable = adopted.as_ref().is_some_and(|report| report.failed.is_none());
+        assert_eq!(world.layout.commit(&spec.commit).exists(), durable);
+        if let Ok(report) = &result {
+            assert_eq!(Some(report), adopted.as_ref(), "what was acknowledged is there");
+        }
+        let node = &mut main.spec.nodes[0];
+        node.layer = match &adopted {
+            Some(_) => spec.nodes[0].next_layer.clone(),
+            None => observed.nodes[0].layer.clone(),
+        };
+        main.spec.generation += 1;
+        world.host.start(&main.spec, &Reporter::silent()).await.unwrap();
+        assert_eq!(world.sh(&main, "cat /root/round").await.trim(), round.to_string());
+    }
+    world.end(&[&main]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_killed_ends_its_keeper_and_says_why() {
+    let world = World::new();
+    let main = world.boot("main").await;
+    let observed = world.host.observe(&main.spec.branch).await.unwrap().unwrap();
+    common::kill(observed.nodes[0].pid.unwrap());
+    world.until_gone(observed.keeper_pid).await;
+    assert_eq!(world.host.observe(&main.spec.branch).await.unwrap(), None);
+    let why = std::fs::read_to_string(world.layout.branch(&main.spec.branch).join("ended.json"));
+    assert!(why.unwrap().contains("crashed"));
+    world.end(&[&main]).await;
+}

@@ -62,26 +62,33 @@ fn default_image(images: &Path) -> Image {
         .expect("an image; run ./test once")
 }
 
+fn host(layout: &Layout) -> LocalHost {
+    let qemu = Arc::new(Qemu::new(QemuConfig { binary: None, version: None }).unwrap());
+    let profile = qemu.profile(Accelerator::Tcg);
+    let tests = std::env::current_exe().unwrap();
+    LocalHost::new(HostConfig {
+        layout: layout.clone(),
+        keeper_program: tests.parent().unwrap().parent().unwrap().join("examples/keeper"),
+        profile: Arc::new(move || Ok(profile.clone())),
+        disks: Arc::new(Qcow2Layers),
+        seeds: Arc::new(|_| Ok(Vec::new())),
+        memory_reserve: ByteCount(0),
+    })
+}
+
 impl World {
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("pando-real-").tempdir().unwrap();
         let layout = Layout::new(home.path(), home.path().join("run"));
         let images = assets().join("images");
         std::os::unix::fs::symlink(images.canonicalize().unwrap(), layout.images()).unwrap();
-        let qemu = Arc::new(Qemu::new(QemuConfig { binary: None, version: None }).unwrap());
-        let profile = qemu.profile(Accelerator::Tcg);
-        let keeper = std::env::current_exe().unwrap();
-        let keeper = keeper.parent().unwrap().parent().unwrap().join("examples/keeper");
-        let host = LocalHost::new(HostConfig {
-            layout: layout.clone(),
-            keeper_program: keeper,
-            profile: Arc::new(move || Ok(profile.clone())),
-            disks: Arc::new(Qcow2Layers),
-            seeds: Arc::new(|_| Ok(Vec::new())),
-            memory_reserve: ByteCount(0),
-        });
         let image = default_image(&layout.images());
-        Self { host, layout, image, home }
+        Self { host: host(&layout), layout, image, home }
+    }
+
+    /// Returns a second host on the same home: what a restarted daemon has.
+    pub fn another_host(&self) -> LocalHost {
+        host(&self.layout)
     }
 
     async fn layer(&self, below: Below, depth: u32) -> LayerId {
@@ -135,17 +142,22 @@ impl World {
         branch
     }
 
-    pub async fn cut(&self, branch: &Branch, kind: CommitKind) -> Cut {
+    /// Returns a cut to ask for, its next layer made.
+    pub async fn cut_spec(&self, branch: &Branch, kind: CommitKind) -> CutSpec {
         let observed = self.host.observe(&branch.spec.branch).await.unwrap().unwrap();
         let top = observed.nodes[0].layer.clone();
         let next_layer = self.layer(Below::Layer(top), 2).await;
-        let spec = CutSpec {
+        CutSpec {
             commit: CommitId::random(),
             kind,
             nodes: vec![CutNode { name: name("db"), next_layer, next_vars_layer: None }],
             then: AfterCut::Continue,
             timeout: Duration::from_secs(60),
-        };
+        }
+    }
+
+    pub async fn cut(&self, branch: &Branch, kind: CommitKind) -> Cut {
+        let spec = self.cut_spec(branch, kind).await;
         let report = self.host.cut(&branch.spec.branch, &spec, &Reporter::silent()).await.unwrap();
         assert_eq!(report.failed, None);
         println!(
@@ -154,11 +166,15 @@ impl World {
         );
         let adopted = self.host.adopt_cut(&branch.spec.branch, &spec.commit).await.unwrap();
         assert_eq!(adopted.as_ref(), Some(&report));
-        let chain = self.chain(&report);
-        if let Some(memory) = &report.nodes[0].memory {
-            self.host.verify(&chain, &memory.device_digest).await.unwrap();
+        let cut = self.cut_from(report);
+        if let Some(memory) = &cut.report.nodes[0].memory {
+            self.host.verify(&cut.chain, &memory.device_digest).await.unwrap();
         }
-        Cut { report, chain }
+        cut
+    }
+
+    pub fn cut_from(&self, report: CutReport) -> Cut {
+        Cut { chain: self.chain(&report), report }
     }
 
     /// Follows the deltas down by what the commits' own reports say.
@@ -262,6 +278,15 @@ impl World {
         }
     }
 
+    /// Waits until a process is gone.
+    pub async fn until_gone(&self, pid: u32) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while is_alive(pid) {
+            assert!(Instant::now() < deadline, "process {pid} is still there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn end(&self, branches: &[&Branch]) {
         for branch in branches {
             self.host.stop(&branch.spec.branch, StopMode::Kill).await.unwrap();
@@ -291,4 +316,16 @@ impl World {
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
+}
+
+/// Kills a process of ours.
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Whether a process runs; one that waits to be reaped does not.
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
 }
