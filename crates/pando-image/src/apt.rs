@@ -94,13 +94,14 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Downloads the newest kernel for virtual machines into `directory`; returns the packages that
-    /// hold it and its modules.
+    /// Downloads the newest kernel for virtual machines into `directory`, unless it is there;
+    /// returns the packages that hold it and its modules.
     ///
     /// # Errors
     /// `ToolFailed` if the mirror has none; `DiskFull`, `Cancelled`.
     pub async fn download_kernel(
         &self,
+        work: &Work,
         directory: &Path,
         reporter: &Reporter,
     ) -> Result<Vec<PathBuf>, ImageError> {
@@ -109,13 +110,21 @@ impl Apt {
         let mut args = vec!["download"];
         args.extend(names.iter().map(String::as_str));
         self.run("apt-get", &args, directory, limits::DOWNLOAD_DEADLINE, reporter).await?;
-        let mut files: Vec<_> = std::fs::read_dir(directory)
-            .map_err(|source| io_error(format!("read {}", directory.display()), source))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        // Others may have been there before, of these packages as well: ask for the very files.
+        let mut args = vec!["download", "--print-uris"];
+        args.extend(names.iter().map(String::as_str));
+        let listed =
+            self.run("apt-get", &args, work.path(), limits::LOCAL_DEADLINE, reporter).await?;
+        let files: Vec<_> = file_names(&String::from_utf8_lossy(&listed))
+            .map(|name| directory.join(name))
             .collect();
-        files.sort();
-        Ok(files)
+        match files.iter().find(|path| !path.is_file()) {
+            Some(missing) => Err(ImageError::ToolFailed {
+                tool: "apt-get".to_owned(),
+                detail: format!("it did not download {}", missing.display()),
+            }),
+            None => Ok(files),
+        }
     }
 
     async fn kernel_packages(
@@ -158,6 +167,15 @@ impl Apt {
         }
         tool.args(args).directory(directory).run(deadline, reporter).await
     }
+}
+
+/// Returns the names of files in what `--print-uris` says: `'ADDRESS' NAME SIZE DIGEST` a line.
+fn file_names(listed: &str) -> impl Iterator<Item = &str> {
+    listed
+        .lines()
+        .filter_map(|line| line.strip_prefix('\'')?.split_once("' "))
+        .filter_map(|(_, rest)| rest.split(' ').next())
+        .filter(|name| name.ends_with(".deb") && !name.contains('/') && !name.starts_with('.'))
 }
 
 /// Picks the packages that hold the kernel and its modules out of a recursive list of what `name`
@@ -223,6 +241,13 @@ mod tests {
             kernel_packages("linux-image-virtual", ubuntu),
             ["linux-image-6.8.0-1-generic", "linux-modules-6.8.0-1-generic"]
         );
+    }
+
+    #[test]
+    fn files_are_named_by_apt_and_stay_in_their_directory() {
+        let listed = "'http://m.test/l_1%2b2.deb' l_1+2_amd64.deb 33925512 SHA256:00\n\
+                      'http://m.test/x' ../x.deb 1 SHA256:00\nW: something\n";
+        assert_eq!(file_names(listed).collect::<Vec<_>>(), ["l_1+2_amd64.deb"]);
     }
 
     #[test]

@@ -10,10 +10,11 @@ use pando_driver::{ImageError, Reporter};
 use pando_model::{BootMethod, Image};
 
 use crate::apt::{self, Apt};
+use crate::cache::PackageCache;
 use crate::manifest::Facts;
 use crate::sources::{self, Mirror, Source};
 use crate::store::{self, Draft};
-use crate::tool::Tool;
+use crate::tool::{Tool, find};
 use crate::tree::{self, Tree, TreeError};
 use crate::work::{Work, io_error, tree_error};
 use crate::{ImageConfig, boot, disk, limits, names, system};
@@ -46,8 +47,10 @@ pub async fn build(
 
     let work = Work::new(&config.layout.tmp())?;
     let settings = apt::own_settings(reporter).await?;
+    let debs = Debs::borrow(&work, config.package_cache(), reporter).await?;
     let kernel = fetch_kernel(&work, &mirror, &settings, reporter).await?;
     let root = bootstrap(&work, &release, &mirror, &settings, &packages, reporter).await?;
+    debs.give_back(&work, reporter).await?;
 
     reporter.report("preparing the system", 0, 0);
     let guest_sources = sources::to_deb822(&guest_sources(&mirror), apt::default_key());
@@ -144,6 +147,48 @@ pub async fn finish(
     .await
 }
 
+/// Packages that were downloaded before, and the kernel's.
+const BORROWED: &str = "packages";
+/// All that mmdebstrap used.
+const DOWNLOADED: &str = "downloaded";
+
+/// The packages of a build, borrowed from the home's cache.
+struct Debs {
+    cache: PackageCache,
+}
+
+impl Debs {
+    async fn borrow(
+        work: &Work,
+        cache: PackageCache,
+        reporter: &Reporter,
+    ) -> Result<Self, ImageError> {
+        let to = work.directory(BORROWED)?;
+        work.directory(DOWNLOADED)?;
+        let lent = cache.clone();
+        work.run(reporter, move |_| {
+            if let Err(error) = lent.lend(&to) {
+                tracing::info!(%error, "packages are downloaded again");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Self { cache })
+    }
+
+    async fn give_back(self, work: &Work, reporter: &Reporter) -> Result<(), ImageError> {
+        work.run(reporter, move |work| {
+            for directory in [BORROWED, DOWNLOADED] {
+                if let Err(error) = self.cache.keep(&work.join(directory)) {
+                    tracing::info!(%error, "packages are not kept for the next build");
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// Returns the code name of the release that runs here.
 fn own_release(system_root: &Path) -> Option<String> {
     let text = std::fs::read_to_string(system_root.join("etc/os-release")).ok()?;
@@ -184,11 +229,12 @@ async fn fetch_kernel(
 ) -> Result<Kernel, ImageError> {
     let apt = Apt::new(work, mirror, settings, reporter).await?;
     let directory = work.directory("kernel")?;
-    let packages = apt.download_kernel(&directory, reporter).await?;
+    let packages = apt.download_kernel(work, &work.join(BORROWED), reporter).await?;
     let mut tree = Tree::default();
     let mut archive = directory.join("none");
     for package in packages {
-        archive = package.with_extension("tar");
+        let name = package.file_name().unwrap_or_default();
+        archive = directory.join(name).with_extension("tar");
         let file = File::create_new(&archive)
             .map_err(|source| io_error(format!("make {}", archive.display()), source))?;
         Tool::new("dpkg-deb", "dpkg")
@@ -319,6 +365,8 @@ async fn bootstrap(
         .args(["--mode=auto", "--variant=apt", "--format=tar"])
         .arg(format!("--include={include}"))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
+        // A build that a power cut ends is thrown away.
+        .arg("--dpkgopt=force-unsafe-io")
         // The packages of a distribution without a merged /usr bring a Perl program to merge it.
         .arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
     for line in settings {
@@ -327,8 +375,20 @@ async fn bootstrap(
     for path in system::EXCLUDED_PATHS {
         tool = tool.arg(format!("--dpkgopt=path-exclude={path}"));
     }
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Elsewhere the users of its namespace could not enter ours.
         tool = tool.env("TMPDIR", work.path());
+    }
+    if is_root || find("newuidmap", "uidmap").is_ok() {
+        // The mode without either cannot copy anything into a tree that has no programs yet. The
+        // paths are relative because nothing quotes them.
+        tool = tool
+            .directory(work.path())
+            .arg("--skip=essential/unlink")
+            .arg("--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"")
+            .arg(format!("--setup-hook=sync-in {BORROWED} /var/cache/apt/archives"))
+            .arg(format!("--customize-hook=sync-out /var/cache/apt/archives {DOWNLOADED}"));
     }
     tool.args([release.as_ref(), archive.as_os_str(), sources.as_os_str()])
         .run_with(limits::BOOTSTRAP_DEADLINE, reporter, |line| {

@@ -16,6 +16,7 @@
 pub mod apt;
 pub mod boot;
 pub mod bootstrap;
+pub mod cache;
 pub mod cpio;
 pub mod disk;
 pub mod import;
@@ -58,6 +59,13 @@ impl ImageConfig {
     /// Returns the configuration of a home on this machine.
     pub fn new(layout: Layout, guest_program: impl Into<PathBuf>) -> Self {
         Self { layout, guest_program: guest_program.into(), system_root: PathBuf::from("/") }
+    }
+}
+
+impl ImageConfig {
+    /// Returns the packages that earlier builds of this home downloaded.
+    fn package_cache(&self) -> cache::PackageCache {
+        cache::PackageCache::new(self.layout.home().join("cache/packages"))
     }
 }
 

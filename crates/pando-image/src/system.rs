@@ -294,6 +294,8 @@ fn configure_systemd(tree: &mut Tree) -> Result<(), TreeError> {
         let path = format!("etc/systemd/system-generators/{generator}");
         tree.add_symlink(path, link, "/dev/null")?;
     }
+    // The message bus starts when somebody talks to it.
+    tree.remove("usr/lib/systemd/system/multi-user.target.wants/dbus.service");
     tree.remove("etc/systemd/system/timers.target.wants");
     tree.remove("etc/systemd/system/getty.target.wants");
     let target = "/usr/lib/systemd/system/multi-user.target";
