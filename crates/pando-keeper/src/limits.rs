@@ -23,6 +23,9 @@ pub const CLIENT_HELLO: Duration = Duration::from_secs(10);
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// Slice of a disk flattening between which other commands get their turn.
 pub const FLATTEN_SLICE: Duration = Duration::from_millis(300);
+/// How often guests are looked after that were stopped by trouble of the host; QEMU says so in an
+/// event that nobody else waits for.
+pub const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// Forwards of one node.
 pub const MAX_FORWARDS: usize = 64;
 /// Connections of one forward at once.

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,7 @@ fn first_view(node: &Node) -> NodeView {
         name: node.spec.name.clone(),
         state: BranchState::Paused,
         ended: None,
+        trouble: None,
         pid: None,
         layer: node.layer.clone(),
         vars_layer: node.vars_layer.clone(),
@@ -212,10 +213,12 @@ impl Owner {
     }
 
     fn serve(&mut self, messages: &Receiver<Message>) {
-        while let Ok(message) = messages.recv() {
-            let next = match message {
-                Message::Do(command, reply) => self.obey(command, &reply),
-                Message::Ended { node, boot } => self.machine_ended(node, boot),
+        loop {
+            let next = match messages.recv_timeout(limits::LOOK_AFTER) {
+                Ok(Message::Do(command, reply)) => self.obey(command, &reply),
+                Ok(Message::Ended { node, boot }) => self.machine_ended(node, boot),
+                Err(RecvTimeoutError::Timeout) => self.look_after(),
+                Err(RecvTimeoutError::Disconnected) => break,
             };
             if let Next::End = next {
                 break;
@@ -242,6 +245,27 @@ impl Owner {
         Next::GoOn
     }
 
+    /// Notices guests that were stopped by trouble of the host, such as a full disk.
+    fn look_after(&mut self) -> Next {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let Some(machine) = &mut node.machine else { continue };
+            let trouble = match machine.trouble() {
+                Ok(trouble) => trouble,
+                Err(error) => Some(trouble::chain(&error)),
+            };
+            if let Some(trouble) = trouble {
+                self.published.change(|view| {
+                    let view = &mut view.nodes[number];
+                    if view.state == BranchState::Running {
+                        tracing::warn!(node = %view.name, trouble, "the guest stands still");
+                        (view.state, view.trouble) = (BranchState::Paused, Some(trouble));
+                    }
+                });
+            }
+        }
+        Next::GoOn
+    }
+
     fn state(&self) -> BranchState {
         self.published.read(super::published::BranchView::state)
     }
@@ -251,6 +275,7 @@ impl Owner {
             for node in &mut view.nodes {
                 if node.state != BranchState::Stopped {
                     node.state = state;
+                    node.trouble = None;
                 }
             }
         });

@@ -14,6 +14,8 @@ pub struct NodeView {
     pub name: Name,
     pub state: BranchState,
     pub ended: Option<String>,
+    /// What stopped the guest without being asked to.
+    pub trouble: Option<String>,
     pub pid: Option<u32>,
     pub layer: LayerId,
     pub vars_layer: Option<LayerId>,

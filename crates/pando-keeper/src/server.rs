@@ -205,6 +205,7 @@ impl Server {
                 name: node.name.clone(),
                 state: node.state,
                 ended: node.ended.clone(),
+                trouble: node.trouble.clone(),
                 pid: node.pid,
                 layer: node.layer.clone(),
                 vars_layer: node.vars_layer.clone(),

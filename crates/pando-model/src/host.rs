@@ -266,6 +266,10 @@ pub struct NodeObservation {
     pub state: BranchState,
     /// Why its machine ended, in words.
     pub ended: Option<String>,
+    /// What stopped its guest without being asked to, such as a full disk of the host; resuming it
+    /// tries again.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Process id of its machine.
     pub pid: Option<u32>,
     /// Writable top of its root disk's chain: the truth after a cut.
