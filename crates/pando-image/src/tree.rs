@@ -76,6 +76,9 @@ pub enum TreeError {
         /// The limit.
         limit: u64,
     },
+    /// The archive is not one, or ends too early.
+    #[error("it is no readable archive: {0}")]
+    Malformed(String),
     /// The archive or a file cannot be read or written.
     #[error("the archive cannot be read or written")]
     Io(#[from] io::Error),
@@ -550,31 +553,32 @@ pub fn read_tar(archive: File) -> Result<(Tree, Dropped), TreeError> {
     let mut tree = Tree::default();
     let mut dropped = Dropped::default();
     let mut reader = tar::Archive::new(&*file);
-    for entry in reader.entries()? {
-        let mut entry = entry?;
+    for entry in reader.entries().map_err(malformed)? {
+        let mut entry = entry.map_err(malformed)?;
         if entry
-            .pax_extensions()?
+            .pax_extensions()
+            .map_err(malformed)?
             .into_iter()
             .flatten()
             .any(|record| record.is_ok_and(|record| record.key_bytes().starts_with(b"GNU.sparse.")))
         {
-            let path = entry.path()?.into_owned();
+            let path = entry.path().map_err(malformed)?.into_owned();
             return Err(TreeError::Unsupported { path, kind: "a sparse file" });
         }
         let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
         let header = entry.header();
         let meta = Meta {
-            mode: header.mode()? & 0o7777,
-            uid: u32::try_from(header.uid()?).unwrap_or(u32::MAX - 1),
-            gid: u32::try_from(header.gid()?).unwrap_or(u32::MAX - 1),
-            mtime: header.mtime()?,
+            mode: header.mode().map_err(malformed)? & 0o7777,
+            uid: u32::try_from(header.uid().map_err(malformed)?).unwrap_or(u32::MAX - 1),
+            gid: u32::try_from(header.gid().map_err(malformed)?).unwrap_or(u32::MAX - 1),
+            mtime: header.mtime().map_err(malformed)?,
         };
         match header.entry_type() {
             tar::EntryType::Directory => tree.add_directory(path, meta)?,
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 let (offset, size) = (entry.raw_file_position(), entry.size());
                 if offset.checked_add(size).is_none_or(|last| last > end) {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                    return Err(TreeError::Malformed("it ends inside a file".to_owned()));
                 }
                 let content = Content::Slice { file: Arc::clone(&file), offset, size };
                 tree.add_file(path, meta, content)?;
@@ -595,6 +599,20 @@ pub fn read_tar(archive: File) -> Result<(Tree, Dropped), TreeError> {
         }
     }
     Ok((tree, dropped))
+}
+
+/// What the reader finds wrong with an archive is told apart from a disk that cannot be read.
+fn malformed(error: io::Error) -> TreeError {
+    match error.kind() {
+        io::ErrorKind::Other
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::UnexpectedEof => {
+            let said = error.to_string();
+            TreeError::Malformed(said.chars().take(200).flat_map(char::escape_default).collect())
+        }
+        _ => TreeError::Io(error),
+    }
 }
 
 fn link_target(entry: &tar::Entry<'_, impl Read>) -> PathBuf {
