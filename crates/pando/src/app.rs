@@ -1,0 +1,287 @@
+//! From arguments to an exit status.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use clap::error::ErrorKind;
+use pando_api::verb::Runs;
+use pando_api::{ApiError, Call, Caller, Control, OperationView, Verb, catalogue};
+use pando_http::{Client, Launch};
+use pando_model::operation::{OperationStatus, Progress};
+use pando_model::{ErrorCode, Layout, OperationId};
+use serde_json::{Value, json};
+
+use crate::cli::generated::{self, NO_WAIT};
+use crate::daemon::launch::Launcher;
+use crate::limits::PROGRESS_FRAME;
+use crate::output::failure;
+use crate::output::progress::Meter;
+use crate::output::results;
+use crate::output::{Colour, Format, Talk, Ui};
+use crate::{cli, commands, daemon, home};
+
+/// What a command works with.
+pub struct App {
+    /// How to speak.
+    pub ui: Ui,
+    /// Where files are.
+    pub layout: Layout,
+    /// The daemon.
+    pub client: Client,
+    /// Who calls.
+    pub caller: Caller,
+}
+
+/// What a command ends with: an exit status, or an error that is shown.
+pub type Ending = Result<u8, ApiError>;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    let matches = match cli::root().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, wants_json),
+    };
+    let ui = ui(&matches);
+    let ending = match matches.subcommand() {
+        Some((name, matches)) => dispatch(ui, name, matches),
+        None => Ok(2),
+    };
+    match ending {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            failure::show(&ui, &error);
+            ExitCode::from(error.code.exit_status())
+        }
+    }
+}
+
+/// Shows what clap says: help as it is, a mistake as an error like any other.
+fn usage(error: &clap::Error, wants_json: bool) -> ExitCode {
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help || !wants_json {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let ui = Ui::new(Format::Json, Talk::Quiet, Colour::Never);
+    let error = ApiError::new(ErrorCode::InvalidParameter, message).hint("pando --help");
+    failure::show(&ui, &error);
+    ExitCode::from(2)
+}
+
+/// Returns the innermost command's arguments: global flags are found there wherever they were
+/// given.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    let mut level = matches;
+    while let Some((_, below)) = level.subcommand() {
+        level = below;
+    }
+    level
+}
+
+fn ui(matches: &ArgMatches) -> Ui {
+    let level = innermost(matches);
+    let flag = |name: &str| level.get_flag(name);
+    let colour = level.get_one::<String>("color").map(String::as_str);
+    let colour = match colour {
+        Some("always") => Colour::Always,
+        Some("never") => Colour::Never,
+        _ => Colour::Auto,
+    };
+    let format = if flag("json") { Format::Json } else { Format::Human };
+    let talk = if flag("quiet") || flag("json") { Talk::Quiet } else { Talk::All };
+    Ui::new(format, talk, colour)
+}
+
+fn dispatch(ui: Ui, name: &str, matches: &ArgMatches) -> Ending {
+    let layout = home::layout(innermost(matches).get_one::<PathBuf>("home").map(PathBuf::as_path))?;
+    if let Some(ending) = commands::without_daemon(ui, &layout, name, matches) {
+        return ending;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ApiError::new(ErrorCode::Internal, format!("no runtime: {source}")))?;
+    let ending = runtime.block_on(async {
+        let app = App::new(ui, layout, matches);
+        app.warn_of_another_version().await?;
+        app.run(name, matches).await
+    });
+    // A thread that still reads the terminal must not keep the process.
+    runtime.shutdown_background();
+    ending
+}
+
+impl App {
+    fn new(ui: Ui, layout: Layout, matches: &ArgMatches) -> Self {
+        let globals = innermost(matches);
+        let mut caller = Caller::local(rustix::process::geteuid().as_raw());
+        caller.read_only = globals.get_flag("read_only");
+        caller.idempotency_key = globals.get_one::<String>("key").cloned();
+        caller.session = std::io::stdin()
+            .is_terminal()
+            .then(|| rustix::process::getsid(None).ok())
+            .flatten()
+            .map(|session| format!("terminal:{}", session.as_raw_nonzero()));
+        // Another daemon than this home's own: one that somebody else looks after.
+        let client = match std::env::var_os("PANDO_SOCKET").filter(|path| !path.is_empty()) {
+            Some(path) => Client::new(path, None),
+            None => {
+                let launcher: Arc<dyn Launch> = Arc::new(Launcher::new(layout.clone(), ui));
+                Client::new(layout.daemon_socket(), Some(launcher))
+            }
+        };
+        Self { ui, layout, client, caller }
+    }
+
+    async fn warn_of_another_version(&self) -> Result<(), ApiError> {
+        let about = self.client.about().await?;
+        if about.version != daemon::VERSION {
+            self.ui.remark(format!(
+                "the daemon is pando {}, this is {}; `pando daemon restart` changes it, and \
+                 running branches go on",
+                about.version,
+                daemon::VERSION
+            ));
+        }
+        Ok(())
+    }
+
+    async fn run(&self, name: &str, matches: &ArgMatches) -> Ending {
+        if let Some(ending) = commands::with_daemon(self, name, matches).await {
+            return ending;
+        }
+        let (mut path, mut level) = (vec![name], matches);
+        while let Some((word, below)) = level.subcommand() {
+            path.push(word);
+            level = below;
+        }
+        let verb = catalogue().iter().find(|verb| !verb.cli.by_hand && verb.cli.path == path);
+        let verb = verb.ok_or_else(|| {
+            ApiError::new(ErrorCode::UnknownVerb, format!("no verb answers {}", path.join(" ")))
+        })?;
+        let params = generated::params(verb, level)?;
+        let wait = !level.try_get_one::<bool>(NO_WAIT).ok().flatten().copied().unwrap_or(false);
+        self.verb(verb, params, if wait { Wait::Finished } else { Wait::Begun }).await
+    }
+
+    /// Calls a verb and shows its result.
+    pub async fn verb(&self, verb: &'static Verb, params: Value, wait: Wait) -> Ending {
+        let call = Call::parse(verb.name, params)?;
+        if verb.runs == Runs::AsOperation && wait == Wait::Begun {
+            let id = self.client.start(&self.caller, call).await?;
+            self.show("", &json!({ "operation_id": id }));
+            self.ui.remark(format!("it has begun; wait for it: pando operation wait {id}"));
+            return Ok(0);
+        }
+        let result = self.finished(call).await?;
+        self.show(verb.name, &result);
+        Ok(0)
+    }
+
+    /// Shows a verb's result in the form that was asked for.
+    pub fn show(&self, verb: &str, result: &Value) {
+        match self.ui.format {
+            Format::Json => self.ui.answer("", result.clone()),
+            Format::Human => results::show(&self.ui, verb, result),
+        }
+    }
+
+    /// Calls a verb by name, parameters checked, and returns its result.
+    pub async fn call(&self, verb: &str, params: Value) -> Result<Value, ApiError> {
+        self.finished(Call::parse(verb, params)?).await
+    }
+
+    /// Calls a verb, showing progress, and returns its result.
+    pub async fn finished(&self, call: Call) -> Result<Value, ApiError> {
+        if call.verb().runs == Runs::AsOperation {
+            return self.watched(call).await;
+        }
+        let message = call.verb().summary.trim_end_matches('.').to_owned();
+        let progress = Progress { message, done: 0, total: 0 };
+        let mut meter = Meter::new(&self.ui);
+        let mut frames = tokio::time::interval(PROGRESS_FRAME);
+        let call = self.client.call(&self.caller, call);
+        tokio::pin!(call);
+        loop {
+            // Cancel-safe: the call is pinned.
+            tokio::select! {
+                outcome = call.as_mut() => return outcome,
+                _ = frames.tick(), if self.ui.is_live() => meter.draw(&progress),
+            }
+        }
+    }
+
+    async fn watched(&self, call: Call) -> Result<Value, ApiError> {
+        let name = call.name();
+        let id = self.client.start(&self.caller, call).await?;
+        let mut states = self.client.watch_operation(&self.caller, &id).await?;
+        let mut meter = Meter::new(&self.ui);
+        let mut frames = tokio::time::interval(PROGRESS_FRAME);
+        loop {
+            let view = states.borrow_and_update().clone();
+            if view.status.is_final() {
+                meter.clear();
+                return outcome(name, view);
+            }
+            meter.draw(&view.progress);
+            // Cancel-safe: all three can be asked again.
+            tokio::select! {
+                changed = states.changed() => {
+                    if changed.is_err() {
+                        return Err(unseen(&id));
+                    }
+                }
+                _ = frames.tick() => {}
+                _ = tokio::signal::ctrl_c() => {
+                    meter.clear();
+                    return Err(interrupted(&id));
+                }
+            }
+        }
+    }
+}
+
+/// Whether an operation is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it has ended.
+    Finished,
+    /// Until it is recorded.
+    Begun,
+}
+
+fn outcome(name: &str, view: OperationView) -> Result<Value, ApiError> {
+    match (view.status, view.result, view.error) {
+        (OperationStatus::Succeeded, result, _) => Ok(result.unwrap_or(Value::Null)),
+        (_, _, Some(error)) => Err(error),
+        (status, _, None) => Err(ApiError::new(
+            ErrorCode::Internal,
+            format!("{name} ended as {status:?} without saying why").to_lowercase(),
+        )
+        .operation(view.operation_id)),
+    }
+}
+
+fn unseen(id: &OperationId) -> ApiError {
+    ApiError::new(
+        ErrorCode::DaemonUnreachable,
+        format!("the daemon went away; the operation {id} is finished or undone when it is back"),
+    )
+    .hint(format!("pando operation wait {id}"))
+}
+
+fn interrupted(id: &OperationId) -> ApiError {
+    ApiError::new(ErrorCode::Cancelled, format!("no longer waiting; the operation {id} goes on"))
+        .hint(format!("pando operation wait {id}\npando operation cancel {id}"))
+}

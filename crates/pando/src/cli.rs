@@ -1,0 +1,175 @@
+//! The commands: most are made from the verb catalogue (`generated`), some by hand
+//! (`crate::commands`), all under one root.
+
+pub mod generated;
+
+use std::fmt::Write as _;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, ArgAction, Command};
+use pando_api::catalogue;
+
+use crate::commands;
+
+/// Commands by what people want, for the first screen of help.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Start here", &["demo", "doctor", "init"]),
+    ("Machines", &["vm", "ps", "start", "stop", "pause", "resume", "rm"]),
+    ("Work in them", &["exec", "sh", "cp", "ssh", "console", "fanout", "connect-info"]),
+    (
+        "State like git",
+        &["commit", "log", "show", "verify", "tag", "branch", "branches", "checkout", "rollback"],
+    ),
+    ("Images", &["image", "images"]),
+    (
+        "Housekeeping",
+        &["status", "operation", "gc", "logs", "daemon", "config", "bench", "completions"],
+    ),
+];
+
+/// Words of groups of generated commands: name, other names, what is in it.
+const PARENTS: &[(&str, &[&str], &str)] = &[
+    ("vm", &[], "Create, list, inspect and control machines"),
+    ("image", &[], "Build, import and inspect images"),
+    ("operation", &["op"], "Look at operations, wait for them, cancel them"),
+    ("tag", &[], "Name commits"),
+];
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "Whole running systems that behave like git: virtual machines that can be \
+    committed with their memory, branched many ways at once, and rolled back.";
+
+const EXAMPLES: &str = "\
+Examples:
+  pando vm create shop                 a Debian machine, ready in a moment
+  pando sh shop                        a shell in it
+  pando commit shop -m 'before' -t v1  memory, devices and disk, at one instant
+  pando branch shop -n 4               four live copies, same addresses, no collision
+  pando fanout --all shop -- uptime    one command in all of them
+  pando rollback shop v1               back, in place
+
+An address is CLUSTER[@BRANCH][/NODE]; an id (br_…, cm_…) or, for commits, a tag stands as well.";
+
+/// Returns the whole command line.
+pub fn root() -> Command {
+    let mut root = Command::new("pando")
+        .about(ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .styles(STYLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .max_term_width(100)
+        .args(global());
+    for (name, aliases, about) in PARENTS {
+        let parent = Command::new(*name)
+            .about(*about)
+            .visible_aliases(aliases.iter().copied())
+            .subcommand_required(true)
+            .arg_required_else_help(true);
+        let children = catalogue().iter().filter(|verb| !verb.cli.by_hand);
+        let parent = children
+            .filter_map(|verb| match verb.cli.path {
+                [first, word] if first == name => Some(generated::command(verb, word)),
+                _ => None,
+            })
+            .fold(parent, Command::subcommand);
+        root = root.subcommand(parent);
+    }
+    for verb in catalogue().iter().filter(|verb| !verb.cli.by_hand) {
+        if let [word] = verb.cli.path {
+            root = root.subcommand(generated::command(verb, word));
+        }
+    }
+    root = root.subcommands(commands::all());
+    let grouped = grouped(&root);
+    root.help_template(
+        "{about}\n\n{usage-heading} pando [OPTIONS] COMMAND\n{after-help}\n\nOptions:\n{options}\n",
+    )
+    .after_help(grouped)
+}
+
+fn global() -> Vec<Arg> {
+    let heading = "Global options";
+    vec![
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Write the result envelope as JSON, and nothing else, to stdout"),
+        Arg::new("quiet")
+            .long("quiet")
+            .short('q')
+            .action(ArgAction::SetTrue)
+            .help("Write names and ids only; no progress, no remarks"),
+        Arg::new("color")
+            .long("color")
+            .alias("colour")
+            .value_name("WHEN")
+            .value_parser(["auto", "always", "never"])
+            .default_value("auto")
+            .hide_possible_values(true)
+            .hide_default_value(true)
+            .help("Colour: auto, always or never"),
+        Arg::new("home")
+            .long("home")
+            .value_name("DIR")
+            .value_parser(clap::value_parser!(std::path::PathBuf))
+            .help("Use this home in place of PANDO_HOME"),
+        Arg::new("key")
+            .long("key")
+            .value_name("KEY")
+            .help("Idempotency key: the same key again finds the first call's operation"),
+        Arg::new("read_only")
+            .long("read-only")
+            .action(ArgAction::SetTrue)
+            .help("Refuse everything that would change something"),
+    ]
+    .into_iter()
+    .map(|arg| arg.global(true).help_heading(heading))
+    .collect()
+}
+
+fn grouped(root: &Command) -> String {
+    let mut text = String::new();
+    for (heading, names) in GROUPS {
+        let _ = write!(text, "\n{heading}:\n");
+        for name in *names {
+            if let Some(command) = root.find_subcommand(name) {
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                let _ = writeln!(text, "  {name:<13} {}", about.trim_end_matches('.'));
+            }
+        }
+    }
+    let _ = write!(text, "\n{EXAMPLES}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        root().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_on_the_first_screen() {
+        let shown: BTreeSet<&str> =
+            GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let root = root();
+        for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(shown.contains(command.get_name()), "{}", command.get_name());
+        }
+        for name in shown {
+            assert!(root.find_subcommand(name).is_some(), "{name}");
+        }
+    }
+}

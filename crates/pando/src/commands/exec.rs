@@ -1,0 +1,352 @@
+//! `pando exec` and `pando sh`: a command in a guest with this process's streams, its exit status
+//! as ours.
+
+use std::io::{IsTerminal, Write};
+
+use clap::{Arg, ArgAction, ArgMatches, Command as Cli};
+use pando_api::{ApiError, AttachIo, AttachRequest, Control, Verb};
+use pando_model::guest::{Command, ExecInput, ExecOutput, OutputStream};
+use pando_model::{Address, ErrorCode};
+use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::app::{App, Ending};
+use crate::cli::generated::{pairs, seconds};
+use crate::commands::terminal::{self, Escape, Raw};
+use crate::commands::{text, texts, typed};
+use crate::limits::CHUNKS;
+use crate::output::{Format, Ui};
+
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// Returns what `exec`, `sh` and `fanout` have in common.
+pub fn options() -> Vec<Arg> {
+    vec![
+        Arg::new("env")
+            .long("env")
+            .short('e')
+            .value_name("KEY=VALUE")
+            .action(ArgAction::Append)
+            .help("Add to the guest's environment"),
+        Arg::new("cwd")
+            .long("cwd")
+            .short('w')
+            .value_name("DIR")
+            .help("Working directory; the user's home if left out"),
+        Arg::new("user")
+            .long("user")
+            .short('u')
+            .value_name("USER")
+            .help("User name or number; root if left out"),
+        Arg::new("timeout")
+            .long("timeout")
+            .value_name("TIME")
+            .help("Kill its whole process tree after this time"),
+    ]
+}
+
+/// Returns where the command to run is given.
+pub fn words() -> Arg {
+    Arg::new("words")
+        .value_name("COMMAND")
+        .last(true)
+        .num_args(0..)
+        .help("The program and its arguments, after `--`")
+}
+
+/// Returns where a line for the guest's shell is given.
+pub fn line() -> Arg {
+    Arg::new("line")
+        .long("command")
+        .short('c')
+        .value_name("LINE")
+        .conflicts_with("words")
+        .help("A line for the guest's /bin/sh, in place of a program and arguments")
+}
+
+fn address() -> Arg {
+    Arg::new("address")
+        .value_name("ADDRESS")
+        .required(true)
+        .help("CLUSTER[@BRANCH][/NODE] or an id")
+}
+
+/// Returns `pando exec`.
+pub fn command() -> Cli {
+    Cli::new("exec")
+        .about("Run a command in a machine: its streams are yours, its exit status too")
+        .override_usage("pando exec [OPTIONS] ADDRESS -- COMMAND [ARG]…")
+        .arg(address())
+        .args(options())
+        .arg(line())
+        .arg(
+            Arg::new("tty")
+                .long("tty")
+                .short('t')
+                .action(ArgAction::SetTrue)
+                .help("Give it a terminal (`~.` at the beginning of a line leaves it)"),
+        )
+        .arg(
+            Arg::new("no_stdin")
+                .long("no-stdin")
+                .short('n')
+                .action(ArgAction::SetTrue)
+                .help("Give it no standard input"),
+        )
+        .arg(
+            Arg::new("detach")
+                .long("detach")
+                .short('d')
+                .action(ArgAction::SetTrue)
+                .help("Let it run, and return its operation"),
+        )
+        .arg(words())
+}
+
+/// Returns `pando sh`.
+pub fn shell_command() -> Cli {
+    Cli::new("sh")
+        .about("Open a shell in a machine (`~.` at the beginning of a line leaves it)")
+        .visible_alias("shell")
+        .arg(address())
+        .args(options())
+}
+
+/// Returns the parameters that options make, under the verbs' names.
+///
+/// # Errors
+/// `invalid_parameter`.
+pub fn common(matches: &ArgMatches) -> Result<Map<String, Value>, ApiError> {
+    let mut params = Map::new();
+    if let Some(env) = pairs("env", texts(matches, "env").iter())? {
+        params.insert("env".to_owned(), env);
+    }
+    for name in ["cwd", "user"] {
+        if let Some(text) = matches.get_one::<String>(name) {
+            params.insert(name.to_owned(), Value::from(text.as_str()));
+        }
+    }
+    if let Some(time) = matches.get_one::<String>("timeout") {
+        params.insert("timeout_s".to_owned(), Value::from(seconds("timeout", time)?));
+    }
+    Ok(params)
+}
+
+/// Returns the command that was given, by either way.
+///
+/// # Errors
+/// `invalid_parameter` when there is none.
+pub fn wanted(matches: &ArgMatches, example: &str) -> Result<Command, ApiError> {
+    let words = texts(matches, "words");
+    match matches.get_one::<String>("line") {
+        Some(line) => Ok(Command::Shell(line.clone())),
+        None if !words.is_empty() => Ok(Command::Argv(words)),
+        None => Err(ApiError::parameter("command", "there is no command to run").hint(example)),
+    }
+}
+
+fn request(matches: &ArgMatches, command: Option<&Command>) -> Result<AttachRequest, ApiError> {
+    let mut request = common(matches)?;
+    let address = text(matches, "address");
+    let parsed: Address =
+        address.parse().map_err(|source| ApiError::parameter("address", format!("{source}")))?;
+    request.insert("address".to_owned(), json!(parsed));
+    request.insert("command".to_owned(), json!(command));
+    typed(Value::Object(request))
+}
+
+/// Runs `pando exec`.
+pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
+    let example = format!("pando exec {} -- uname -a", text(matches, "address"));
+    let command = wanted(matches, &example)?;
+    if app.ui.format == Format::Json || matches.get_flag("detach") {
+        return collected(app, matches, &command).await;
+    }
+    let request = request(matches, Some(&command))?;
+    let wants_input = !matches.get_flag("no_stdin");
+    if matches.get_flag("tty") {
+        return interactive(app, request).await;
+    }
+    piped(app, request, wants_input).await
+}
+
+/// Runs `pando sh`.
+pub async fn shell(app: &App, matches: &ArgMatches) -> Ending {
+    if app.ui.format == Format::Json || !std::io::stdin().is_terminal() {
+        let address = text(matches, "address");
+        return Err(ApiError::new(ErrorCode::InvalidParameter, "a shell needs a terminal")
+            .hint(format!("pando exec {address} -- sh < SCRIPT")));
+    }
+    interactive(app, request(matches, None)?).await
+}
+
+/// Runs a command through the verb: the result at its end, nothing before.
+async fn collected(app: &App, matches: &ArgMatches, command: &Command) -> Ending {
+    let mut params = common(matches)?;
+    params.insert("address".to_owned(), Value::from(text(matches, "address")));
+    params.insert("detach".to_owned(), Value::from(matches.get_flag("detach")));
+    match command {
+        Command::Argv(words) => params.insert("argv".to_owned(), json!(words)),
+        Command::Shell(line) => params.insert("command".to_owned(), json!(line)),
+    };
+    if !matches.get_flag("no_stdin") && !std::io::stdin().is_terminal() {
+        params.insert("stdin".to_owned(), Value::from(all_input().await?));
+    }
+    let result = app.call("exec_run", Value::Object(params)).await?;
+    if app.ui.format == Format::Human {
+        if let Some(id) = result.get("operation_id").and_then(Value::as_str) {
+            app.ui.line(id);
+            app.ui.remark(format!("it runs; wait for it: pando operation wait {id}"));
+        }
+        return Ok(0);
+    }
+    app.show(Verb::find("exec_run").map_or("", |verb| verb.name), &result);
+    if result.get("operation_id").is_some() {
+        return Ok(0);
+    }
+    let signal = result.get("signal").and_then(Value::as_i64).map(|signal| 128 + signal);
+    let code = result.get("exit_code").and_then(Value::as_i64).or(signal).unwrap_or(124);
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+async fn all_input() -> Result<String, ApiError> {
+    let mut input = terminal::input();
+    let mut all = Vec::new();
+    while let Some(piece) = input.recv().await {
+        all.extend(piece);
+        if all.len() > pando_model::limits::MAX_INLINE_STDIN_BYTES {
+            return Err(ApiError::parameter(
+                "stdin",
+                "there is too much standard input for --json",
+            ));
+        }
+    }
+    String::from_utf8(all).map_err(|_| ApiError::parameter("stdin", "standard input is not UTF-8"))
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, ApiError> {
+    signal(kind).map_err(|source| ApiError::new(ErrorCode::Internal, source.to_string()))
+}
+
+/// Runs a command on pipes: input, output and signals are handed on.
+async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
+    let (sender, input) = mpsc::channel(CHUNKS);
+    let (output, received) = mpsc::channel(CHUNKS);
+    let mut interrupts = signals(SignalKind::interrupt())?;
+    let mut terminations = signals(SignalKind::terminate())?;
+    let hand_on = async {
+        let mut typed = wants_input.then(terminal::input);
+        let mut interrupted = false;
+        if typed.is_none() {
+            let _ = sender.send(ExecInput::Eof).await;
+        }
+        loop {
+            // Cancel-safe: channels and signal streams lose nothing.
+            let piece = tokio::select! {
+                piece = next(&mut typed) => match piece {
+                    Some(bytes) => ExecInput::Data(bytes),
+                    None => { typed = None; ExecInput::Eof }
+                },
+                _ = interrupts.recv() => {
+                    if interrupted { return }
+                    interrupted = true;
+                    ExecInput::Signal(SIGINT)
+                }
+                _ = terminations.recv() => ExecInput::Signal(SIGTERM),
+            };
+            if sender.send(piece).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let run = app.client.attach(&app.caller, request, AttachIo { input, output });
+    let finished = async { tokio::join!(run, write_out(received)).0 };
+    // Cancel-safe: the second interrupt gives the command up, and with it its streams.
+    let outcome = tokio::select! {
+        outcome = finished => outcome?,
+        () = hand_on => return Ok(130),
+    };
+    Ok(u8::try_from(outcome.status.shell_code()).unwrap_or(1))
+}
+
+/// Returns the next piece of input; never, when there is none any more.
+async fn next(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
+    match input {
+        Some(input) => input.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes output as it comes. A reader of ours that went away ends the command, as a pipe would.
+async fn write_out(mut output: mpsc::Receiver<ExecOutput>) {
+    while let Some(chunk) = output.recv().await {
+        let written = match chunk.stream {
+            OutputStream::Stdout => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&chunk.bytes).and_then(|()| stdout.flush())
+            }
+            OutputStream::Stderr => std::io::stderr().lock().write_all(&chunk.bytes),
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs a command on a terminal of its own, which follows ours.
+async fn interactive(app: &App, mut request: AttachRequest) -> Ending {
+    request.terminal = Some(terminal::size());
+    if let Ok(term) = std::env::var("TERM") {
+        request.env.entry("TERM".to_owned()).or_insert(term);
+    }
+    let (sender, input) = mpsc::channel(CHUNKS);
+    let (output, received) = mpsc::channel(CHUNKS);
+    let mut resizes = signals(SignalKind::window_change())?;
+    let mut terminations = signals(SignalKind::terminate())?;
+    let mut hang_ups = signals(SignalKind::hangup())?;
+    let raw = Raw::enter();
+    let hand_on = async {
+        let mut typed = Some(terminal::input());
+        let mut escape = Escape::Begin;
+        loop {
+            // Cancel-safe, as above.
+            let piece = tokio::select! {
+                piece = next(&mut typed) => match piece {
+                    Some(bytes) if raw.is_some() => match escape.filter(&bytes) {
+                        Some(passed) => ExecInput::Data(passed),
+                        None => return,
+                    },
+                    Some(bytes) => ExecInput::Data(bytes),
+                    None => { typed = None; ExecInput::Eof }
+                },
+                _ = resizes.recv() => ExecInput::Resize(terminal::size()),
+                _ = terminations.recv() => return,
+                _ = hang_ups.recv() => return,
+            };
+            if sender.send(piece).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let run = app.client.attach(&app.caller, request, AttachIo { input, output });
+    let finished = async { tokio::join!(run, write_out(received)).0 };
+    // Cancel-safe: leaving gives the command up, and with it its streams.
+    let outcome = tokio::select! {
+        outcome = finished => Some(outcome),
+        () = hand_on => None,
+    };
+    drop(raw);
+    match outcome {
+        Some(outcome) => Ok(u8::try_from(outcome?.status.shell_code()).unwrap_or(1)),
+        None => {
+            left(&app.ui);
+            Ok(130)
+        }
+    }
+}
+
+fn left(ui: &Ui) {
+    ui.remark("\nleft; what ran on that terminal was ended");
+}

@@ -1,0 +1,72 @@
+//! `pando ps`: every machine with its branches.
+
+use std::collections::BTreeMap;
+
+use clap::Command;
+use pando_api::branch::{BranchListResult, BranchRow};
+use pando_api::machine::{VmListResult, VmRow};
+use serde_json::json;
+
+use crate::app::{App, Ending};
+use crate::commands::typed;
+use crate::limits::PS_ROWS;
+use crate::output::table::{Cell, Table};
+use crate::output::{Format, Look, Talk, Ui, units};
+
+/// Returns the command.
+pub fn command() -> Command {
+    Command::new("ps").about("Show every machine with its branches")
+}
+
+/// Shows them.
+pub async fn run(app: &App) -> Ending {
+    let vms = app.call("vm_list", json!({ "limit": PS_ROWS })).await?;
+    let branches = app.call("branch_list", json!({ "limit": PS_ROWS })).await?;
+    if app.ui.format == Format::Json {
+        app.show("", &json!({ "vms": vms["vms"], "branches": branches["branches"] }));
+        return Ok(0);
+    }
+    show(&app.ui, &typed(vms)?, &typed(branches)?);
+    Ok(0)
+}
+
+fn show(ui: &Ui, vms: &VmListResult, branches: &BranchListResult) {
+    if vms.vms.is_empty() {
+        ui.remark("nothing here yet; make a machine:  pando vm create shop");
+        ui.remark("or see it all in a minute:         pando demo");
+        return;
+    }
+    let mut of_cluster: BTreeMap<&str, Vec<&BranchRow>> = BTreeMap::new();
+    for branch in &branches.branches {
+        of_cluster.entry(branch.cluster_id.as_str()).or_default().push(branch);
+    }
+    if ui.talk == Talk::Quiet {
+        branches.branches.iter().for_each(|branch| ui.line(&branch.address));
+        return;
+    }
+    let mut table =
+        Table::new(&["MACHINE", "", "BRANCH", "STATE", "COMMIT", "AGE", "CPU", "MEMORY", "IMAGE"]);
+    for vm in &vms.vms {
+        let branches = of_cluster.get(vm.cluster_id.as_str()).map_or(&[][..], Vec::as_slice);
+        for (index, branch) in branches.iter().enumerate() {
+            table.row(row(ui, vm, branch, index == 0));
+        }
+    }
+    table.print(ui);
+}
+
+fn row(ui: &Ui, vm: &VmRow, branch: &BranchRow, is_first: bool) -> Vec<Cell> {
+    let once = |text: String| if is_first { text } else { String::new() };
+    let state = serde_json::to_value(branch.state).unwrap_or_default();
+    vec![
+        Cell::new(Look::Bold, once(vm.name.to_string())),
+        Cell::new(Look::Green, if branch.current { "*" } else { "" }),
+        Cell::from(branch.alias.as_str()),
+        Cell::new(Look::of_state(branch.state), state.as_str().unwrap_or_default()),
+        Cell::new(Look::Yellow, branch.commit_id.as_ref().map_or("-", |id| id.as_str())),
+        Cell::from(units::age(branch.created_at, ui.now)),
+        Cell::from(once(vm.vcpus.to_string())),
+        Cell::from(once(units::bytes(vm.memory_mib << 20))),
+        Cell::from(once(vm.image.clone())),
+    ]
+}

@@ -1,0 +1,28 @@
+//! Limits of the command line and the daemon: value, unit, reason.
+
+use std::time::Duration;
+
+/// Time for a daemon to begin to listen: it opens its database and reads its records.
+pub const DAEMON_START: Duration = Duration::from_secs(30);
+/// Time for a daemon to end: operations get a moment, streams are drained.
+pub const DAEMON_STOP: Duration = Duration::from_secs(30);
+/// Time after which work is worth a progress line.
+pub const PROGRESS_AFTER: Duration = Duration::from_millis(400);
+/// Time between two frames of the progress line.
+pub const PROGRESS_FRAME: Duration = Duration::from_millis(100);
+/// Time between two looks at a log or console that is followed.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes of a file that are read and sent at a time.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks between a file or terminal and the socket.
+pub const CHUNKS: usize = 8;
+/// Lines of the daemon's log in the error of one that did not start.
+pub const LOG_LINES: usize = 5;
+/// Most bytes that are read from the end of a log.
+pub const LOG_BYTES: u64 = 1024 * 1024;
+/// Largest daemon log; the older half goes when one starts.
+pub const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Time for each stage of the accelerator probe.
+pub const PROBE_STAGE: Duration = Duration::from_secs(10);
+/// Most rows that `ps` asks for.
+pub const PS_ROWS: u32 = 500;
