@@ -138,7 +138,7 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
 }
 
 fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport, HostError> {
-    let report = StartReport { ready_us: 150_000, inherited: BTreeMap::new() };
+    let report = StartReport { answered_us: 100_000, ready_us: 150_000, inherited: BTreeMap::new() };
     if let Some(keeper) = state.keepers.get(&spec.branch) {
         if keeper.spec == *spec {
             return Ok(report);
@@ -250,6 +250,7 @@ fn observation(keeper: &Keeper) -> Observation {
         name: name.clone(),
         state: keeper.state,
         ended: None,
+        trouble: None,
         pid: Some(4242),
         layer: node.layer.clone(),
         vars_layer: node.vars_layer.clone(),

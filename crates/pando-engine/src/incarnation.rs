@@ -1,0 +1,280 @@
+//! From records to a running incarnation: disks, the specification that a host starts, and ids
+//! that are chosen before anything is recorded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pando_driver::host::{
+    AfterStart, BranchSpec, Clock, NodeSpec, NodeStart, StartReport, StopMode,
+};
+use pando_model::branch::BranchNode;
+use pando_model::commit::{Below, Layer};
+use pando_model::guest::Identity;
+use pando_model::{
+    BootMethod, Branch, BranchId, ByteCount, Cluster, Commit, CommitNode, Image, ImageId, LayerId,
+    Name, NodeDef,
+};
+use rand::Rng;
+
+use crate::engine::Engine;
+use crate::failure::{Failure, Result};
+use crate::operation::Cx;
+
+/// The first MAC address of a cluster; every interface gets the next one. The same in every
+/// branch: they are the same machines.
+const FIRST_MAC: u32 = 0x0012_3456;
+
+/// Returns the MAC addresses of a node's interfaces.
+pub(crate) fn macs(cluster: &Cluster, node: &Name) -> Vec<String> {
+    let mut next = FIRST_MAC;
+    for def in &cluster.nodes {
+        if def.name == *node {
+            let own = (0..u32::from(def.shape.nics)).map(|nic| mac(next + nic));
+            return own.collect();
+        }
+        next += u32::from(def.shape.nics);
+    }
+    Vec::new()
+}
+
+fn mac(low: u32) -> String {
+    let [_, a, b, c] = low.to_be_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// Returns 32 random hex characters: a keeper's secret, a machine id.
+pub(crate) fn random_hex() -> String {
+    format!("{:032x}", rand::rng().random::<u128>())
+}
+
+/// New overlays for all nodes of a branch: what the branch records, and what is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Disks {
+    pub nodes: Vec<BranchNode>,
+    pub layers: Vec<Layer>,
+}
+
+impl Disks {
+    fn add(&mut self, name: &Name, root: Layer, vars: Option<Layer>) {
+        self.nodes.push(BranchNode {
+            name: name.clone(),
+            layer: root.id.clone(),
+            vars_layer: vars.as_ref().map(|vars| vars.id.clone()),
+        });
+        self.layers.push(root);
+        self.layers.extend(vars);
+    }
+
+    /// Returns empty disks on a node's image.
+    pub fn on_image(def: &NodeDef, image: &Image) -> Self {
+        let layer = |below, size| Layer { id: LayerId::random(), below, size, depth: 1 };
+        let root = layer(Below::Image(image.id.clone()), def.shape.disk);
+        // A variable store is as large as its image's: nobody can ask for another size.
+        let vars = matches!(image.boot, BootMethod::Uefi)
+            .then(|| layer(Below::ImageVars(image.id.clone()), ByteCount(0)));
+        let mut disks = Self::default();
+        disks.add(&def.name, root, vars);
+        disks
+    }
+
+    /// Returns new, empty disks on these.
+    pub fn covered(&self) -> Self {
+        let over = |id: &LayerId| self.layers.iter().find(|layer| layer.id == *id).map(overlay);
+        let mut next = Self::default();
+        for node in &self.nodes {
+            if let Some(root) = over(&node.layer) {
+                next.add(&node.name, root, node.vars_layer.as_ref().and_then(over));
+            }
+        }
+        next
+    }
+
+    /// Makes the files.
+    pub async fn create(&self, engine: &Engine) -> Result<()> {
+        for layer in &self.layers {
+            engine.host.create_layer(layer).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files.
+    pub async fn discard(&self, engine: &Engine) -> Result<()> {
+        for layer in self.layers.iter().rev() {
+            engine.host.discard_layer(&layer.id).await?;
+        }
+        Ok(())
+    }
+}
+
+fn overlay(on: &Layer) -> Layer {
+    Layer {
+        id: LayerId::random(),
+        below: Below::Layer(on.id.clone()),
+        size: on.size,
+        depth: on.depth + 1,
+    }
+}
+
+/// Returns the node of a commit that `name` continues from: the one with its name, or the only one
+/// (an image's ready state has a name of its own).
+pub(crate) fn saved_node<'a>(commit: &'a Commit, name: &Name) -> Result<&'a CommitNode> {
+    let named = commit.nodes.iter().find(|node| node.name == *name);
+    let only = || commit.nodes.first().filter(|_| commit.nodes.len() == 1);
+    named.or_else(only).ok_or_else(|| Failure::not_found("node of that commit", name.as_str()))
+}
+
+impl Engine {
+    /// Returns the record of a layer.
+    pub(crate) async fn layer(&self, id: &LayerId) -> Result<Layer> {
+        let found = self.store.get(id.as_str()).await?;
+        found.ok_or_else(|| Failure::internal(format!("the disk layer {id} is not recorded")))
+    }
+
+    /// Returns the record of an image.
+    pub(crate) async fn image(&self, id: &ImageId) -> Result<Image> {
+        let found = self.store.get(id.as_str()).await?;
+        found.ok_or_else(|| Failure::not_found("image", id.as_str()))
+    }
+
+    /// Returns new overlays on a commit's disks, for nodes named as in the commit, or `rename` for
+    /// the only node of a ready state.
+    pub(crate) async fn disks_on_commit(
+        &self,
+        commit: &Commit,
+        rename: Option<&Name>,
+    ) -> Result<Disks> {
+        let mut disks = Disks::default();
+        for node in &commit.nodes {
+            let root = overlay(&self.layer(&node.layer).await?);
+            let vars = match &node.vars_layer {
+                Some(vars) => Some(overlay(&self.layer(vars).await?)),
+                None => None,
+            };
+            disks.add(rename.unwrap_or(&node.name), root, vars);
+        }
+        Ok(disks)
+    }
+
+    /// Returns new overlays on the disks that a branch has now.
+    pub(crate) async fn disks_on_branch(&self, branch: &Branch) -> Result<Disks> {
+        let mut disks = Disks::default();
+        for node in &branch.nodes {
+            let root = overlay(&self.layer(&node.layer).await?);
+            let vars = match &node.vars_layer {
+                Some(vars) => Some(overlay(&self.layer(vars).await?)),
+                None => None,
+            };
+            disks.add(&node.name, root, vars);
+        }
+        Ok(disks)
+    }
+
+    /// Ends what runs under a host id, at once, and removes its files; layers stay.
+    pub(crate) async fn remove_incarnation(&self, host_id: &BranchId) -> Result<()> {
+        self.host.stop(host_id, StopMode::Kill).await?;
+        self.host.discard_branch(host_id).await?;
+        Ok(())
+    }
+}
+
+/// An incarnation that is to be started.
+pub(crate) struct Incarnation<'a> {
+    pub cluster: &'a Cluster,
+    pub branch: &'a Branch,
+    /// Continue from this full commit; boot the disks if absent.
+    pub from: Option<&'a Commit>,
+    /// For new nodes from an image.
+    pub identities: BTreeMap<Name, Identity>,
+    /// For cold boots of images with cloud-init.
+    pub seeds: BTreeMap<Name, BTreeMap<String, String>>,
+    pub after: AfterStart,
+    pub clock: Clock,
+    pub timeout: Duration,
+}
+
+impl<'a> Incarnation<'a> {
+    /// Returns the incarnation of a branch that runs when all nodes answer.
+    pub fn new(engine: &Engine, cluster: &'a Cluster, branch: &'a Branch) -> Self {
+        Self {
+            cluster,
+            branch,
+            from: None,
+            identities: BTreeMap::new(),
+            seeds: BTreeMap::new(),
+            after: AfterStart::Run,
+            clock: Clock::Step,
+            timeout: engine.config.restore_timeout,
+        }
+    }
+
+    /// Starts it: makes the commit's memory mappable first, if it is not.
+    pub async fn start(self, cx: &Cx) -> Result<StartReport> {
+        let engine = &cx.engine;
+        if let Some(commit) = self.from {
+            engine.materialise(commit, &cx.reporter).await?;
+        }
+        let profile = engine.host.profile().await?;
+        let mut nodes = Vec::with_capacity(self.branch.nodes.len());
+        for node in &self.branch.nodes {
+            nodes.push(self.node(engine, node).await?);
+        }
+        let spec = BranchSpec {
+            branch: self.branch.host_id.clone(),
+            cluster: self.cluster.id.clone(),
+            title: format!("{}@{}", self.cluster.name, self.branch.name),
+            generation: self.branch.generation,
+            token: self.branch.keeper_token.clone(),
+            accelerator: profile.accelerator,
+            nodes,
+            clock: self.clock,
+            after: self.after,
+            durable_disk: engine.config.durable_disk,
+            ready_timeout: self.timeout,
+        };
+        Ok(engine.host.start(&spec, &cx.reporter).await?)
+    }
+
+    async fn node(&self, engine: &Engine, node: &BranchNode) -> Result<NodeSpec> {
+        let defined = self.cluster.nodes.iter().find(|def| def.name == node.name);
+        let def = defined.ok_or_else(|| Failure::not_found("node", node.name.as_str()))?;
+        let image = engine.image(&def.image).await?;
+        let start = match self.from {
+            None => NodeStart::Boot,
+            Some(commit) => NodeStart::Restore {
+                commit: commit.id.clone(),
+                saved_as: saved_node(commit, &node.name)?.name.clone(),
+            },
+        };
+        Ok(NodeSpec {
+            name: node.name.clone(),
+            shape: def.shape,
+            image: image.id,
+            boot: image.boot,
+            init: image.init,
+            layer: node.layer.clone(),
+            vars_layer: node.vars_layer.clone(),
+            start,
+            macs: macs(self.cluster, &node.name),
+            identity: self.identities.get(&node.name).cloned(),
+            seed: self.seeds.get(&node.name).cloned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_count_up_from_the_first() {
+        assert_eq!(mac(FIRST_MAC), "52:54:00:12:34:56");
+        assert_eq!(mac(FIRST_MAC + 0xaa), "52:54:00:12:35:00");
+    }
+
+    #[test]
+    fn secrets_are_32_hex_characters_and_differ() {
+        let (first, second) = (random_hex(), random_hex());
+        assert_ne!(first, second);
+        assert!(first.len() == 32 && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}

@@ -1,0 +1,100 @@
+//! `commit_create`: cut a branch; the commit exists once its record does.
+
+use async_trait::async_trait;
+use pando_api::commit::CommitCreateResult;
+use pando_driver::store::Transaction;
+use pando_model::commit::Tag;
+use pando_model::{ClusterId, Commit, Name, OperationId, OperationStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::cut::Cut;
+use crate::engine::Engine;
+use crate::failure::Result;
+use crate::locks::{Hold, LockSet};
+use crate::operation::{Cx, Direction, Kind, memo};
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct CommitCreate {
+    pub cut: Cut,
+    pub tag: Option<Name>,
+    pub started_us: i64,
+    pub made: Option<Commit>,
+}
+
+impl CommitCreate {
+    pub fn locks_for(cut: &Cut) -> LockSet {
+        LockSet::new().cluster(&cut.cluster.id, Hold::Shared).branch(&cut.branch.id)
+    }
+}
+
+#[async_trait]
+impl Kind for CommitCreate {
+    fn steps(&self) -> &'static [&'static str] {
+        &["cut"]
+    }
+
+    fn locks(&self) -> LockSet {
+        Self::locks_for(&self.cut)
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.cut.cluster.id.clone())
+    }
+
+    fn memo(&self) -> Value {
+        memo(self)
+    }
+
+    async fn run(&mut self, _: &str, cx: &Cx) -> Result<Transaction> {
+        self.cut.make(cx).await?;
+        Ok(Transaction::new())
+    }
+
+    async fn undo(&mut self, _: &str, cx: &Cx) -> Result<Transaction> {
+        self.cut.undo(cx).await
+    }
+
+    /// A cut that was made is kept: its files are durable, and the branch has moved on.
+    async fn direction(&mut self, cx: &Cx) -> Result<Direction> {
+        match self.cut.adopted(cx).await? {
+            true => Ok(Direction::Forward),
+            false => Ok(Direction::Back),
+        }
+    }
+
+    async fn finish(&mut self, cx: &Cx) -> Result<Transaction> {
+        let (mut records, commit) = self.cut.records(cx);
+        if let Some(name) = &self.tag {
+            records.put(&Tag {
+                cluster: self.cut.cluster.id.clone(),
+                name: name.clone(),
+                commit: commit.id.clone(),
+            });
+        }
+        self.made = Some(commit);
+        Ok(records)
+    }
+
+    fn result(&self, _: &OperationId) -> Value {
+        let cut = &self.cut;
+        let made = self.made.as_ref();
+        memo(&CommitCreateResult {
+            commit_id: cut.commit.clone(),
+            tag: self.tag.clone(),
+            branch_id: cut.branch.id.clone(),
+            address: format!("{}@{}", cut.cluster.name, cut.branch.name),
+            parent_id: cut.branch.head.clone(),
+            kind: cut.kind,
+            pause_ms: made.map_or(0.0, |made| super::milliseconds(made.pause_us)),
+            duration_ms: super::elapsed_ms(self.started_us),
+            size_bytes: made.map_or(0, |made| made.size.0),
+        })
+    }
+
+    fn settled(&self, engine: &Engine, status: OperationStatus) {
+        if status == OperationStatus::Succeeded {
+            engine.after_commit(&self.cut.commit, &self.cut.branch.id);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `branch_rollback`: a new incarnation from the commit comes up beside the old one, takes its
+//! place in one transaction, and only then is the old one ended. Until that transaction the old one
+//! can go on as if nothing had happened; after it there is only forward.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use pando_api::branch::BranchRollbackResult;
+use pando_driver::host::{AfterStart, Clock, StartReport};
+use pando_driver::store::{Guard, Record, Table, Transaction};
+use pando_model::guest::Inherited;
+use pando_model::{
+    Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, OperationId, OperationStatus,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::cut::Cut;
+use crate::engine::Engine;
+use crate::failure::Result;
+use crate::garbage::{Gone, branch_layers};
+use crate::incarnation::{Disks, Incarnation};
+use crate::locks::{Hold, LockSet};
+use crate::operation::{Cx, Direction, Kind, memo};
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Rollback {
+    pub cluster: Cluster,
+    pub target: Commit,
+    /// The branch as it was.
+    pub before: Branch,
+    /// The branch as it will be: another host id, the next generation, other disks.
+    pub after: Branch,
+    /// The state before as a commit.
+    pub save: Option<Cut>,
+    pub disks: Disks,
+    /// The parked copy that becomes the new incarnation.
+    pub parked: Option<Branch>,
+    pub started_us: i64,
+    pub ready_ms: u64,
+    pub inherited: Vec<Inherited>,
+}
+
+impl Rollback {
+    async fn start(&mut self, cx: &Cx) -> Result<()> {
+        let paused = self.before.state == BranchState::Paused;
+        let report = if self.parked.is_some() {
+            if !paused {
+                cx.engine.host.resume(&self.after.host_id, Clock::Step).await?;
+            }
+            StartReport { answered_us: 0, ready_us: 0, inherited: BTreeMap::new() }
+        } else {
+            self.disks.create(&cx.engine).await?;
+            let full = self.target.kind == CommitKind::Full;
+            let incarnation = Incarnation {
+                from: full.then_some(&self.target),
+                after: if paused { AfterStart::Hold } else { AfterStart::Run },
+                ..Incarnation::new(&cx.engine, &self.cluster, &self.after)
+            };
+            incarnation.start(cx).await?
+        };
+        self.ready_ms = super::elapsed_ms(self.started_us);
+        self.inherited = report.inherited.into_values().flatten().collect();
+        Ok(())
+    }
+
+    /// Returns the records with which the new incarnation takes the place of the old one.
+    fn swap(&mut self, cx: &Cx) -> Transaction {
+        let mut records = Transaction::new();
+        if let Some(save) = &self.save {
+            records.merge(save.records(cx).0);
+        }
+        if let Some(parked) = &self.parked {
+            records.delete::<Branch>(parked.key());
+        }
+        for layer in &self.disks.layers {
+            records.put(layer);
+        }
+        self.after.state = match self.before.state {
+            BranchState::Paused => BranchState::Paused,
+            _ => BranchState::Running,
+        };
+        records.put(&self.after);
+        records
+    }
+
+    /// Ends the old incarnation, and the disks that only it had.
+    async fn retire(&self, cx: &Cx) -> Result<()> {
+        cx.engine.remove_incarnation(&self.before.host_id).await?;
+        let mut tops = branch_layers(&self.before);
+        if let Some(save) = &self.save {
+            tops.extend(save.next_layers().iter().map(|layer| layer.id.clone()));
+        }
+        cx.engine.sweep(Gone { tops, ..Gone::default() }).await?;
+        Ok(())
+    }
+
+    async fn unmake(&self, engine: &Engine) -> Result<()> {
+        engine.remove_incarnation(&self.after.host_id).await?;
+        self.disks.discard(engine).await?;
+        for layer in self.parked.iter().flat_map(branch_layers) {
+            engine.host.discard_layer(&layer).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for Rollback {
+    fn steps(&self) -> &'static [&'static str] {
+        &["save", "start", "swap", "end the old one"]
+    }
+
+    fn locks(&self) -> LockSet {
+        let set = LockSet::new()
+            .cluster(&self.cluster.id, Hold::Shared)
+            .branch(&self.before.id)
+            .commit(&self.target.id);
+        self.parked.iter().fold(set, |set, parked| set.branch(&parked.id))
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.cluster.id.clone())
+    }
+
+    fn memo(&self) -> Value {
+        memo(self)
+    }
+
+    fn intent(&self) -> Transaction {
+        let mut records = Transaction::new();
+        if let Some(parked) = &self.parked {
+            records.guard(Guard::Status(Table::Branches, parked.key(), "parked"));
+        }
+        records
+    }
+
+    fn revert(&self) -> Transaction {
+        let mut records = Transaction::new();
+        records.put(&self.before);
+        if let Some(parked) = &self.parked {
+            records.delete::<Branch>(parked.key());
+            for layer in branch_layers(parked) {
+                records.delete::<pando_model::commit::Layer>(layer.to_string());
+            }
+        }
+        for layer in &self.disks.layers {
+            records.delete::<pando_model::commit::Layer>(layer.id.as_str());
+        }
+        if let Some(save) = &self.save {
+            records.delete::<Commit>(save.commit.as_str());
+        }
+        records
+    }
+
+    async fn run(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match step {
+            "save" => {
+                if let Some(save) = &mut self.save {
+                    save.make(cx).await?;
+                }
+            }
+            "start" => self.start(cx).await?,
+            "swap" => return Ok(self.swap(cx)),
+            _ => self.retire(cx).await?,
+        }
+        Ok(Transaction::new())
+    }
+
+    async fn undo(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match (step, &mut self.save) {
+            ("start", _) => self.unmake(&cx.engine).await?,
+            ("save", Some(save)) => return save.undo(cx).await,
+            _ => {}
+        }
+        Ok(Transaction::new())
+    }
+
+    /// Only the records know whether the swap happened.
+    async fn direction(&mut self, cx: &Cx) -> Result<Direction> {
+        let now: Option<Branch> = cx.engine.store.get(self.before.id.as_str()).await?;
+        match now {
+            Some(now) if now.host_id == self.after.host_id => Ok(Direction::Forward),
+            _ => Ok(Direction::Back),
+        }
+    }
+
+    async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
+        Ok(Transaction::new())
+    }
+
+    fn result(&self, _: &OperationId) -> Value {
+        memo(&BranchRollbackResult {
+            success: true,
+            rolled_back_to: self.target.id.clone(),
+            saved_as: self.save.as_ref().map(|save| save.commit.clone()),
+            branch_id: self.after.id.clone(),
+            address: format!("{}@{}", self.cluster.name, self.after.name),
+            state: self.after.state,
+            warm: self.parked.is_some(),
+            advanced_ms: self.parked.as_ref().map_or(0, |parked| parked.advanced_ms),
+            ready_ms: self.ready_ms,
+            inherited: self.inherited.clone(),
+        })
+    }
+
+    fn settled(&self, engine: &Engine, status: OperationStatus) {
+        if self.parked.is_some() {
+            engine.replenish(&self.target.id);
+        }
+        if let Some(save) = &self.save
+            && status == OperationStatus::Succeeded
+        {
+            engine.after_commit(&save.commit, &self.before.id);
+        }
+    }
+}

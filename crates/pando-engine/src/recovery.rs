@@ -1,0 +1,162 @@
+//! After a start: unfinished operations first, then intent against fact. Takes no input, and may
+//! run twice: the second time there is nothing to do.
+
+use jiff::Timestamp;
+use pando_driver::host::StopMode;
+use pando_driver::store::{Event, Query, Transaction};
+use pando_model::branch::BranchRole;
+use pando_model::{Branch, BranchState, Cluster, Commit, Operation, OperationStatus};
+use tokio::sync::watch;
+
+use crate::engine::Engine;
+use crate::failure::Result;
+use crate::locks::{Guard, LockSet};
+use crate::operation::{Kind, outcome};
+use crate::ops::{self, gc::UNFINISHED};
+use pando_api::OperationView;
+
+impl Engine {
+    /// Takes the locks of all unfinished operations, then goes on in the background.
+    pub(crate) async fn begin_recovery(&self) -> Result<()> {
+        let query = Query { statuses: UNFINISHED.to_vec(), ..Query::all() };
+        let unfinished: Vec<Operation> = self.store.list(&query).await?;
+        let mut held = Vec::new();
+        for operation in unfinished {
+            match ops::revive(&operation.verb, &operation.memo) {
+                Ok(Some(kind)) => {
+                    let what = format!("{} {} (recovering)", operation.verb, operation.id);
+                    // They held these locks together before, so they can now.
+                    let guard = self.locks.try_acquire(kind.locks(), &what);
+                    held.push((operation, kind, guard, what));
+                }
+                Ok(None) | Err(_) => self.strand(operation).await?,
+            }
+        }
+        let engine = self.clone();
+        let busy = self.background.begin();
+        self.tasks.spawn(async move {
+            let _busy = busy;
+            engine.recover(held).await;
+            engine.background.set_recovered();
+        });
+        Ok(())
+    }
+
+    async fn recover(&self, held: Vec<(Operation, Box<dyn Kind>, Option<Guard>, String)>) {
+        let mut running: Vec<watch::Receiver<OperationView>> = Vec::new();
+        for (operation, kind, guard, what) in held {
+            tracing::info!(operation = %operation.id, verb = operation.verb, "recovering");
+            let guard = match guard {
+                Some(guard) => Ok(guard),
+                None => self.locks.acquire(kind.locks(), &what, self.config.image_timeout).await,
+            };
+            match guard {
+                Ok(guard) => running.push(self.resume_operation(operation, kind, guard)),
+                Err(error) => tracing::error!(error = %error.0, what, "cannot be recovered now"),
+            }
+        }
+        for operation in running {
+            // How each of them ended is in its record.
+            let _ = outcome(operation).await;
+        }
+        if let Err(error) = self.reconcile().await {
+            tracing::error!(error = %error.0, "records could not be compared with the world");
+        }
+    }
+
+    /// Ends an operation whose memo this pando cannot read.
+    async fn strand(&self, mut operation: Operation) -> Result<()> {
+        tracing::error!(operation = %operation.id, verb = operation.verb, "is not understood");
+        operation.status = OperationStatus::Stuck;
+        operation.updated_at = Timestamp::now();
+        self.store.write(Transaction::new().put(&operation)).await?;
+        Ok(())
+    }
+
+    /// Makes records say what is true, and looks after parked copies.
+    pub(crate) async fn reconcile(&self) -> Result<()> {
+        let branches: Vec<Branch> = self.store.list(&Query::all()).await?;
+        for branch in branches {
+            let locks = LockSet::new().branch(&branch.id);
+            // Whoever holds it is changing it, and records what is true at the end.
+            let Some(_held) = self.locks.try_acquire(locks, "reconciling") else { continue };
+            let now: Option<Branch> = self.store.get(branch.id.as_str()).await?;
+            if let Some(branch) = now
+                && let Err(error) = self.reconcile_branch(branch).await
+            {
+                tracing::warn!(error = %error.0, "a branch could not be compared with the world");
+            }
+        }
+        let commits: Vec<Commit> = self.store.list(&Query::all()).await?;
+        for commit in commits.iter().filter(|commit| commit.warm > 0 && !commit.deleted) {
+            let branches = self.branches_of(&commit.cluster).await?;
+            // The copies of a cluster that was put to rest are not wanted before it wakes.
+            if branches.iter().any(|branch| branch.state != BranchState::Stopped) {
+                self.replenish(&commit.id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn reconcile_branch(&self, branch: Branch) -> Result<()> {
+        let observed = self.host.observe(&branch.host_id).await?;
+        let stale = observed.as_ref().is_some_and(|seen| seen.generation != branch.generation);
+        let dead = observed.as_ref().is_some_and(|seen| seen.state == BranchState::Stopped);
+        let unwanted = branch.state == BranchState::Stopped && observed.is_some();
+        let ended = observed
+            .as_ref()
+            .and_then(|seen| seen.nodes.iter().find_map(|node| node.ended.clone()));
+        if stale || dead || unwanted {
+            self.host.stop(&branch.host_id, StopMode::Kill).await?;
+        }
+        let lives = observed.as_ref().filter(|_| !stale && !dead && !unwanted);
+        match (branch.role, lives) {
+            (BranchRole::Parked | BranchRole::Template, None) => {
+                self.remove_incarnation(&branch.host_id).await?;
+                let tops = crate::garbage::branch_layers(&branch);
+                let gone = crate::garbage::Gone {
+                    branches: vec![branch],
+                    tops,
+                    ..crate::garbage::Gone::default()
+                };
+                self.sweep(gone).await?;
+            }
+            (BranchRole::Live, None) if branch.state != BranchState::Stopped => {
+                let why = match ended {
+                    Some(why) => format!("its machine ended: {why}"),
+                    None => "its keeper was lost".to_owned(),
+                };
+                self.record_stop(branch, why).await?;
+            }
+            (BranchRole::Live, Some(seen)) if seen.state != branch.state => {
+                let branch = Branch { state: seen.state, ..branch };
+                self.store.write(Transaction::new().put(&branch)).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn record_stop(&self, branch: Branch, why: String) -> Result<()> {
+        let cluster: Option<Cluster> = self.store.get(branch.cluster.as_str()).await?;
+        let name = cluster.map_or_else(|| branch.cluster.to_string(), |c| c.name.to_string());
+        let now = Timestamp::now();
+        let event = Event {
+            id: format!("ev_{:020}_{}", now.as_nanosecond(), branch.id.suffix()),
+            at: now,
+            cluster: Some(branch.cluster.clone()),
+            branch: Some(branch.id.clone()),
+            kind: "branch_stopped".to_owned(),
+            message: format!("{name}@{} stopped: {why}", branch.name),
+        };
+        tracing::warn!("{}", event.message);
+        let branch = Branch {
+            state: BranchState::Stopped,
+            base: None,
+            stopped_because: Some(why),
+            ..branch
+        };
+        self.store.write(Transaction::new().put(&branch).put(&event)).await?;
+        Ok(())
+    }
+}

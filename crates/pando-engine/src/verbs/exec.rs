@@ -1,0 +1,250 @@
+//! Commands in guests: `exec_run`, `exec_fanout`, and attached ones.
+
+use futures_util::StreamExt;
+use pando_api::exec::{
+    ExecFanoutParams, ExecFanoutResult, ExecRunParams, ExecRunResult, FanoutRow,
+};
+use pando_api::{AttachIo, AttachRequest, Caller};
+use pando_driver::host::ExecIo;
+use pando_driver::store::JournalEntry;
+use pando_model::guest::{Command, ExecOutcome, ExecSpec};
+use pando_model::{Address, BranchState, limits};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Planned, json};
+use crate::engine::Engine;
+use crate::failure::{Failure, Result};
+use crate::locks::LockSet;
+use crate::operation::Plan;
+use crate::ops::exec::Exec;
+use crate::output::Bound;
+use crate::resolve::Target;
+
+/// Branches that one fan-out runs in at the same time; more only wait for the processors.
+const FANOUT_WIDTH: usize = 64;
+/// What an operation may take longer than its command's own timeout.
+const MARGIN: std::time::Duration = std::time::Duration::from_secs(30);
+/// A login shell, as the guest's user has it.
+const LOGIN_SHELL: [&str; 2] = ["/bin/sh", "-l"];
+/// Most bytes of a command line in the journal.
+const MAX_JOURNAL_BYTES: usize = 1024;
+
+impl Target {
+    /// Returns the environment of commands in this node: its own, then the call's.
+    fn env(
+        &self,
+        own: std::collections::BTreeMap<String, String>,
+    ) -> std::collections::BTreeMap<String, String> {
+        let def = self.place.cluster.nodes.iter().find(|def| def.name == self.node);
+        let mut env = def.map(|def| def.env.clone()).unwrap_or_default();
+        env.extend(own);
+        env
+    }
+}
+
+fn spec_of(target: &Target, params: &ExecRunParams) -> ExecSpec {
+    ExecSpec {
+        command: params.command(),
+        env: target.env(params.env.clone()),
+        cwd: params.cwd.clone(),
+        user: params.user.clone(),
+        timeout_ms: params.timeout_s * 1000,
+        terminal: None,
+    }
+}
+
+impl Engine {
+    /// Notes an act in a guest before it happens.
+    pub(super) fn journal(
+        &self,
+        caller: &Caller,
+        act: &str,
+        target: &Target,
+        detail: &str,
+    ) -> Result<()> {
+        let entry = JournalEntry {
+            at: jiff::Timestamp::now(),
+            request: caller.request_id.to_string(),
+            principal: caller.principal.clone(),
+            act: act.to_owned(),
+            target: format!("{}/{}", target.place.branch.id, target.node),
+            detail: detail.chars().take(MAX_JOURNAL_BYTES).collect(),
+        };
+        self.journal
+            .append(&entry)
+            .map_err(|error| Failure::internal(format!("the journal cannot be written: {error}")))
+    }
+
+    fn journal_command(&self, caller: &Caller, target: &Target, command: &Command) -> Result<()> {
+        match command {
+            Command::Shell(line) => self.journal(caller, "exec", target, line),
+            Command::Argv(argv) => self.journal(caller, "exec", target, &format!("{argv:?}")),
+        }
+    }
+
+    pub(super) async fn exec_run(
+        &self,
+        caller: &Caller,
+        params: ExecRunParams,
+    ) -> Result<ExecRunResult> {
+        let target = self.target(&caller.principal, params.address.as_ref()).await?;
+        self.exec_in(caller, &target, &params).await
+    }
+
+    async fn exec_in(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        params: &ExecRunParams,
+    ) -> Result<ExecRunResult> {
+        self.must_run(&target.place)?;
+        let spec = spec_of(target, params);
+        self.journal_command(caller, target, &spec.command)?;
+        let stdin = params.stdin.clone().map(String::into_bytes);
+        let bound = Bound::new(params.max_output_bytes);
+        let host_id = &target.place.branch.host_id;
+        let never = CancellationToken::new();
+        let result = self.run_command(host_id, &target.node, &spec, stdin, bound, &never).await;
+        self.notice_loss(result)
+    }
+
+    /// Plans a command that becomes an operation.
+    pub(super) async fn plan_exec(
+        &self,
+        caller: &Caller,
+        params: ExecRunParams,
+    ) -> Result<Planned> {
+        let target = self.target(&caller.principal, params.address.as_ref()).await?;
+        self.must_run(&target.place)?;
+        let spec = spec_of(&target, &params);
+        self.journal_command(caller, &target, &spec.command)?;
+        let timeout = std::time::Duration::from_secs(params.timeout_s) + MARGIN;
+        let kind = Exec {
+            cluster: target.place.cluster.id,
+            host_id: target.place.branch.host_id,
+            node: target.node,
+            spec,
+            stdin: params.stdin,
+            max_output_bytes: params.max_output_bytes,
+            begun: false,
+            ended: None,
+        };
+        let guard = self.hold(LockSet::new(), "exec_run").await?;
+        let early = json(&ExecRunResult::default())?;
+        Ok(Planned { plan: Plan { kind: Box::new(kind), guard, timeout }, early })
+    }
+
+    pub(super) async fn exec_fanout(
+        &self,
+        caller: &Caller,
+        params: ExecFanoutParams,
+    ) -> Result<ExecFanoutResult> {
+        let began = Instant::now();
+        let branches = self.fanout_branches(&params).await?;
+        let one = ExecRunParams {
+            address: None,
+            command: params.command,
+            argv: params.argv,
+            stdin: params.stdin,
+            env: params.env,
+            cwd: params.cwd,
+            user: params.user,
+            timeout_s: params.timeout_s,
+            max_output_bytes: params.max_output_bytes,
+            detach: false,
+        };
+        let one = &one;
+        let runs = branches.into_iter().map(|address| async move {
+            let result = match self.target(&caller.principal, Some(&address)).await {
+                Ok(target) => self.exec_in(caller, &target, one).await,
+                Err(failure) => Err(failure),
+            };
+            let (outcome, error) = match result {
+                Ok(outcome) => (outcome, None),
+                Err(failure) => (ExecRunResult::default(), Some(failure.0)),
+            };
+            FanoutRow { branch: address.to_string(), outcome, error }
+        });
+        let results: Vec<FanoutRow> =
+            futures_util::stream::iter(runs).buffered(FANOUT_WIDTH).collect().await;
+        let succeeded = results
+            .iter()
+            .filter(|row| row.error.is_none() && row.outcome.exit_code == Some(0))
+            .count();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        match results.iter().find_map(|row| row.error.clone()) {
+            Some(error) if results.iter().all(|row| row.error.is_some()) => Err(error.into()),
+            _ => Ok(ExecFanoutResult {
+                succeeded: count(succeeded),
+                failed: count(results.len() - succeeded),
+                results,
+                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            }),
+        }
+    }
+
+    async fn fanout_branches(&self, params: &ExecFanoutParams) -> Result<Vec<Address>> {
+        let Some(name) = &params.cluster else { return Ok(params.branches.clone()) };
+        let cluster = self.cluster(name).await?;
+        let running: Vec<Address> = self
+            .branches_of(&cluster.id)
+            .await?
+            .into_iter()
+            .filter(|branch| branch.state == BranchState::Running)
+            .map(|branch| Address {
+                cluster: cluster.name.to_string(),
+                branch: Some(branch.name),
+                node: None,
+            })
+            .collect();
+        if running.len() > limits::MAX_FANOUT {
+            let message =
+                format!("{} branches run, at most {} at once", running.len(), limits::MAX_FANOUT);
+            return Err(Failure::new(pando_model::ErrorCode::LimitExceeded, message));
+        }
+        if running.is_empty() {
+            let message = format!("no branch of {} runs", cluster.name);
+            return Err(Failure::new(pando_model::ErrorCode::WrongState, message)
+                .hint(format!("`pando branches {}` shows them", cluster.name)));
+        }
+        Ok(running)
+    }
+
+    /// Runs a command with its streams attached.
+    pub(crate) async fn attach_command(
+        &self,
+        caller: &Caller,
+        request: AttachRequest,
+        io: AttachIo,
+    ) -> Result<ExecOutcome> {
+        let target = self.target(&caller.principal, Some(&request.address)).await?;
+        self.must_run(&target.place)?;
+        let shell = || Command::Argv(LOGIN_SHELL.map(str::to_owned).to_vec());
+        let timeout_s = request.timeout_s.unwrap_or(limits::MAX_EXEC_TIMEOUT_S);
+        let spec = ExecSpec {
+            command: request.command.unwrap_or_else(shell),
+            env: target.env(request.env),
+            cwd: request.cwd,
+            user: request.user,
+            timeout_ms: timeout_s.min(limits::MAX_EXEC_TIMEOUT_S) * 1000,
+            terminal: request.terminal,
+        };
+        self.journal_command(caller, &target, &spec.command)?;
+        let io = ExecIo { input: io.input, output: io.output };
+        let host_id = &target.place.branch.host_id;
+        let result = self.host.exec(host_id, &target.node, &spec, io).await;
+        self.notice_loss(result.map_err(Failure::from))
+    }
+
+    /// Looks at a branch again whose keeper seems to be gone.
+    pub(super) fn notice_loss<T>(&self, result: Result<T>) -> Result<T> {
+        use pando_model::ErrorCode::{KeeperLost, MachineFailed, WrongState};
+        if let Err(failure) = &result
+            && matches!(failure.code(), KeeperLost | MachineFailed | WrongState)
+        {
+            self.reconcile_soon();
+        }
+        result
+    }
+}

@@ -1,0 +1,131 @@
+//! `operation_*`.
+
+use std::time::Duration;
+
+use pando_api::OperationView;
+use pando_api::operation::{OperationListParams, OperationListResult};
+use pando_api::page::Page;
+use pando_driver::store::{Cursor, Order, Query, Table};
+use pando_model::operation::OperationStatus;
+use pando_model::{ErrorCode, Operation, OperationId};
+
+use crate::engine::Engine;
+use crate::failure::{Failure, Result};
+use crate::ops;
+
+fn status_text(status: OperationStatus) -> &'static str {
+    match status {
+        OperationStatus::Queued => "queued",
+        OperationStatus::Running => "running",
+        OperationStatus::Undoing => "undoing",
+        OperationStatus::Succeeded => "succeeded",
+        OperationStatus::Failed => "failed",
+        OperationStatus::Cancelled => "cancelled",
+        OperationStatus::Stuck => "stuck",
+    }
+}
+
+impl Engine {
+    pub(super) async fn operation_list(
+        &self,
+        params: OperationListParams,
+    ) -> Result<OperationListResult> {
+        let cursor = match &params.cursor {
+            None => None,
+            Some(text) => Some(cursor_of(text)?),
+        };
+        let statuses: Vec<&str> = params.status.map(status_text).into_iter().collect();
+        let query = Query { statuses, order: Order::NewestFirst, ..Query::all() };
+        let total = self.store.count(Table::Operations, &query).await?;
+        let mut operations: Vec<OperationView> = Vec::new();
+        let mut query = Query { after: cursor, limit: Some(params.limit), ..query };
+        let mut more = true;
+        // The verb is no column: pages are read until one page of that verb is full.
+        while more && operations.len() < params.limit as usize {
+            let rows: Vec<Operation> = self.store.list(&query).await?;
+            more = rows.len() == params.limit as usize;
+            for row in rows {
+                query.after = Some(Cursor {
+                    created_us: row.created_at.as_microsecond(),
+                    key: row.id.to_string(),
+                });
+                let wanted = params.verb.as_ref().is_none_or(|verb| row.verb == *verb);
+                if wanted && operations.len() < params.limit as usize {
+                    operations.push(self.present(&row));
+                }
+            }
+        }
+        let truncated = more && operations.len() == params.limit as usize;
+        let last = operations.last().filter(|_| truncated);
+        let next_cursor =
+            last.map(|view| format!("{}:{}", view.created_at.as_microsecond(), view.operation_id));
+        let returned = operations.len() as u64;
+        let total = if params.verb.is_some() { returned.max(u64::from(truncated)) } else { total };
+        Ok(OperationListResult {
+            operations,
+            page: Page { total, returned, truncated, next_cursor },
+        })
+    }
+
+    /// Returns an operation as it is now, which is ahead of its record while it runs.
+    fn present(&self, operation: &Operation) -> OperationView {
+        match self.live().get(&operation.id) {
+            Some(live) => live.updates.borrow().clone(),
+            None => OperationView::from(operation),
+        }
+    }
+
+    pub(super) async fn operation_get(&self, id: &OperationId) -> Result<OperationView> {
+        Ok(self.watch(id).await?.borrow().clone())
+    }
+
+    pub(super) async fn operation_wait(
+        &self,
+        id: &OperationId,
+        patience: Duration,
+    ) -> Result<OperationView> {
+        let mut updates = self.watch(id).await?;
+        let ended = updates.wait_for(|view| view.status.is_final());
+        // Time being up is an answer, not an error.
+        let _ = tokio::time::timeout(patience, ended).await;
+        Ok(updates.borrow().clone())
+    }
+
+    /// Asks an operation to end; one that is stuck is tried again.
+    pub(super) async fn operation_cancel(&self, id: &OperationId) -> Result<OperationView> {
+        if self.request_cancel(id) {
+            return self.operation_get(id).await;
+        }
+        let found: Option<Operation> = self.store.get(id.as_str()).await?;
+        let operation = found.ok_or_else(|| Failure::not_found("operation", id.as_str()))?;
+        if operation.status != OperationStatus::Stuck {
+            return Ok(OperationView::from(&operation));
+        }
+        let kind = ops::revive(&operation.verb, &operation.memo)
+            .map_err(|error| Failure::internal(format!("its memo cannot be read: {error}")))?;
+        let kind = kind.ok_or_else(|| {
+            Failure::new(ErrorCode::Unsupported, format!("{} cannot be repaired", operation.verb))
+        })?;
+        let what = format!("{} {id} (repairing)", operation.verb);
+        let guard = self.locks.acquire(kind.locks(), &what, self.config.lock_wait).await?;
+        let mut updates = self.resume_operation(operation, kind, guard);
+        updates.mark_unchanged();
+        // The first state is the stuck one, which is final too: wait for the next.
+        let patience = self.config.undo_timeout;
+        let _ = tokio::time::timeout(patience, updates.changed()).await;
+        let _ = tokio::time::timeout(patience, updates.wait_for(|v| v.status.is_final())).await;
+        Ok(updates.borrow().clone())
+    }
+}
+
+fn cursor_of(text: &str) -> Result<Cursor> {
+    let parsed = text.split_once(':').and_then(|(time, id)| {
+        Some(Cursor {
+            created_us: time.parse().ok()?,
+            key: id.parse::<OperationId>().ok()?.to_string(),
+        })
+    });
+    parsed.ok_or_else(|| {
+        pando_api::ApiError::parameter("cursor", "the cursor is not of this list").into()
+    })
+}

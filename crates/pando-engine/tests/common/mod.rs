@@ -1,0 +1,118 @@
+//! A simulated world with an engine on it, and calls in the words of a client.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::time::Duration;
+
+use pando_api::{ApiError, Call, Caller, Control};
+use pando_driver::sim::SimWorld;
+use pando_engine::{Config, Drivers, Engine};
+use pando_model::{Branch, BranchId, Layout};
+use serde_json::{Value, json};
+
+/// A world, the engine that works on it, and the home of its keys.
+pub struct Bench {
+    pub world: SimWorld,
+    pub engine: Engine,
+    pub home: tempfile::TempDir,
+    pub caller: Caller,
+}
+
+pub fn config(home: &std::path::Path) -> Config {
+    let mut config = Config::new(Layout::new(home, home.join("run")), "0.0.0-test");
+    config.workers = 2;
+    config.lock_wait = Duration::from_secs(5);
+    config
+}
+
+async fn engine(world: &SimWorld, home: &std::path::Path) -> Engine {
+    let connection = world.connect();
+    let drivers = Drivers {
+        host: connection.host(),
+        images: connection.images(),
+        store: connection.store(),
+        journal: connection.journal(),
+    };
+    Engine::start(drivers, config(home)).await.unwrap()
+}
+
+impl Bench {
+    /// Returns a bench with the image `default`.
+    pub async fn new() -> Self {
+        let world = SimWorld::new();
+        let home = tempfile::tempdir().unwrap();
+        let engine = engine(&world, home.path()).await;
+        let bench = Self { world, engine, home, caller: Caller::local(0) };
+        bench.ok("image_build", json!({})).await;
+        bench
+    }
+
+    /// Returns a bench with a machine `shop` from a ready state.
+    pub async fn with_vm() -> Self {
+        let bench = Self::new().await;
+        bench.ok("vm_create", json!({"name": "shop"})).await;
+        bench
+    }
+
+    /// Starts a new engine on the same world, as after a crash, and waits for its recovery.
+    pub async fn restart(&mut self) {
+        self.engine = engine(&self.world, self.home.path()).await;
+        self.engine.idle().await;
+    }
+
+    pub async fn call(&self, verb: &str, params: Value) -> Result<Value, ApiError> {
+        let call = Call::parse(verb, params).unwrap_or_else(|error| panic!("{verb}: {error}"));
+        self.engine.call(&self.caller, call).await
+    }
+
+    pub async fn ok(&self, verb: &str, params: Value) -> Value {
+        match self.call(verb, params.clone()).await {
+            Ok(result) => result,
+            Err(error) => panic!("{verb} {params}: {error:?}"),
+        }
+    }
+
+    /// Calls a verb that must fail.
+    pub async fn fails(&self, verb: &str, params: Value) -> ApiError {
+        match self.call(verb, params.clone()).await {
+            Ok(result) => panic!("{verb} {params} succeeded: {result}"),
+            Err(error) => error,
+        }
+    }
+
+    /// Runs a command that must exit with status 0 and returns what it printed.
+    pub async fn exec(&self, address: &str, line: &str) -> String {
+        let result = self.ok("exec_run", json!({"address": address, "command": line})).await;
+        assert_eq!(result["exit_code"], 0, "{address}: {line}: {result}");
+        result["stdout"].as_str().unwrap().trim().to_owned()
+    }
+
+    /// Returns a value of a machine's memory, or "" if it has none.
+    pub async fn mem(&self, address: &str, key: &str) -> String {
+        let line = format!("get-mem {key}");
+        let result = self.ok("exec_run", json!({"address": address, "command": line})).await;
+        result["stdout"].as_str().unwrap().trim().to_owned()
+    }
+
+    /// Asserts that records and world say the same and that nothing is left over, and that
+    /// comparing them again finds nothing to do.
+    pub async fn assert_consistent(&self, context: &str) {
+        self.engine.idle().await;
+        let found = self.world.discrepancies().await.unwrap();
+        assert!(found.is_empty(), "{context}: {found:#?}");
+        let keys = std::fs::read_dir(self.home.path().join("keys"));
+        let keys = keys.map(|keys| keys.count()).unwrap_or(0);
+        let clusters = self.ok("vm_list", json!({"limit": 500})).await;
+        let clusters = clusters["total"].as_u64().unwrap() as usize;
+        assert!(keys <= clusters * 3, "{context}: {keys} key files for {clusters} clusters");
+    }
+
+    pub async fn branch(&self, id: &str) -> Branch {
+        let connection = self.world.connect();
+        connection.store().get(id).await.unwrap().unwrap()
+    }
+
+    pub async fn host_id(&self, id: &str) -> BranchId {
+        self.branch(id).await.host_id
+    }
+}
