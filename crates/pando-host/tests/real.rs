@@ -142,3 +142,31 @@ async fn a_machine_that_is_killed_ends_its_keeper_and_says_why() {
     assert!(why.unwrap().contains("crashed"));
     world.end(&[&main]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ready_state_becomes_nodes_with_identities_of_their_own() {
+    let world = World::new();
+    let template = world.boot("template").await;
+    let wait = std::time::Duration::from_secs(60);
+    let db = "db".parse().unwrap();
+    world.host.make_anonymous(&template.spec.branch, &db, wait).await.unwrap();
+    let ready = world.cut(&template, CommitKind::Full).await;
+    world.end(&[&template]).await;
+
+    let keys = world.ssh_keys();
+    for name in ["one", "two"] {
+        let identity = world.identity(name, &keys);
+        let node = world.branch_as(&ready, identity).await;
+        assert_eq!(world.sh(&node, "hostname").await.trim(), name);
+        let facts = world.host.facts(&node.spec.branch, &db).await.unwrap();
+        assert_eq!(facts.hostname, name);
+        assert_eq!(facts.interfaces[0].addresses, ["10.0.2.15/24"]);
+        assert_eq!(world.sh(&node, "cat /etc/machine-id").await.trim(), keys.machine_id(name));
+        assert_eq!(world.sh(&node, "echo $COLOUR").await.trim(), "green");
+
+        let port = world.host.forward(&node.spec.branch, &db, 22).await.unwrap();
+        assert_eq!(world.host.forward(&node.spec.branch, &db, 22).await.unwrap(), port);
+        assert_eq!(keys.ssh(port, "hostname").await.trim(), name);
+        world.end(&[&node]).await;
+    }
+}

@@ -14,7 +14,7 @@ use pando_driver::progress::Reporter;
 use pando_host::{HostConfig, LocalHost};
 use pando_machine::Hypervisor;
 use pando_model::commit::{Below, CommitKind, Layer};
-use pando_model::guest::{Command, ExecSpec, OutputStream};
+use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, OutputStream};
 use pando_model::{
     Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name, NodeShape,
 };
@@ -216,6 +216,48 @@ impl World {
         branch
     }
 
+    /// Returns a running node with an identity, from a ready state.
+    pub async fn branch_as(&self, cut: &Cut, identity: Identity) -> Branch {
+        self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
+        let below = Below::Layer(cut.report.nodes[0].layer.clone());
+        let start = NodeStart::Restore { commit: cut.report.commit.clone(), saved_as: name("db") };
+        let mut branch = self.branch_over(&identity.hostname, start, below).await;
+        branch.spec.nodes[0].identity = Some(identity);
+        self.host.start(&branch.spec, &Reporter::silent()).await.unwrap();
+        branch
+    }
+
+    /// Returns fresh keys, made by OpenSSH itself.
+    pub fn ssh_keys(&self) -> SshKeys {
+        let directory = self.home.path().join("ssh");
+        std::fs::create_dir(&directory).unwrap();
+        for key in ["host", "user"] {
+            let made = std::process::Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"])
+                .arg(directory.join(key))
+                .status();
+            assert!(made.unwrap().success());
+        }
+        SshKeys { directory }
+    }
+
+    pub fn identity(&self, hostname: &str, keys: &SshKeys) -> Identity {
+        Identity {
+            hostname: hostname.into(),
+            machine_id: keys.machine_id(hostname),
+            ssh_host_key: keys.read("host"),
+            ssh_host_key_public: keys.read("host.pub"),
+            authorized_keys: vec![keys.read("user.pub").trim().to_owned()],
+            interfaces: vec![InterfaceConfig {
+                mac: "52:54:00:12:34:56".into(),
+                address: "10.0.2.15/24".into(),
+                gateway: Some("10.0.2.2".into()),
+                dns: vec![],
+            }],
+            env: BTreeMap::from([("COLOUR".into(), "green".into())]),
+        }
+    }
+
     async fn run(&self, branch: &Branch, command: &str) -> (i32, String) {
         let spec = ExecSpec {
             command: Command::Shell(command.into()),
@@ -297,25 +339,75 @@ impl World {
 
     /// Asserts that no process mentions this home.
     pub fn assert_nothing_runs(&self) {
+        assert_eq!(self.processes(), []);
+    }
+
+    /// Returns the processes whose command line mentions this home.
+    fn processes(&self) -> Vec<(u32, String)> {
         let home = self.home.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let pid = entry.file_name().to_string_lossy().into_owned();
-            if pid.parse::<u32>().is_err() {
-                continue;
-            }
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             if command.contains(&home) {
-                found.push(format!("{pid}: {command}"));
+                found.push((pid, command));
             }
         }
-        assert_eq!(found, Vec::<String>::new());
+        found
+    }
+}
+
+impl Drop for World {
+    /// A test that failed half-way leaves keepers; they must not outlive it.
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
+}
+
+/// A host key and a user's key.
+pub struct SshKeys {
+    directory: PathBuf,
+}
+
+impl SshKeys {
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.directory.join(file)).unwrap()
+    }
+
+    /// Returns a machine id that goes with a host name.
+    pub fn machine_id(&self, hostname: &str) -> String {
+        let hash = blake3::hash(hostname.as_bytes()).to_hex();
+        hash[..32].to_owned()
+    }
+
+    /// Runs a command over SSH, the host's key checked, and returns its output.
+    pub async fn ssh(&self, port: u16, command: &str) -> String {
+        let known = self.directory.join("known");
+        let key = self.read("host.pub");
+        std::fs::write(&known, format!("[127.0.0.1]:{port} {key}")).unwrap();
+        let output = tokio::process::Command::new("ssh")
+            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", known.display()))
+            .arg("-i")
+            .arg(self.directory.join("user"))
+            .args(["-p", &port.to_string(), "root@127.0.0.1", command])
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(30), output).await.unwrap().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
 }
 
 /// Kills a process of ours.
