@@ -101,7 +101,7 @@ impl Forward {
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
-                Err(error) => return Err(self.broken(error.into())),
+                Err(error) => return Err(self.broken(error)),
             }
         }
         self.waiting.drain(..written);
@@ -118,7 +118,7 @@ impl Forward {
                     self.half_close();
                     Event::Connected
                 }
-                Ok(Err(error)) | Err(error) => Event::Broken(self.broken(error.into())),
+                Ok(Err(error)) | Err(error) => Event::Broken(self.broken(error)),
             };
         }
         let limit = MAX_CHUNK_BYTES.min(self.flow.sendable as usize);
@@ -136,7 +136,7 @@ impl Forward {
                 Event::Bytes(bytes)
             }
             Err(Errno::AGAIN | Errno::INTR) => Event::Nothing,
-            Err(error) => Event::Broken(self.broken(error.into())),
+            Err(error) => Event::Broken(self.broken(error)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Forward {
         }
     }
 
-    fn broken(&self, error: io::Error) -> Refusal {
-        Refusal::from_io(self.target, &error)
+    fn broken(&self, error: Errno) -> Refusal {
+        Refusal::from_io(self.target, &io::Error::from(error))
     }
 }

@@ -169,9 +169,8 @@ fn load_modules() -> Result<(), BootError> {
             .and_then(|file| Ok(rustix::system::finit_module(&file, c"", 0)?));
         match loaded {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            loaded => {
-                loaded.map_err(|source| BootError::Module { module: module.to_owned(), source })?
-            }
+            Err(source) => return Err(BootError::Module { module: module.to_owned(), source }),
+            Ok(()) => {}
         }
     }
     Ok(())

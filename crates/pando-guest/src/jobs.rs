@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use pando_wire::guest::{Answer, Refusal, RefusalKind, StreamId};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::limits::{JOB_STACK_BYTES, MAX_JOBS};
 
@@ -69,11 +70,16 @@ impl Voice {
 }
 
 /// Counts a running job for as long as it lives.
-struct Running(Arc<AtomicUsize>);
+struct Running {
+    count: Arc<AtomicUsize>,
+    wake: Arc<OwnedFd>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Release);
+        // It is a counter; it has no state in which this fails.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -110,7 +116,7 @@ impl Jobs {
             let message = format!("{MAX_JOBS} requests are being worked on");
             return Err(Refusal::new(RefusalKind::Limit, message));
         }
-        let running = Running(Arc::clone(&self.running));
+        let running = Running { count: Arc::clone(&self.running), wake: Arc::clone(&self.wake) };
         let (sender, wake) = (self.sender.clone(), Arc::clone(&self.wake));
         let voice = Voice { epoch, stream, sender, wake };
         let builder = std::thread::Builder::new().stack_size(JOB_STACK_BYTES);
@@ -121,6 +127,19 @@ impl Jobs {
         match started {
             Ok(_) => Ok(()),
             Err(error) => Err(Refusal::from_io("a thread for the request", &error)),
+        }
+    }
+
+    /// Waits until no job runs, or `deadline` has passed.
+    pub fn wait_idle(&self, deadline: Instant) {
+        while self.running.load(Ordering::Acquire) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(timeout) = Timespec::try_from(left) else { return };
+            let waited = poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&timeout));
+            if left.is_zero() || waited.is_err() {
+                return;
+            }
+            self.rearm();
         }
     }
 

@@ -27,7 +27,7 @@ use crate::files::{self, Feed};
 use crate::flow::Flow;
 use crate::forward::{Event as Relayed, Forward};
 use crate::jobs::{Event, Jobs, What};
-use crate::limits::{IDLE, MAX_LINGERING, REAP_INTERVAL, STARTED_DELAY};
+use crate::limits::{IDLE, LEAVING, MAX_LINGERING, REAP_INTERVAL, STARTED_DELAY};
 use crate::spawn::{set_nonblocking, spawn};
 use crate::sys::{self, Async};
 
@@ -129,6 +129,7 @@ impl Server {
                     if self.read_port(flags)? == Turn::End {
                         self.drop_streams();
                         self.commands.values_mut().for_each(Command::condemn);
+                        self.jobs.wait_idle(Instant::now() + LEAVING);
                         return Ok(());
                     }
                 } else {
@@ -310,7 +311,7 @@ impl Server {
             return self.broken();
         }
         self.expected = Some(frame.sequence.wrapping_add(1));
-        self.on_message(message);
+        self.on_message(&message);
     }
 
     fn hello(&mut self, frame: &Frame<'_>, hello: &Hello) {
@@ -343,8 +344,8 @@ impl Server {
         self.channel.post(&GuestMessage::Broken);
     }
 
-    fn on_message(&mut self, message: HostMessage<'_>) {
-        match message {
+    fn on_message(&mut self, message: &HostMessage<'_>) {
+        match *message {
             HostMessage::Hello(_) => {}
             HostMessage::Clock { unix_ns } => crate::clock::set(&self.config, unix_ns),
             HostMessage::Open { stream, last, part } => self.open(stream, last, part),

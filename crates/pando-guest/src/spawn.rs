@@ -55,7 +55,7 @@ pub fn spawn(spec: &ExecSpec, root: &Path, mark: &str, ours: &Path) -> Result<Sp
     let env = env.collect::<Result<Vec<_>, _>>()?;
     let moved = (cwd != ours).then(|| c_string(cwd.into_os_string().into_vec())).transpose()?;
     let is_us = user.groups.len() <= 1 && rustix::process::getuid().as_raw() == user.uid;
-    let user = (!is_us).then(|| ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
+    let user = (!is_us).then_some(ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
     let start = |stdio, leads| {
         let (program, argv, env, cwd) = (&*program, &*argv, &*env, moved.as_deref());
         let launch = Launch { program, argv, env, cwd, stdio, leads, user: user.clone() };

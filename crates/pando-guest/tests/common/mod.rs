@@ -1,6 +1,7 @@
 //! A real guest program in a process of its own, and a link to it.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
