@@ -19,6 +19,7 @@ fi
 say() { printf '%s\n' "$*"; }
 title() { printf '\n%s%s%s\n' "$BOLD" "$*" "$PLAIN"; }
 good() { printf '  %s✓%s %s\n' "$GREEN" "$PLAIN" "$*"; }
+bad() { printf '  %s✗ %s%s\n' "$RED" "$*" "$PLAIN"; }
 note() { printf '  %s•%s %s\n' "$YELLOW" "$PLAIN" "$*"; }
 
 # Ends the script: what failed, then what to do about it, one line each. Indented lines, such as
