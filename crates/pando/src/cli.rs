@@ -89,7 +89,7 @@ pub fn root() -> Command {
     root = root.subcommands(commands::all());
     let grouped = grouped(&root);
     root.help_template(
-        "{about}\n\n{usage-heading} pando [OPTIONS] COMMAND\n{after-help}\n\nOptions:\n{options}\n",
+        "{about}\n\n{usage-heading} pando [OPTIONS] COMMAND{after-help}\n\nOptions:\n{options}\n",
     )
     .after_help(grouped)
 }

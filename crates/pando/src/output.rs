@@ -176,17 +176,4 @@ impl Ui {
     pub const fn colours_stderr(&self) -> bool {
         self.colour_err
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_test(width: Option<usize>) -> Self {
-        Self {
-            format: Format::Human,
-            talk: Talk::All,
-            width,
-            now: Timestamp::from_second(1_800_000_000).unwrap_or_default(),
-            colour_out: false,
-            colour_err: false,
-            live: false,
-        }
-    }
 }

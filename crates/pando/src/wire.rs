@@ -98,17 +98,22 @@ fn seed(
 
 /// Returns where the guest program is, or where it should be.
 pub fn guest_program(settings: &Settings) -> PathBuf {
+    let named = std::env::var_os("PANDO_GUEST").filter(|path| !path.is_empty());
+    if let Some(path) = named {
+        return PathBuf::from(path);
+    }
     if !settings.guest_program.is_empty() {
         return PathBuf::from(&settings.guest_program);
     }
     let program = daemon::launch::program().unwrap_or_default();
     let beside = program.parent().unwrap_or(Path::new("/"));
-    // Installed beside us, installed as a library, or built in the same target directory.
+    // Built in the same target directory (where one beside us would not be static), installed
+    // beside us, installed as a library.
     let candidates = [
+        beside.join("../x86_64-unknown-linux-gnu/guest").join(GUEST_PROGRAM),
         beside.join(GUEST_PROGRAM),
         beside.join("../lib/pando").join(GUEST_PROGRAM),
-        beside.join("../x86_64-unknown-linux-gnu/guest").join(GUEST_PROGRAM),
     ];
-    let [first, ..] = &candidates;
-    candidates.iter().find(|path| path.is_file()).unwrap_or(first).clone()
+    let [_, usual, _] = &candidates;
+    candidates.iter().find(|path| path.is_file()).unwrap_or(usual).clone()
 }

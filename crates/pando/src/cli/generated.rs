@@ -59,9 +59,11 @@ fn flag(name: &str, kind: Kind) -> String {
 /// Returns the command of a verb under the last word of its path.
 pub fn command(verb: &'static Verb, word: &'static str) -> Command {
     let mut command = Command::new(word).about(verb.summary.trim_end_matches('.'));
-    if verb.description() != verb.summary {
-        command = command.long_about(verb.description().to_owned());
-    }
+    // The whole description, but in the compact form of help: a long "about" would spread it.
+    let description = verb.description();
+    command = command.help_template(format!(
+        "{description}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}{{after-help}}"
+    ));
     command = match word {
         "list" => command.visible_alias("ls"),
         "rm" => command.visible_alias("delete"),

@@ -10,12 +10,15 @@ use serde_json::json;
 
 use crate::app::Ending;
 use crate::output::progress::Meter;
+use crate::output::table::printable;
 use crate::output::{Format, Look, Ui};
 use crate::settings::{Settings, Sources};
 use crate::wire::machines::Probing;
 
 /// The exit status when something that is needed is missing.
 const EXIT_MISSING: u8 = 9;
+/// Longest text of a finding, in characters.
+const MAX_FOUND_CHARS: usize = 160;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,16 +45,22 @@ struct Finding {
 }
 
 impl Finding {
-    fn fine(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Fine, found: found.into(), fix: None }
+    fn new(what: &'static str, verdict: Verdict, found: &str, fix: Option<&str>) -> Self {
+        // What other programs say may be long; its beginning tells what it is.
+        let found = printable(found).chars().take(MAX_FOUND_CHARS).collect();
+        Self { what, verdict, found, fix: fix.map(str::to_owned) }
     }
 
-    fn poor(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Poor, found: found.into(), fix: Some(fix.into()) }
+    fn fine(what: &'static str, found: impl AsRef<str>) -> Self {
+        Self::new(what, Verdict::Fine, found.as_ref(), None)
     }
 
-    fn missing(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Missing, found: found.into(), fix: Some(fix.into()) }
+    fn poor(what: &'static str, found: impl AsRef<str>, fix: impl AsRef<str>) -> Self {
+        Self::new(what, Verdict::Poor, found.as_ref(), Some(fix.as_ref()))
+    }
+
+    fn missing(what: &'static str, found: impl AsRef<str>, fix: impl AsRef<str>) -> Self {
+        Self::new(what, Verdict::Missing, found.as_ref(), Some(fix.as_ref()))
     }
 }
 
@@ -112,7 +121,9 @@ fn show(ui: &Ui, findings: &[Finding]) {
     ui.line("");
     match (missing, poor) {
         (0, 0) => ui.line("everything is as it should be"),
+        (0, 1) => ui.line("pando works here; one thing could be better"),
         (0, poor) => ui.line(format!("pando works here; {poor} things could be better")),
+        (1, _) => ui.line("one thing is missing; fix it as shown"),
         (missing, _) => ui.line(format!("{missing} things are missing; fix them as shown")),
     }
 }
