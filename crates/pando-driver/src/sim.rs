@@ -47,6 +47,37 @@ impl SimWorld {
         Self { state: Arc::new(Mutex::new(State::default())), faults: Arc::new(Faults::new()) }
     }
 
+    /// Returns a copy of the world as it is, without its users and faults.
+    pub fn fork(&self) -> Self {
+        let state = self.state().clone();
+        Self { state: Arc::new(Mutex::new(state)), faults: Arc::new(Faults::new()) }
+    }
+
+    /// Returns everything that exists and is recorded as text, for comparison.
+    pub fn fingerprint(&self) -> String {
+        let state = self.state();
+        let keepers: Vec<_> = state.keepers.iter().map(|(id, k)| (id, k.state, &k.spec)).collect();
+        let layers: Vec<_> = state.layers.values().map(|file| &file.layer).collect();
+        let commits: Vec<_> = state.commits.keys().collect();
+        let (dirs, flat): (_, Vec<_>) = (&state.branch_dirs, state.flat.keys().collect());
+        let tables = &state.tables;
+        format!("{keepers:#?}\n{layers:#?}\n{commits:#?}\n{dirs:#?}\n{flat:#?}\n{tables:#?}")
+    }
+
+    /// Leaves files that no record names, as a crash of some older pando might have.
+    pub fn litter(&self, image: &pando_model::ImageId) {
+        let layer = pando_model::commit::Layer {
+            id: pando_model::LayerId::random(),
+            below: pando_model::commit::Below::Image(image.clone()),
+            size: pando_model::ByteCount::from_gib(1),
+            depth: 1,
+        };
+        let mut state = self.state();
+        state.branch_dirs.insert(BranchId::random());
+        let file = state::LayerFile { layer: layer.clone(), data: Default::default() };
+        state.layers.insert(layer.id, file);
+    }
+
     /// Returns handles that live until the next crash.
     pub fn connect(&self) -> Connection {
         Connection { world: self.clone(), life: self.faults.life() }

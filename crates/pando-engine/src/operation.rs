@@ -70,9 +70,14 @@ pub(crate) trait Kind: Send + Sync {
         Transaction::new()
     }
 
-    /// Brings the records back to before the intent.
+    /// Brings the records back to before the intent, once all steps are undone.
     fn revert(&self) -> Transaction {
         Transaction::new()
+    }
+
+    /// Brings the records back to before the intent when no step was begun.
+    fn unrecord(&self) -> Transaction {
+        self.revert()
     }
 
     /// Does a step; returns records that change with its end.

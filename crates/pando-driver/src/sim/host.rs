@@ -138,7 +138,8 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
 }
 
 fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport, HostError> {
-    let report = StartReport { answered_us: 100_000, ready_us: 150_000, inherited: BTreeMap::new() };
+    let report =
+        StartReport { answered_us: 100_000, ready_us: 150_000, inherited: BTreeMap::new() };
     if let Some(keeper) = state.keepers.get(&spec.branch) {
         if keeper.spec == *spec {
             return Ok(report);

@@ -12,12 +12,14 @@ use crate::store::{AuditRow, JournalEntry, Row, Table};
 pub(crate) type Contents = BTreeMap<String, String>;
 
 /// A disk layer's file. A value of `None` hides the one below.
+#[derive(Clone)]
 pub(crate) struct LayerFile {
     pub layer: Layer,
     pub data: BTreeMap<String, Option<String>>,
 }
 
 /// A node of a running branch.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub memory: Contents,
     pub base: Option<CommitId>,
@@ -28,6 +30,7 @@ pub(crate) struct Node {
 }
 
 /// A keeper and its machines.
+#[derive(Clone)]
 pub(crate) struct Keeper {
     pub spec: BranchSpec,
     pub state: BranchState,
@@ -52,6 +55,7 @@ pub(crate) struct CommitFiles {
     pub damaged: bool,
 }
 
+#[derive(Clone)]
 pub(crate) struct State {
     pub images: BTreeMap<ImageId, Image>,
     pub layers: BTreeMap<LayerId, LayerFile>,

@@ -125,12 +125,20 @@ impl Run {
         self.succeed();
         records.put(&self.operation);
         records.audit = self.engine.take_audit();
-        if let Err(error) = self.engine.store.write(&records).await {
+        if let Err(error) = self.engine.write_surely(&records).await
+            && !self.has_succeeded().await
+        {
             self.operation = before;
             self.engine.return_audit(records.audit);
             return Err((last, error.into()));
         }
         Ok(())
+    }
+
+    /// Asks the records whether success was written although the writing seemed to fail.
+    async fn has_succeeded(&self) -> bool {
+        let found = self.engine.store.get::<Operation>(self.operation.id.as_str()).await;
+        matches!(found, Ok(Some(found)) if found.status == OperationStatus::Succeeded)
     }
 
     async fn step(&mut self, index: usize, name: &str) -> Result<()> {
@@ -145,7 +153,7 @@ impl Run {
             self.operation.memo = self.kind.memo();
             self.operation.updated_at = Timestamp::now();
             records.put(&self.operation);
-            self.engine.store.write(&records).await?;
+            self.engine.write_surely(&records).await?;
         }
         Ok(())
     }
@@ -216,10 +224,10 @@ impl Run {
     async fn back(mut self, step: usize, error: Failure) {
         self.operation.status = OperationStatus::Undoing;
         self.publish();
-        let mut records = self.kind.revert();
+        let mut undone = Transaction::new();
         for (index, name) in self.kind.steps().iter().enumerate().take(step + 1).rev() {
             match self.undo(name).await {
-                Ok(changes) => records.merge(changes),
+                Ok(changes) => undone.merge(changes),
                 Err(why) => {
                     tracing::error!(step = name, error = %why.0, "cannot be undone");
                     return self.stick(error).await;
@@ -232,7 +240,10 @@ impl Run {
             false => OperationStatus::Failed,
         };
         self.end_with(error.0);
-        records.put(&self.operation);
+        // The intent is taken back first: a step's undoing may know better, such as which disk a
+        // branch is on by now.
+        let mut records = self.kind.revert();
+        records.merge(undone).put(&self.operation);
         self.write_last(&records).await;
         self.close();
     }
@@ -277,7 +288,7 @@ impl Run {
 
     /// Takes back an intent that may have been written although writing it failed.
     async fn unrecord(&self) {
-        let mut records = self.kind.revert();
+        let mut records = self.kind.unrecord();
         records.delete::<Operation>(self.operation.key());
         self.write_last(&records).await;
     }

@@ -254,6 +254,17 @@ impl Kind for BranchCreate {
         records
     }
 
+    fn unrecord(&self) -> Transaction {
+        let mut records = Transaction::new();
+        for item in &self.items {
+            match &item.parked {
+                Some(parked) => records.put(parked),
+                None => records.delete::<Branch>(item.branch.key()),
+            };
+        }
+        records
+    }
+
     /// Parked copies are not put back: whoever wants one makes a new one.
     fn revert(&self) -> Transaction {
         let mut records = Transaction::new();

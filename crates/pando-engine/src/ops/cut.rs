@@ -176,6 +176,9 @@ impl Cut {
         let mut records = Transaction::new();
         if !self.live {
             self.next.discard(&cx.engine).await?;
+            for layer in &self.next.layers {
+                records.delete::<Layer>(layer.id.as_str());
+            }
             return Ok(records);
         }
         // Waits for a cut that is under way, so that what is seen below is final.
@@ -212,7 +215,7 @@ impl Cut {
                 true => records.put(layer),
                 false => {
                     host.discard_layer(&layer.id).await?;
-                    continue;
+                    records.delete::<Layer>(layer.id.as_str())
                 }
             };
         }

@@ -39,6 +39,9 @@ pub(crate) struct Rollback {
     pub started_us: i64,
     pub ready_ms: u64,
     pub inherited: Vec<Inherited>,
+    /// Whether the undoing ended the new incarnation, with the parked copy that it came from.
+    #[serde(skip)]
+    pub unmade: bool,
 }
 
 impl Rollback {
@@ -135,10 +138,14 @@ impl Kind for Rollback {
         records
     }
 
+    fn unrecord(&self) -> Transaction {
+        Transaction::new()
+    }
+
     fn revert(&self) -> Transaction {
         let mut records = Transaction::new();
         records.put(&self.before);
-        if let Some(parked) = &self.parked {
+        if let (Some(parked), true) = (&self.parked, self.unmade) {
             records.delete::<Branch>(parked.key());
             for layer in branch_layers(parked) {
                 records.delete::<pando_model::commit::Layer>(layer.to_string());
@@ -169,7 +176,10 @@ impl Kind for Rollback {
 
     async fn undo(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
         match (step, &mut self.save) {
-            ("start", _) => self.unmake(&cx.engine).await?,
+            ("start", _) => {
+                self.unmake(&cx.engine).await?;
+                self.unmade = true;
+            }
             ("save", Some(save)) => return save.undo(cx).await,
             _ => {}
         }

@@ -294,6 +294,7 @@ impl Engine {
             started_us,
             ready_ms: 0,
             inherited: Vec::new(),
+            unmade: false,
         };
         let timeout = self.config.cut_timeout + self.config.restore_timeout * 2;
         Ok(Plan { kind: Box::new(kind), guard, timeout }.into())

@@ -54,6 +54,22 @@ impl Bench {
         bench
     }
 
+    /// Returns a bench on a copy of the world as it is, with an engine of its own.
+    pub async fn fork(&self) -> Self {
+        self.engine.idle().await;
+        let world = self.world.fork();
+        let home = tempfile::tempdir().unwrap();
+        if let Ok(keys) = std::fs::read_dir(self.home.path().join("keys")) {
+            std::fs::create_dir(home.path().join("keys")).unwrap();
+            for key in keys.map(Result::unwrap) {
+                std::fs::copy(key.path(), home.path().join("keys").join(key.file_name())).unwrap();
+            }
+        }
+        let engine = engine(&world, home.path()).await;
+        engine.idle().await;
+        Self { world, engine, home, caller: self.caller.clone() }
+    }
+
     /// Starts a new engine on the same world, as after a crash, and waits for its recovery.
     pub async fn restart(&mut self) {
         self.engine = engine(&self.world, self.home.path()).await;
