@@ -106,6 +106,11 @@ impl SimWorld {
         keeper.nodes.values().next()?.memory.get(key).cloned()
     }
 
+    /// Lets no driver call of this name (`host.cut`) begin until another name is given.
+    pub fn hang(&self, name: &str) {
+        self.faults.hang(name);
+    }
+
     /// Limits what [`crate::BranchHost::capacity`] says is free.
     pub fn set_free(&self, memory: pando_model::ByteCount, disk: pando_model::ByteCount) {
         let mut state = self.state();

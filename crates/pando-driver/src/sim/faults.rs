@@ -56,11 +56,17 @@ struct Random {
 pub struct Faults {
     plan: Mutex<Plan>,
     life: watch::Sender<u64>,
+    /// The name of calls that do not return for now.
+    hanging: watch::Sender<String>,
 }
 
 impl Faults {
     pub(crate) fn new() -> Self {
-        Self { plan: Mutex::new(Plan::default()), life: watch::Sender::new(0) }
+        Self {
+            plan: Mutex::new(Plan::default()),
+            life: watch::Sender::new(0),
+            hanging: watch::Sender::new(String::new()),
+        }
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -105,6 +111,17 @@ impl Faults {
         let before = *watched.borrow_and_update();
         // The sender lives as long as `self`, so this only ends by a change.
         let _ = watched.wait_for(|life| *life != before).await;
+    }
+
+    /// Lets no call of this name begin until another name is given.
+    pub(crate) fn hang(&self, name: &str) {
+        self.hanging.send_replace(name.to_owned());
+    }
+
+    /// Resolves when calls of this name may begin.
+    pub(crate) async fn may_begin(&self, name: &str) {
+        // The sender lives as long as `self`, so this only ends by the condition.
+        let _ = self.hanging.subscribe().wait_for(|hanging| hanging != name).await;
     }
 
     pub(crate) fn life(&self) -> u64 {

@@ -40,6 +40,7 @@ impl SimHost {
     ) -> Result<T, HostError> {
         let failed = || refused(name, "simulated failure");
         tokio::task::yield_now().await;
+        self.0.world.faults.may_begin(name).await;
         let (before, after) = self.0.world.faults.decide(name, self.0.life);
         match before {
             Outcome::Go => {}
