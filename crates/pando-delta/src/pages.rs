@@ -157,10 +157,13 @@ fn scan(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
             let start = page_number((region.start - address) / PAGE as u64)?;
             push(&mut runs, start, page_number((region.end - region.start) / PAGE as u64)?);
         }
-        if arg.walk_end <= arg.start {
-            break;
+        // `walk_end` cannot be trusted: the kernel walks in batches of its own and leaves there
+        // where the last batch but one ended. A list with room left is complete; a full one goes on
+        // after its last region.
+        match regions[..count].last() {
+            Some(last) if count == regions.len() => arg.start = last.end,
+            _ => break,
         }
-        arg.start = arg.walk_end;
     }
     Ok(runs)
 }
@@ -189,6 +192,22 @@ mod tests {
             Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTTY), "{error}"),
         }
         let runs = written_pages(std::process::id(), mapping.address(), mapping.length()).unwrap();
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn many_runs_are_each_seen_once() {
+        // More than the kernel's own batch (512 regions), and more than one list of ours.
+        let pages = 3 * limits::SCAN_REGIONS;
+        let mut mapping = PrivateMapping::new(pages, |_| 1);
+        for page in (0..pages).step_by(2) {
+            mapping.write(page, 2);
+        }
+        let runs = written_pages(std::process::id(), mapping.address(), mapping.length()).unwrap();
+        let expected: Vec<PageRun> = (0..u32::try_from(pages).unwrap())
+            .step_by(2)
+            .map(|start| PageRun { start, count: 1 })
+            .collect();
         assert_eq!(runs, expected);
     }
 
