@@ -78,7 +78,7 @@ pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
     };
     server::start(config.listener, identity, published.clone(), sender);
 
-    let started = owner.start();
+    let started = owner.start().map_err(|error| owner.explain(error));
     let failed = started.is_err();
     if let Err(error) = &started {
         tracing::error!(branch = %owner.branch, %error, "start failed");
@@ -164,6 +164,24 @@ impl Owner {
         let ready_us = trouble::micros(began.elapsed());
         tracing::info!(branch = %self.branch, ready_us, "started");
         Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
+    }
+
+    /// Returns the better reason for a failed start: a machine that ended, and what it said last.
+    fn explain(&mut self, error: HostError) -> HostError {
+        for node in &mut self.nodes {
+            let ended = node.machine.as_mut().map(|machine| machine.wait_end(limits::LINGER));
+            let Some(Ok(Some(reason))) = ended else { continue };
+            let console = std::fs::read(&node.plan.console).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            let last: Vec<&str> =
+                console.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+            let said = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            return HostError::Machine {
+                node: node.spec.name.to_string(),
+                detail: format!("{}; its console ends: {said}", describe(&reason)),
+            };
+        }
+        error
     }
 
     fn publish_all(&self, state: BranchState) {

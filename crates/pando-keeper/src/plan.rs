@@ -10,8 +10,10 @@ use pando_model::{BootMethod, Layout};
 /// Where UEFI firmware is, in the order of preference; Debian and Ubuntu use the first.
 const UEFI_CODE: &[&str] = &["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"];
 
-/// What every directly booted guest gets: its console, and an end instead of a hang on a panic.
-const CMDLINE: &str = "console=ttyS0 panic=-1";
+/// What every directly booted guest gets: its console, an end instead of a hang on a panic, and
+/// what makes it boot fast under translation.
+const CMDLINE: &str = "console=ttyS0 panic=-1 quiet net.ifnames=0 tsc=reliable no_timer_check \
+                       mitigations=off random.trust_cpu=on";
 
 /// How a machine of a node comes to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ fn firmware(layout: &Layout, node: &NodeSpec) -> Firmware {
         (BootMethod::Direct { cmdline }, _) => Firmware::Direct {
             kernel: layout.image_part(&node.image, "kernel"),
             initrd: layout.image_part(&node.image, "initrd"),
-            cmdline: format!("{CMDLINE} {cmdline}"),
+            cmdline: format!("{CMDLINE} {cmdline} pando.init={}", node.init),
         },
         (BootMethod::Uefi, Some(vars)) => Firmware::Uefi {
             code: UEFI_CODE
