@@ -129,6 +129,10 @@ impl<'a> DeltaWriter<'a> {
     }
 
     fn add(&mut self, page: u32, digest: PageDigest, bytes: &[u8]) -> Result<(), DeltaError> {
+        if self.seen.last().is_some_and(|(last, _)| *last >= page) {
+            let detail = format!("page {page} was captured out of order");
+            return Err(DeltaError::corrupt(&self.path, detail));
+        }
         self.seen.push((page, digest));
         let before = self.previous.get(page);
         let unchanged = match before {
