@@ -13,6 +13,7 @@ use pando_http::{Client, Launch};
 use pando_model::operation::{OperationStatus, Progress};
 use pando_model::{ErrorCode, Layout, OperationId};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::generated::{self, NO_WAIT};
 use crate::daemon::launch::Launcher;
@@ -180,13 +181,15 @@ impl App {
         let call = Call::parse(verb.name, params)?;
         if verb.runs == Runs::AsOperation && wait == Wait::Begun {
             let id = self.client.start(&self.caller, call).await?;
-            self.show("", &json!({ "operation_id": id }));
+            self.ui.answer(id.as_str(), json!({ "operation_id": id }));
             self.ui.remark(format!("it has begun; wait for it: pando operation wait {id}"));
             return Ok(0);
         }
         let result = self.finished(call).await?;
         self.show(verb.name, &result);
-        Ok(0)
+        // Some of several things could not be done.
+        let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
+        Ok(u8::from(failed > 0))
     }
 
     /// Shows a verb's result in the form that was asked for.
@@ -224,6 +227,9 @@ impl App {
 
     async fn watched(&self, call: Call) -> Result<Value, ApiError> {
         let name = call.name();
+        // From here on an interrupt leaves the operation alone and says where it is.
+        let mut interrupts = signal(SignalKind::interrupt())
+            .map_err(|source| ApiError::new(ErrorCode::Internal, source.to_string()))?;
         let id = self.client.start(&self.caller, call).await?;
         let mut states = self.client.watch_operation(&self.caller, &id).await?;
         let mut meter = Meter::new(&self.ui);
@@ -243,7 +249,7 @@ impl App {
                     }
                 }
                 _ = frames.tick() => {}
-                _ = tokio::signal::ctrl_c() => {
+                _ = interrupts.recv() => {
                     meter.clear();
                     return Err(interrupted(&id));
                 }

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn the_home_is_named_by_the_environment() {
-        let cases: &[(&[(&str, &str)], Option<&str>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             (&[("PANDO_HOME", "/p"), ("XDG_DATA_HOME", "/x"), ("HOME", "/h")], Some("/p")),
             (&[("XDG_DATA_HOME", "/x"), ("HOME", "/h")], Some("/x/pando")),
             (&[("XDG_DATA_HOME", "x"), ("HOME", "/h")], Some("/h/.local/share/pando")),

@@ -9,10 +9,13 @@ mod app;
 mod cli;
 mod commands;
 mod daemon;
+mod figures;
 mod home;
 mod limits;
 mod output;
+mod session;
 mod settings;
+mod story;
 mod wire;
 
 use std::ffi::OsString;

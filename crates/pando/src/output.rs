@@ -172,6 +172,11 @@ impl Ui {
         self.live
     }
 
+    /// Returns whether stdout is coloured.
+    pub const fn colours_stdout(&self) -> bool {
+        self.colour_out
+    }
+
     /// Returns whether stderr is coloured.
     pub const fn colours_stderr(&self) -> bool {
         self.colour_err

@@ -13,6 +13,9 @@ use serde_json::{Map, Value};
 /// The flag, of every command that is an operation, that does not wait for it.
 pub const NO_WAIT: &str = "no_wait";
 
+/// Width of help, in columns: what clap wraps at.
+const HELP_COLUMNS: usize = 100;
+
 /// What a parameter's text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -60,7 +63,7 @@ fn flag(name: &str, kind: Kind) -> String {
 pub fn command(verb: &'static Verb, word: &'static str) -> Command {
     let mut command = Command::new(word).about(verb.summary.trim_end_matches('.'));
     // The whole description, but in the compact form of help: a long "about" would spread it.
-    let description = verb.description();
+    let description = wrapped(&plain(verb.description()));
     command = command.help_template(format!(
         "{description}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}{{after-help}}"
     ));
@@ -86,6 +89,26 @@ pub fn command(verb: &'static Verb, word: &'static str) -> Command {
         );
     }
     command
+}
+
+/// Returns a description as it reads at a terminal.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
+}
+
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + word.chars().count() < HELP_COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn position(verb: &Verb, name: &str) -> Option<usize> {
@@ -133,8 +156,13 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
     if let Some((letter, _)) = short {
         arg = arg.short(*letter);
     }
-    if kind == Kind::List {
-        arg = arg.alias(singular(name).to_lowercase());
+    let hint = verb.cli.hints.iter().find(|(known, _)| *known == name);
+    if let Some((_, Hint::Contents)) = hint {
+        arg = arg.value_name("TEXT|@FILE");
+    }
+    // One flag is one of them.
+    if matches!(kind, Kind::List | Kind::Map) {
+        return Some(arg.alias(long).long(singular(name).to_lowercase()));
     }
     Some(arg.long(long))
 }
@@ -160,7 +188,7 @@ fn help(schema: &Value, kind: Kind) -> String {
         Some(unit) => text.replace(unit, ""),
         None => text.to_owned(),
     };
-    text = text.trim_end_matches('.').to_owned();
+    text = plain(text.trim_end_matches('.'));
     if kind == Kind::Off {
         return format!("Do not: {}", lower_first(&text));
     }

@@ -1,17 +1,48 @@
 //! `pando demo`: the main job, told as it happens.
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use pando_api::ApiError;
 use pando_model::ErrorCode;
 
 use crate::app::{App, Ending};
+use crate::output::Format;
+use crate::story::{self, StoryError, StoryOptions};
 
 /// Returns the command.
 pub fn command() -> Command {
-    Command::new("demo").about("See it all in a minute: boot, commit, branch four ways, roll back")
+    Command::new("demo")
+        .about("See it all in a minute: start, commit, branch four ways, break, roll back")
+        .arg(
+            Arg::new("keep")
+                .long("keep")
+                .action(ArgAction::SetTrue)
+                .help("Leave the machine and its branches there at the end"),
+        )
+        .arg(Arg::new("name").long("name").default_value("demo").help("The machine's name"))
+        .arg(Arg::new("image").long("image").default_value("default").help("What it starts from"))
 }
 
 /// Runs the demonstration.
-pub async fn run(_: &App, _: &ArgMatches) -> Ending {
-    Err(ApiError::new(ErrorCode::Unsupported, "the demonstration is not built in yet"))
+pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let options =
+        StoryOptions { name: text("name"), image: text("image"), keep: matches.get_flag("keep") };
+    let told = match app.ui.format {
+        Format::Json => story::tell(&app.client, &options, std::io::sink(), false).await,
+        Format::Human => {
+            story::tell(&app.client, &options, std::io::stdout().lock(), app.ui.colours_stdout())
+                .await
+        }
+    };
+    match told {
+        Ok(figures) => {
+            if app.ui.format == Format::Json {
+                app.show("", &figures);
+            }
+            Ok(0)
+        }
+        Err(StoryError::Call(error)) => Err(error),
+        Err(error) => Err(ApiError::new(ErrorCode::Internal, error.to_string())
+            .hint("pando logs shows what the daemon did")),
+    }
 }

@@ -1,11 +1,10 @@
 //! Ends the daemon of a home. Branches go on: their keepers do not need it.
 
-use std::fs::File;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
 
 use pando_api::ApiError;
 use pando_model::{ErrorCode, Layout};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -38,23 +37,15 @@ pub fn stop(layout: &Layout) -> Result<Stopped, ApiError> {
     let process = process.map_err(|error| failed(error.to_string()))?;
     pidfd_send_signal(&process, Signal::TERM).map_err(|error| failed(error.to_string()))?;
     drop(connection);
-    wait_for_lock(layout)
-}
-
-/// Waits until the daemon's lock is free: it is held for the daemon's whole life.
-fn wait_for_lock(layout: &Layout) -> Result<Stopped, ApiError> {
-    let path = layout.daemon_lock();
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let locked = File::options().write(true).open(&path).and_then(|file| file.lock());
-        let _ = sender.send(locked);
-    });
-    match receiver.recv_timeout(DAEMON_STOP) {
-        Ok(_) => Ok(Stopped::Ended),
-        Err(_) => Err(ApiError::new(
+    let limit = Timespec::try_from(DAEMON_STOP).map_err(|error| failed(error.to_string()))?;
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    match poll(&mut ended, Some(&limit)) {
+        Ok(0) => Err(ApiError::new(
             ErrorCode::DeadlineExceeded,
             format!("the daemon did not end within {} s", DAEMON_STOP.as_secs()),
         )
         .hint("pando logs")),
+        Ok(_) => Ok(Stopped::Ended),
+        Err(error) => Err(failed(error.to_string())),
     }
 }

@@ -91,13 +91,13 @@ fn row(lanes: &[Option<&str>], mark: impl Fn(usize, &Option<&str>) -> char) -> S
     text
 }
 
+/// Returns a line in which the lane `at` leans towards its left neighbour.
 fn joint(lanes: &[Option<&str>], at: usize, slope: char) -> String {
-    let text = row(lanes, |index, lane| match lane {
-        _ if index == at => slope,
-        Some(_) => '|',
-        None => ' ',
-    });
-    text.trim_end().to_owned()
+    let text = row(lanes, |index, lane| if index != at && lane.is_some() { '|' } else { ' ' });
+    let between = (2 * at).saturating_sub(1);
+    let leaning = text.chars().enumerate();
+    let leaning: String = leaning.map(|(i, c)| if i == between { slope } else { c }).collect();
+    leaning.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -130,7 +130,7 @@ mod tests {
     fn branches_stand_side_by_side_until_they_meet() {
         let graph: &[(&str, &[&str])] =
             &[("d", &["b"]), ("c", &["b"]), ("x", &["a"]), ("b", &["a"]), ("a", &[])];
-        assert_eq!(text(graph), "* d\n| * c\n| | * x\n| / |\n*   | b\n|   /\n* a\n");
+        assert_eq!(text(graph), "* d\n| * c\n| | * x\n|/  |\n*   | b\n|  /\n* a\n");
     }
 
     proptest! {

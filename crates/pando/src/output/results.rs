@@ -132,6 +132,10 @@ fn branched(ui: &Ui, view: &BranchCreateResult) {
     }
     let mut table = Table::new(&["BRANCH", "STATE", "READY", "HOW"]);
     for branch in &view.branches {
+        let ready = match &branch.error {
+            Some(_) => String::new(),
+            None => units::whole_millis(branch.ready_ms),
+        };
         let how = match &branch.error {
             Some(error) => Cell::new(Look::Red, &error.message),
             None if branch.warm => {
@@ -143,7 +147,7 @@ fn branched(ui: &Ui, view: &BranchCreateResult) {
         table.row(vec![
             Cell::new(Look::Bold, &branch.address),
             Cell::new(Look::of_state(branch.state), state_name(branch.state)),
-            units::whole_millis(branch.ready_ms).into(),
+            ready.into(),
             how,
         ]);
     }
@@ -346,8 +350,11 @@ fn collected(ui: &Ui, view: &GcResult) {
         table.print(ui);
     }
     let freed = units::bytes(view.freed_bytes);
-    let verb = if view.dry_run { "would be removed" } else { "removed" };
-    ui.line(format!("{} things {verb}, {freed}", view.count));
+    ui.line(match (view.count, view.dry_run) {
+        (0, _) => "nothing to remove".to_owned(),
+        (count, true) => format!("would remove {count}, {freed}"),
+        (count, false) => format!("removed {count}, {freed}"),
+    });
 }
 
 fn system(ui: &Ui, view: &SystemStatusResult) {

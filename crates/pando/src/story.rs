@@ -1,0 +1,287 @@
+//! `pando demo`: the main job, told step by step on real machines. A Debian VM is started, changed,
+//! committed with its memory, branched four ways at once, broken in one branch, and rolled back.
+//! Every line that it prints is the result of a call that anybody can make.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use pando_api::branch::{BranchCreateResult, BranchRollbackResult};
+use pando_api::commit::CommitCreateResult;
+use pando_api::exec::{ExecFanoutResult, ExecRunResult};
+use pando_api::machine::{VmCreateResult, VmDeleteResult, VmStatusResult};
+use pando_api::{ApiError, Control};
+use serde_json::{Value, json};
+
+use crate::session::Session;
+
+/// How many branches the demo makes.
+const BRANCHES: usize = 4;
+
+/// A process that lives in memory only: nothing of it is on any disk.
+const COUNTER: &str = "nohup sh -c 'n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.05; \
+                       done' > /dev/null 2>&1 &";
+
+/// What the demo is told.
+#[derive(Debug, Clone, Default)]
+pub struct StoryOptions {
+    /// The machine's name.
+    pub name: String,
+    /// Leave the machine and its branches there at the end.
+    pub keep: bool,
+    /// The image to start from.
+    pub image: String,
+}
+
+/// Tells the story on a terminal or into a pipe.
+struct Narrator<W> {
+    out: W,
+    colour: bool,
+    began: Instant,
+    figures: Vec<(&'static str, Duration)>,
+}
+
+impl<W: Write> Narrator<W> {
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn chapter(&mut self, title: &str, command: &str) -> io::Result<()> {
+        let title = self.paint("1", title);
+        let command = self.paint("2", &format!("$ {command}"));
+        writeln!(self.out, "\n{title}\n  {command}")?;
+        self.out.flush()
+    }
+
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "  {text}")?;
+        self.out.flush()
+    }
+
+    fn took(&mut self, what: &'static str, time: Duration, text: &str) -> io::Result<()> {
+        self.figures.push((what, time));
+        let time = self.paint("32", &milliseconds(time));
+        self.say(&format!("{text}  {time}"))
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    if time < Duration::from_millis(10) {
+        format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+    } else if time < Duration::from_secs(10) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+/// Why the demo stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StoryError {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] ApiError),
+    /// The story could not be told.
+    #[error("cannot write the story")]
+    Write(#[from] io::Error),
+    /// A machine did not hold what it must.
+    #[error("{0}")]
+    Untrue(String),
+}
+
+/// Runs the demo and returns its result for `--json`; with `keep` unset, nothing stays.
+///
+/// # Errors
+/// The first call that fails; the machine is removed then as well.
+pub async fn tell(
+    control: &dyn Control,
+    options: &StoryOptions,
+    out: impl Write,
+    colour: bool,
+) -> Result<Value, StoryError> {
+    let session = Session::new(control);
+    let mut narrator = Narrator { out, colour, began: Instant::now(), figures: Vec::new() };
+    let result = chapters(&session, options, &mut narrator).await;
+    if !options.keep {
+        let params = json!({"name": options.name, "force": true, "remove_overlays": true});
+        let removed: Result<VmDeleteResult, ApiError> = session.ask("vm_delete", params).await;
+        if result.is_ok() {
+            removed?;
+            narrator.say("")?;
+            narrator.say("Everything is removed again (`pando demo --keep` leaves it to you).")?;
+        }
+    }
+    result?;
+    narrator.summary()
+}
+
+impl<W: Write> Narrator<W> {
+    fn summary(&mut self) -> Result<Value, StoryError> {
+        let total = self.began.elapsed();
+        writeln!(self.out)?;
+        let figures = std::mem::take(&mut self.figures);
+        for (what, time) in &figures {
+            writeln!(self.out, "  {what:<46}{:>10}", milliseconds(*time))?;
+        }
+        writeln!(self.out, "  {:<46}{:>10}", "the whole demo", milliseconds(total))?;
+        let figures: serde_json::Map<String, Value> = figures
+            .into_iter()
+            .map(|(what, time)| (what.to_owned(), json!(time.as_secs_f64() * 1000.0)))
+            .collect();
+        Ok(json!({"figures_ms": figures, "total_ms": total.as_secs_f64() * 1000.0}))
+    }
+}
+
+async fn chapters<W: Write>(
+    session: &Session<'_>,
+    options: &StoryOptions,
+    narrator: &mut Narrator<W>,
+) -> Result<(), StoryError> {
+    let name = options.name.as_str();
+    let main = format!("{name}@main");
+
+    narrator.chapter("1. A real Debian machine", &format!("pando vm create {name}"))?;
+    let params = json!({"name": name, "image": options.image});
+    let (vm, time): (VmCreateResult, _) = session.timed("vm_create", params).await?;
+    narrator.took(
+        "machine created",
+        time,
+        if vm.warm { "It runs, started from the image's ready state." } else { "It runs, booted." },
+    )?;
+    let (uname, time) =
+        shell(session, &main, "uname -sr; . /etc/os-release; echo $PRETTY_NAME").await?;
+    narrator.took("first command", time, &uname.lines().collect::<Vec<_>>().join(", "))?;
+    let (_, time) = shell(session, &main, "true").await?;
+    narrator.took(
+        "next command",
+        time,
+        "Commands go through a channel into the guest, not SSH.",
+    )?;
+
+    narrator.chapter(
+        "2. State on disk and in memory",
+        &format!("pando exec {name} -- sh -c 'counter in memory; file on disk'"),
+    )?;
+    shell(session, &main, &format!("echo precious > /root/note; {COUNTER}")).await?;
+    let before = counter(session, &main, 1).await?;
+    narrator.say(&format!("A file is written; a process counts, in memory only: {before} …"))?;
+
+    narrator.chapter(
+        "3. A commit, memory included",
+        &format!("pando commit {name} -t base -m 'counter running'"),
+    )?;
+    let params = json!({"branch": main, "tag": "base", "message": "counter running"});
+    let (commit, time): (CommitCreateResult, _) = session.timed("commit_create", params).await?;
+    narrator.took(
+        "commit, durable on disk",
+        time,
+        &format!(
+            "{} holds {} KiB; the machine stood still for {:.1} ms and runs on.",
+            commit.commit_id,
+            commit.size_bytes / 1024,
+            commit.pause_ms
+        ),
+    )?;
+
+    narrator.chapter(
+        "4. Four branches of the running machine, at once",
+        &format!("pando branch {name}@base -n {BRANCHES}"),
+    )?;
+    let names: Vec<String> = (1..=BRANCHES).map(|number| format!("try-{number}")).collect();
+    let params = json!({"from": format!("{name}@base"), "names": names});
+    let (made, time): (BranchCreateResult, _) = session.timed("branch_create", params).await?;
+    if let Some(error) = made.branches.iter().find_map(|branch| branch.error.clone()) {
+        return Err(error.into());
+    }
+    narrator.took(
+        "four branches, all answering",
+        time,
+        "Same memory, same addresses, own world:",
+    )?;
+    let addresses: Vec<&str> = made.branches.iter().map(|branch| branch.address.as_str()).collect();
+    let params = json!({
+        "branches": addresses,
+        "command": "printf '%s, counter at %s, random %s' \"$(cat /root/note)\" \
+                    \"$(cat /run/count)\" \"$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')\"",
+    });
+    let (fanout, time): (ExecFanoutResult, _) = session.timed("exec_fanout", params).await?;
+    for row in &fanout.results {
+        if let Some(error) = &row.error {
+            return Err(error.clone().into());
+        }
+        narrator.say(&format!("{:<14} {}", row.branch, row.outcome.stdout))?;
+        let counted = row.outcome.stdout.contains("precious, counter at ");
+        must(counted, || format!("{} lost its state: {}", row.branch, row.outcome.stdout))?;
+    }
+    narrator.took(
+        "one command in all four",
+        time,
+        "The counter went on from the commit in each.",
+    )?;
+
+    narrator.chapter(
+        "5. Breaking one of them",
+        &format!("pando exec {name}@try-1 -- rm -rf /usr/bin /root/note"),
+    )?;
+    shell(session, addresses[0], "rm -rf /usr/bin /root/note; echo gone").await?;
+    let broken = run_shell(session, addresses[0], "ls /").await?;
+    must(broken.exit_code != Some(0), || "`ls` still works in the broken branch".into())?;
+    let (note, _) = shell(session, addresses[1], "cat /root/note").await?;
+    must(note.trim() == "precious", || "another branch was touched".into())?;
+    narrator.say("try-1 has no /usr/bin any more; try-2 and the others did not notice.")?;
+
+    narrator
+        .chapter("6. Rolling it back", &format!("pando rollback {name}@try-1 base --no-save"))?;
+    let params = json!({"branch": addresses[0], "target": format!("{name}@base"), "save": false});
+    let (_, time): (BranchRollbackResult, _) = session.timed("branch_rollback", params).await?;
+    let (note, _) = shell(session, addresses[0], "cat /root/note").await?;
+    must(note.trim() == "precious", || "the rollback did not bring the file back".into())?;
+    let after = counter(session, addresses[0], before).await?;
+    narrator.took(
+        "rolled back, answering",
+        time,
+        &format!("The file is back, the process counts on from the commit: {after}."),
+    )?;
+
+    let status: VmStatusResult = session.ask("vm_status", json!({"address": main})).await?;
+    must(status.branches as usize == BRANCHES + 1, || format!("{} branches", status.branches))?;
+    Ok(())
+}
+
+fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), StoryError> {
+    if holds { Ok(()) } else { Err(StoryError::Untrue(otherwise())) }
+}
+
+async fn run_shell(
+    session: &Session<'_>,
+    address: &str,
+    command: &str,
+) -> Result<ExecRunResult, ApiError> {
+    session.ask("exec_run", json!({"address": address, "command": command})).await
+}
+
+/// Runs a command that must succeed; returns what it printed and how long the call took.
+async fn shell(
+    session: &Session<'_>,
+    address: &str,
+    command: &str,
+) -> Result<(String, Duration), StoryError> {
+    let began = Instant::now();
+    let result = run_shell(session, address, command).await?;
+    let time = began.elapsed();
+    must(result.exit_code == Some(0), || {
+        format!("`{command}` failed in {address}: {}", result.stderr.trim())
+    })?;
+    Ok((result.stdout, time))
+}
+
+/// Returns the counter's value once it is at least `least`.
+async fn counter(session: &Session<'_>, address: &str, least: u64) -> Result<u64, StoryError> {
+    let command = format!(
+        "for i in $(seq 100); do n=$(cat /run/count 2>/dev/null || echo 0); \
+         [ \"${{n:-0}}\" -ge {least} ] && break; sleep 0.05; done; echo $n"
+    );
+    let (text, _) = shell(session, address, &command).await?;
+    let value = text.trim().parse().unwrap_or(0);
+    must(value >= least, || format!("the counter in {address} is at {value}, not {least}"))?;
+    Ok(value)
+}

@@ -1,0 +1,175 @@
+//! Help, completions, mistakes.
+
+use pando_api::{Call, catalogue};
+
+use crate::support::{Fake, finish, pando, shown};
+
+/// Every command, as it is typed.
+const COMMANDS: &[&str] = &[
+    "",
+    "bench",
+    "branch",
+    "branches",
+    "checkout",
+    "commit",
+    "completions",
+    "config",
+    "config get",
+    "config path",
+    "config set",
+    "config show",
+    "config unset",
+    "connect-info",
+    "console",
+    "cp",
+    "daemon",
+    "daemon restart",
+    "daemon start",
+    "daemon status",
+    "daemon stop",
+    "demo",
+    "doctor",
+    "exec",
+    "fanout",
+    "gc",
+    "image",
+    "image build",
+    "image import",
+    "image list",
+    "image rm",
+    "image show",
+    "images",
+    "init",
+    "log",
+    "logs",
+    "operation",
+    "operation cancel",
+    "operation list",
+    "operation show",
+    "operation wait",
+    "pause",
+    "ps",
+    "resume",
+    "rm",
+    "rollback",
+    "sh",
+    "show",
+    "ssh",
+    "start",
+    "status",
+    "stop",
+    "tag",
+    "tag rm",
+    "tag set",
+    "verify",
+    "vm",
+    "vm control",
+    "vm create",
+    "vm list",
+    "vm rm",
+    "vm status",
+];
+
+fn run(arguments: &[&str]) -> std::process::Output {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = pando(directory.path());
+    command.args(arguments).stdout(std::process::Stdio::piped());
+    finish(command.stderr(std::process::Stdio::piped()).spawn().unwrap())
+}
+
+#[test]
+fn help_is_as_reviewed() {
+    let mut all = String::new();
+    for command in COMMANDS {
+        let mut words: Vec<&str> = command.split_whitespace().collect();
+        words.push("--help");
+        let text = shown(&run(&words)).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        // The global options are the same everywhere.
+        let text = text.split("\nGlobal options:").next().unwrap_or_default();
+        all.push_str(&format!("$ pando {}\n{}\n\n", words.join(" "), text.trim_end()));
+    }
+    insta::assert_snapshot!("help", all);
+}
+
+#[test]
+fn every_verb_has_a_command() {
+    for verb in catalogue() {
+        let path = verb.cli.path.join(" ");
+        assert!(COMMANDS.contains(&path.as_str()), "{}: {path}", verb.name);
+    }
+    assert!(Call::parse("vm_list", serde_json::Value::Null).is_ok());
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let fake = Fake::new();
+    let mut all = String::new();
+    for line in [
+        "vm craete shop",
+        "vm create",
+        "vm create shop --memmory 1G",
+        "vm create shop -m 1X",
+        "vm create Shop",
+        "vm control shop explode",
+        "exec shop",
+        "fanout -- uptime",
+        "cp a b",
+        "operation show br_0123456789ab",
+        "--json vm create Shop",
+        "--json frobnicate",
+        "log cm_0123456789ab",
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        all.push_str(&format!("$ pando {line}\n{}\n", shown(&fake.run(&words))));
+    }
+    insta::assert_snapshot!("mistakes", all);
+    assert!(fake.control.calls().is_empty());
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = shown(&run(&["completions", shell]));
+        for word in ["rollback", "image", "fanout"] {
+            assert!(text.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn the_version_needs_nothing() {
+    let output = run(&["--version"]);
+    assert_eq!(shown(&output), format!("pando {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn settings_are_shown_changed_and_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = pando(directory.path());
+        command.args(arguments).env("PANDO_LIMITS_MAX_PARKED", "3");
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let text = shown(&finish(command.spawn().unwrap()));
+        text.replace(directory.path().to_str().unwrap(), "HOME")
+    };
+    let mut all = String::new();
+    for line in [
+        "init",
+        "init",
+        "config path",
+        "config set daemon.log debug",
+        "config set daemon.lgo debug",
+        "config set machine.durable_disk maybe",
+        "config set limits.max_parked 5",
+        "config get daemon.log",
+        "config get daemon.lgo",
+        "config show",
+        "config show --origin",
+        "config unset daemon.log",
+        "config get daemon.log --json",
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        all.push_str(&format!("$ pando {line}\n{}\n", run(&words)));
+    }
+    insta::assert_snapshot!("settings", all);
+}
