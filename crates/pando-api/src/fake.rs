@@ -32,6 +32,7 @@ struct State {
     calls: Vec<(Caller, Call)>,
     operations: BTreeMap<String, watch::Sender<OperationView>>,
     files: BTreeMap<String, (u32, Vec<u8>)>,
+    attached: u32,
     killed: u32,
 }
 
@@ -80,6 +81,11 @@ impl FakeControl {
     /// Returns a file of the fake guest.
     pub fn file(&self, path: &str) -> Option<(u32, Vec<u8>)> {
         self.state().files.get(path).cloned()
+    }
+
+    /// Returns how many commands were attached.
+    pub fn attached(&self) -> u32 {
+        self.state().attached
     }
 
     /// Returns how many attached commands lost their caller.
@@ -188,6 +194,7 @@ impl Control for FakeControl {
         request: AttachRequest,
         io: AttachIo,
     ) -> Result<ExecOutcome, ApiError> {
+        self.state().attached += 1;
         let words = match &request.command {
             Some(Command::Argv(words)) => words.clone(),
             Some(Command::Shell(line)) => line.split_whitespace().map(str::to_owned).collect(),
@@ -269,6 +276,10 @@ async fn run(
             Ok(exited(0))
         }
         ["cat" | "shell"] => {
+            if let Some(size) = request.terminal {
+                let text = format!("{} columns, {} rows\r\n", size.columns, size.rows);
+                say(OutputStream::Stdout, text.into_bytes()).await?;
+            }
             while let Some(piece) = input.recv().await {
                 match piece {
                     ExecInput::Data(bytes) => say(OutputStream::Stdout, bytes).await?,

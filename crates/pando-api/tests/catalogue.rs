@@ -1,5 +1,12 @@
 //! What the catalogue promises to every front end that is generated from it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::expect_fun_call,
+    clippy::needless_pass_by_value,
+    reason = "a test ends where it fails"
+)]
+
 use std::collections::BTreeSet;
 
 use pando_api::{ApiError, Call, Envelope, Verb, catalogue};
