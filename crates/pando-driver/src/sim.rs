@@ -106,6 +106,25 @@ impl SimWorld {
         keeper.nodes.values().next()?.memory.get(key).cloned()
     }
 
+    /// Returns the value of `key` on a disk.
+    pub fn disk_value(&self, layer: &pando_model::LayerId, key: &str) -> Option<String> {
+        self.state().disk(layer).remove(key)
+    }
+
+    /// Returns the value of `key` in the memory that a commit of one node restores.
+    pub fn commit_value(&self, commit: &pando_model::CommitId, key: &str) -> Option<String> {
+        let state = self.state();
+        let mut next = Some(commit.clone());
+        while let Some(id) = next {
+            let node = state.commits.get(&id)?.nodes.values().next()?;
+            if let Some(value) = node.delta.get(key) {
+                return value.clone().filter(|_| node.memory.is_some());
+            }
+            next = node.memory.as_ref()?.base.clone();
+        }
+        None
+    }
+
     /// Lets no driver call of this name (`host.cut`) begin until another name is given.
     pub fn hang(&self, name: &str) {
         self.faults.hang(name);

@@ -27,7 +27,9 @@ impl SimWorld {
         let layers: Vec<Layer> = store.list(&everything).await?;
         let images: Vec<Image> = store.list(&everything).await?;
         let ready: Vec<ReadyState> = store.list(&everything).await?;
-        let operations: Vec<Operation> = store.list(&everything).await?;
+        let open =
+            Query { statuses: vec!["queued", "running", "undoing", "stuck"], ..Query::all() };
+        let operations: Vec<Operation> = store.list(&open).await?;
         let state = self.state();
         let mut lines = Vec::new();
 

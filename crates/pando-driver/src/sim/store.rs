@@ -35,39 +35,50 @@ impl Journal for SimJournal {
     }
 }
 
-fn apply(state: &mut State, transaction: &Transaction) -> Result<(), StoreError> {
-    let mut tables = state.tables.clone();
+/// Checks everything first, so that a refused transaction changes nothing.
+fn check(state: &State, transaction: &Transaction) -> Result<(), StoreError> {
+    let row = |table: &Table, key: &String| state.tables.get(table).and_then(|t| t.get(key));
     for guard in &transaction.guards {
         let (Guard::Present(table, key) | Guard::Absent(table, key) | Guard::Status(table, key, _)) =
             guard;
-        let row = tables.get(table).and_then(|rows| rows.get(key));
+        let found = row(table, key);
         let holds = match guard {
-            Guard::Present(..) => row.is_some(),
-            Guard::Absent(..) => row.is_none(),
-            Guard::Status(_, _, status) => row.is_some_and(|row| row.status == *status),
+            Guard::Present(..) => found.is_some(),
+            Guard::Absent(..) => found.is_none(),
+            Guard::Status(_, _, status) => found.is_some_and(|row| row.status == *status),
         };
         if !holds {
             return Err(StoreError::Guard { table: *table, key: key.clone() });
         }
     }
+    for (place, (table, put)) in transaction.puts.iter().enumerate() {
+        let Some(name) = &put.name else { continue };
+        let clashes = |other: &Row| {
+            other.name.as_ref() == Some(name) && other.scope == put.scope && other.key != put.key
+        };
+        let leaves = |other: &Row| {
+            let goes = |(gone, key): &(Table, String)| gone == table && *key == other.key;
+            let moves = |(moved, row): &(Table, Row)| moved == table && row.key == other.key;
+            transaction.deletes.iter().any(goes) || transaction.puts.iter().any(moves)
+        };
+        let stored = state.tables.get(table).into_iter().flat_map(|rows| rows.values());
+        let taken = stored.into_iter().any(|other| clashes(other) && !leaves(other));
+        let earlier = transaction.puts.iter().take(place);
+        if taken || earlier.into_iter().any(|(other, row)| other == table && clashes(row)) {
+            return Err(StoreError::NameTaken { table: *table, name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn apply(state: &mut State, transaction: &Transaction) -> Result<(), StoreError> {
+    check(state, transaction)?;
     for (table, key) in &transaction.deletes {
-        tables.entry(*table).or_default().remove(key);
+        state.tables.entry(*table).or_default().remove(key);
     }
     for (table, row) in &transaction.puts {
-        let rows = tables.entry(*table).or_default();
-        let taken = rows.values().any(|other| {
-            row.name.is_some()
-                && other.name == row.name
-                && other.scope == row.scope
-                && other.key != row.key
-        });
-        if taken {
-            let name = row.name.clone().unwrap_or_default();
-            return Err(StoreError::NameTaken { table: *table, name });
-        }
-        rows.insert(row.key.clone(), row.clone());
+        state.tables.entry(*table).or_default().insert(row.key.clone(), row.clone());
     }
-    state.tables = tables;
     for entry in &transaction.audit {
         append_audit(state, entry);
     }
