@@ -16,6 +16,7 @@ readonly BACKPORTS_FILE=$APT_DIR/sources.list.d/pando-backports.sources
 NEEDS=(
   "build|program:cc|gcc|links Rust programs and compiles SQLite"
   "build|file:/usr/include/stdlib.h|libc6-dev|the C library that programs are linked with"
+  "build|file:/etc/ssl/certs/ca-certificates.crt|ca-certificates|fetching crates over TLS"
   "run|program:qemu-system-x86_64|qemu-system-x86|runs the virtual machines"
   "run|program:qemu-img|qemu-utils|converts and checks disk images"
   "run|file:/usr/share/OVMF/OVMF_CODE*.fd|ovmf|UEFI firmware for imported cloud images"
