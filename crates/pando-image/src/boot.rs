@@ -102,24 +102,34 @@ async fn unpack(
     .await
 }
 
-/// Writes `initrd` into `directory`: the guest program and the modules of `tree` below
-/// `modules_at` (a directory with `modules.dep`) that a kernel needs; none if it has all inside.
+/// What an initramfs is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct InitrdSources<'a> {
+    /// The root file system.
+    pub tree: &'a Tree,
+    /// Where in it the kernel's modules are, with `modules.dep`; none if the kernel has all inside.
+    pub modules: Option<&'a Path>,
+    /// The guest program, on this machine.
+    pub guest_program: &'a Path,
+    /// What to call all this when it is refused.
+    pub name: &'a Path,
+}
+
+/// Writes `initrd` into `directory`: the guest program, and the modules that it loads.
 ///
 /// # Errors
 /// `Refused` if a driver is missing; `DiskFull`, `Cancelled`, `Io`.
 pub async fn write_initrd(
     work: &Work,
-    tree: &Tree,
-    modules_at: Option<&Path>,
-    guest_program: &Path,
-    source: &Path,
+    sources: InitrdSources<'_>,
     directory: &Path,
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
+    let InitrdSources { tree, modules, guest_program, name: source } = sources;
     let mut loaded = Vec::new();
-    if let Some(modules_at) = modules_at {
-        for path in choose_modules(tree, modules_at, source)? {
-            loaded.push(read_module(work, tree, &modules_at.join(&path), reporter).await?);
+    if let Some(modules) = modules {
+        for path in choose_modules(tree, modules, source)? {
+            loaded.push(read_module(work, tree, &modules.join(&path), reporter).await?);
         }
     }
     let guest_program = guest_program.to_owned();
@@ -194,10 +204,13 @@ mod tests {
         let work = Work::new(directory.path()).unwrap();
         let program = directory.path().join("guest");
         std::fs::write(&program, b"the guest program").unwrap();
-        let source = Path::new("source");
-        let modules = Some(Path::new("m"));
-        let reporter = Reporter::silent();
-        write_initrd(&work, tree, modules, &program, source, directory.path(), &reporter).await?;
+        let sources = InitrdSources {
+            tree,
+            modules: Some(Path::new("m")),
+            guest_program: &program,
+            name: Path::new("source"),
+        };
+        write_initrd(&work, sources, directory.path(), &Reporter::silent()).await?;
         Ok(std::fs::read(directory.path().join("initrd")).unwrap())
     }
 

@@ -10,14 +10,14 @@ use pando_driver::{ImageError, Reporter};
 use pando_model::{BootMethod, Image};
 
 use crate::apt::{self, Apt};
-use crate::cache::PackageCache;
 use crate::manifest::Facts;
+use crate::mmdebstrap::{BORROWED, Debs, Request};
 use crate::sources::{self, Mirror, Source};
 use crate::store::{self, Draft};
-use crate::tool::{Tool, find};
+use crate::tool::Tool;
 use crate::tree::{self, Tree, TreeError};
 use crate::work::{Work, io_error, tree_error};
-use crate::{ImageConfig, boot, disk, limits, names, system};
+use crate::{ImageConfig, boot, disk, limits, mmdebstrap, names, system};
 
 /// The init of every built image.
 const INIT: &str = "/sbin/init";
@@ -34,27 +34,66 @@ pub async fn build(
     spec: &BuildSpec,
     reporter: &Reporter,
 ) -> Result<Image, ImageError> {
-    let packages = names::check_packages(&spec.packages)?;
-    let own_release = own_release(&config.system_root);
-    let release = spec.release.clone().or_else(|| own_release.clone()).ok_or_else(|| {
-        ImageError::Invalid("this machine's release has no name; name one".to_owned())
-    })?;
-    names::check_release(&release)?;
-    disk::check_size(spec.disk_size, 0)?;
-    let configured = sources::read_configured(&config.system_root);
-    let mirror =
-        sources::choose(&configured, own_release.as_deref(), &release, spec.mirror.as_deref())?;
-
+    let plan = Plan::new(config, spec)?;
     let work = Work::new(&config.layout.tmp())?;
+    let made = make(config, spec, &plan, &work, reporter).await;
+    work.remove().await;
+    made
+}
+
+/// A build that makes sense.
+struct Plan {
+    release: String,
+    mirror: Mirror,
+    packages: Vec<String>,
+}
+
+impl Plan {
+    fn new(config: &ImageConfig, spec: &BuildSpec) -> Result<Self, ImageError> {
+        let packages = names::check_packages(&spec.packages)?;
+        let own_release = own_release(&config.system_root);
+        let release = spec.release.clone().or_else(|| own_release.clone()).ok_or_else(|| {
+            ImageError::Invalid("this machine's release has no name; name one".to_owned())
+        })?;
+        names::check_release(&release)?;
+        disk::check_size(spec.disk_size, 0)?;
+        let configured = sources::read_configured(&config.system_root);
+        let given = spec.mirror.as_deref();
+        let mirror = sources::choose(&configured, own_release.as_deref(), &release, given)?;
+        Ok(Self { release, mirror, packages })
+    }
+
+    fn origin(&self, kernel: &Kernel) -> String {
+        let mut text = format!("{}, kernel {}", self.release, kernel.version);
+        if !self.packages.is_empty() {
+            text.push_str(", with ");
+            text.push_str(&self.packages.join(" "));
+        }
+        text
+    }
+}
+
+async fn make(
+    config: &ImageConfig,
+    spec: &BuildSpec,
+    plan: &Plan,
+    work: &Work,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
     let settings = apt::own_settings(reporter).await?;
-    let debs = Debs::borrow(&work, config.package_cache(), reporter).await?;
-    let kernel = fetch_kernel(&work, &mirror, &settings, reporter).await?;
-    let root = bootstrap(&work, &release, &mirror, &settings, &packages, reporter).await?;
-    debs.give_back(&work, reporter).await?;
+    let debs = Debs::borrow(work, config.package_cache(), reporter).await?;
+    let mut kernel = fetch_kernel(work, &plan.mirror, &settings, reporter).await?;
+    let request = Request {
+        release: &plan.release,
+        mirror: &plan.mirror,
+        settings: &settings,
+        packages: &plan.packages,
+    };
+    let root = mmdebstrap::run(work, &request, reporter).await?;
+    debs.give_back(work, reporter).await?;
 
     reporter.report("preparing the system", 0, 0);
-    let guest_sources = sources::to_deb822(&guest_sources(&mirror), apt::default_key());
-    let modules_at = Path::new(MODULES).join(&kernel.version);
+    let guest_sources = sources::to_deb822(&guest_sources(&plan.mirror), apt::default_key());
     let mut tree = work
         .run(reporter, move |_| {
             let (mut tree, _) = read_archive(&root)?;
@@ -62,36 +101,29 @@ pub async fn build(
             Ok(tree)
         })
         .await?;
-    let modules = add_modules(&work, &kernel, reporter).await?;
+    let modules = add_modules(work, &kernel, reporter).await?;
     add_subtree(&mut tree, &modules, Path::new("lib/modules"), Path::new(MODULES))
         .map_err(|error| tree_error(&kernel.archive, error))?;
 
     let out = work.directory("out")?;
-    let image_name = PathBuf::from(format!("vmlinuz-{}", kernel.version));
-    boot::write_kernel(&work, kernel.image, &image_name, &out, reporter).await?;
-    boot::write_initrd(
-        &work,
-        &tree,
-        Some(&modules_at),
-        &config.guest_program,
-        &image_name,
-        &out,
-        reporter,
-    )
-    .await?;
-    let origin = if packages.is_empty() {
-        format!("{release}, kernel {}", kernel.version)
-    } else {
-        format!("{release}, kernel {}, with {}", kernel.version, packages.join(" "))
+    let name = PathBuf::from(format!("vmlinuz-{}", kernel.version));
+    boot::write_kernel(work, std::mem::take(&mut kernel.image), &name, &out, reporter).await?;
+    let modules_at = Path::new(MODULES).join(&kernel.version);
+    let sources = boot::InitrdSources {
+        tree: &tree,
+        modules: Some(&modules_at),
+        guest_program: &config.guest_program,
+        name: &name,
     };
+    boot::write_initrd(work, sources, &out, reporter).await?;
     let facts = Facts {
         name: spec.name.clone(),
         boot: BootMethod::Direct { cmdline: boot::COMMAND_LINE.to_owned() },
         disk_size: spec.disk_size,
         init: INIT.to_owned(),
-        origin,
+        origin: plan.origin(&kernel),
     };
-    finish(config, &work, tree, kernel.epoch, &out, facts, reporter).await
+    finish(config, work, tree, kernel.epoch, &out, facts, reporter).await
 }
 
 /// Makes the disk and publishes the image, unless there is one with the same content.
@@ -145,48 +177,6 @@ pub async fn finish(
         store::publish(&layout, &directory, &drafts, facts)
     })
     .await
-}
-
-/// Packages that were downloaded before, and the kernel's.
-const BORROWED: &str = "packages";
-/// All that mmdebstrap used.
-const DOWNLOADED: &str = "downloaded";
-
-/// The packages of a build, borrowed from the home's cache.
-struct Debs {
-    cache: PackageCache,
-}
-
-impl Debs {
-    async fn borrow(
-        work: &Work,
-        cache: PackageCache,
-        reporter: &Reporter,
-    ) -> Result<Self, ImageError> {
-        let to = work.directory(BORROWED)?;
-        work.directory(DOWNLOADED)?;
-        let lent = cache.clone();
-        work.run(reporter, move |_| {
-            if let Err(error) = lent.lend(&to) {
-                tracing::info!(%error, "packages are downloaded again");
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(Self { cache })
-    }
-
-    async fn give_back(self, work: &Work, reporter: &Reporter) -> Result<(), ImageError> {
-        work.run(reporter, move |work| {
-            for directory in [BORROWED, DOWNLOADED] {
-                if let Err(error) = self.cache.keep(&work.join(directory)) {
-                    tracing::info!(%error, "packages are not kept for the next build");
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
 }
 
 /// Returns the code name of the release that runs here.
@@ -342,89 +332,9 @@ fn read_archive(path: &Path) -> Result<(Tree, tree::Dropped), ImageError> {
     tree::read_tar(file).map_err(|error| tree_error(path, error))
 }
 
-/// Runs mmdebstrap; returns its archive.
-async fn bootstrap(
-    work: &Work,
-    release: &str,
-    mirror: &Mirror,
-    settings: &[String],
-    packages: &[String],
-    reporter: &Reporter,
-) -> Result<PathBuf, ImageError> {
-    let sources = work.join("bootstrap.sources");
-    let text = sources::to_deb822(&mirror.sources, apt::default_key());
-    std::fs::write(&sources, text)
-        .map_err(|source| io_error(format!("write {}", sources.display()), source))?;
-    let archive = work.join("bootstrap.tar");
-    let mut include = system::PACKAGES.join(",");
-    for package in packages {
-        include.push(',');
-        include.push_str(package);
-    }
-    let mut tool = Tool::new("mmdebstrap", "mmdebstrap")
-        .args(["--mode=auto", "--variant=apt", "--format=tar"])
-        .arg(format!("--include={include}"))
-        .arg("--aptopt=APT::Install-Recommends \"false\"")
-        // A build that a power cut ends is thrown away.
-        .arg("--dpkgopt=force-unsafe-io")
-        // The packages of a distribution without a merged /usr bring a Perl program to merge it.
-        .arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
-    for line in settings {
-        tool = tool.arg(format!("--aptopt={line}"));
-    }
-    for path in system::EXCLUDED_PATHS {
-        tool = tool.arg(format!("--dpkgopt=path-exclude={path}"));
-    }
-    let is_root = rustix::process::geteuid().is_root();
-    if is_root {
-        // Elsewhere the users of its namespace could not enter ours.
-        tool = tool.env("TMPDIR", work.path());
-    }
-    if is_root || find("newuidmap", "uidmap").is_ok() {
-        // The mode without either cannot copy anything into a tree that has no programs yet. The
-        // paths are relative because nothing quotes them.
-        tool = tool
-            .directory(work.path())
-            .arg("--skip=essential/unlink")
-            .arg("--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"")
-            .arg(format!("--setup-hook=sync-in {BORROWED} /var/cache/apt/archives"))
-            .arg(format!("--customize-hook=sync-out /var/cache/apt/archives {DOWNLOADED}"));
-    }
-    tool.args([release.as_ref(), archive.as_os_str(), sources.as_os_str()])
-        .run_with(limits::BOOTSTRAP_DEADLINE, reporter, |line| {
-            if let Some((number, step)) = step_of(line) {
-                reporter.report(step, number, STEPS.len() as u64);
-            }
-        })
-        .await?;
-    Ok(archive)
-}
-
-/// What mmdebstrap says, and what that means to a person.
-const STEPS: &[(&str, &str)] = &[
-    ("running apt-get update", "reading package lists"),
-    ("downloading packages with apt", "downloading packages"),
-    ("extracting archives", "unpacking packages"),
-    ("installing essential packages", "installing essential packages"),
-    ("installing remaining packages", "installing packages"),
-    ("cleaning package lists", "tidying up"),
-    ("creating tarball", "collecting files"),
-];
-
-fn step_of(line: &str) -> Option<(u64, &'static str)> {
-    let position = STEPS.iter().position(|(said, _)| line.contains(said))?;
-    STEPS.get(position).map(|(_, step)| (position as u64 + 1, *step))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_mmdebstrap_says_becomes_a_step() {
-        assert_eq!(step_of("I: extracting archives..."), Some((3, "unpacking packages")));
-        assert_eq!(step_of("W: something else"), None);
-    }
 
     #[test]
     fn the_release_is_this_machines_own() {

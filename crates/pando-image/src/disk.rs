@@ -136,10 +136,9 @@ pub async fn make_root_disk(
         resize(&disk, size, reporter).await?;
     }
     // A gigabyte of scratch is not kept until the image is published.
-    let doomed = work.clone();
-    work.run(reporter, move |_| {
-        let _ = std::fs::remove_dir_all(doomed.join("root"));
-        let _ = std::fs::remove_file(doomed.join("disk.raw"));
+    work.run(reporter, |work| {
+        let _ = std::fs::remove_dir_all(work.join("root"));
+        let _ = std::fs::remove_file(work.join("disk.raw"));
         Ok(())
     })
     .await

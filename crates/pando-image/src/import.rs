@@ -30,16 +30,19 @@ pub async fn import(
     spec: &ImportSpec,
     reporter: &Reporter,
 ) -> Result<Image, ImageError> {
-    match &spec.source {
+    let work = Work::new(&config.layout.tmp())?;
+    let made = match &spec.source {
         ImportSource::Disk { path, firmware } => {
-            import_disk(config, spec, path, *firmware, reporter).await
+            import_disk(config, spec, path, *firmware, &work, reporter).await
         }
         ImportSource::RootFs { path, kernel, modules, init } => {
             let parts =
                 rootfs::Parts { path, kernel, modules: modules.as_deref(), init: init.as_deref() };
-            rootfs::import(config, spec, parts, reporter).await
+            rootfs::import(config, spec, parts, &work, reporter).await
         }
-    }
+    };
+    work.remove().await;
+    made
 }
 
 /// A file whose bytes were seen once, and by what it is known to be the same still.
@@ -161,9 +164,9 @@ async fn import_disk(
     spec: &ImportSpec,
     path: &Path,
     firmware: FirmwareKind,
+    work: &Work,
     reporter: &Reporter,
 ) -> Result<Image, ImageError> {
-    let work = Work::new(&config.layout.tmp())?;
     let (read, sha256, told) = (path.to_owned(), spec.sha256.clone(), reporter.clone());
     let witness =
         work.run(reporter, move |_| Witness::read(&read, sha256.as_deref(), &told)).await?;

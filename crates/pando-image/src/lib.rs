@@ -25,6 +25,7 @@ pub mod iso;
 pub mod kernel;
 pub mod limits;
 pub mod manifest;
+pub mod mmdebstrap;
 pub mod modules;
 pub mod names;
 pub mod qcow2;

@@ -10,7 +10,8 @@ pub const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(20 * 60);
 pub const LOCAL_DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// Longest look at a hostile file; it reads a few headers.
 pub const INSPECT_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a program may tidy up after it was asked to stop: mmdebstrap removes its directory.
+/// How long mmdebstrap may tidy up after it was asked to stop, where it has no namespaces that end
+/// with it.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a stopping program has ended.
 pub const STOP_POLL: Duration = Duration::from_millis(20);

@@ -43,17 +43,17 @@ pub async fn import(
     config: &ImageConfig,
     spec: &ImportSpec,
     parts: Parts<'_>,
+    work: &Work,
     reporter: &Reporter,
 ) -> Result<Image, ImageError> {
-    let work = Work::new(&config.layout.tmp())?;
-    let kernel = read_kernel(&work, parts.kernel, reporter).await?;
-    let mut tree = read_root(&work, spec, parts.path, reporter).await?;
+    let kernel = read_kernel(work, parts.kernel, reporter).await?;
+    let mut tree = read_root(work, spec, parts.path, reporter).await?;
     let init = match parts.init {
         Some(given) => check_init(&tree, parts.path, given)?,
         None => find_init(&tree).unwrap_or(NO_INIT).to_owned(),
     };
     let modules_at = match parts.modules {
-        Some(directory) => Some(add_modules(&work, &mut tree, directory, reporter).await?),
+        Some(directory) => Some(add_modules(work, &mut tree, directory, reporter).await?),
         None => find_modules(&tree, kernel::release(&kernel)),
     };
     let disk_size = spec.disk_size.unwrap_or_else(|| {
@@ -62,17 +62,14 @@ pub async fn import(
     });
 
     let out = work.directory("out")?;
-    boot::write_kernel(&work, kernel, parts.kernel, &out, reporter).await?;
-    boot::write_initrd(
-        &work,
-        &tree,
-        modules_at.as_deref(),
-        &config.guest_program,
-        parts.path,
-        &out,
-        reporter,
-    )
-    .await?;
+    boot::write_kernel(work, kernel, parts.kernel, &out, reporter).await?;
+    let sources = boot::InitrdSources {
+        tree: &tree,
+        modules: modules_at.as_deref(),
+        guest_program: &config.guest_program,
+        name: parts.path,
+    };
+    boot::write_initrd(work, sources, &out, reporter).await?;
     let file_name = parts.path.file_name().map(|name| name.to_string_lossy().into_owned());
     let facts = Facts {
         name: spec.name.clone(),
@@ -81,7 +78,7 @@ pub async fn import(
         init,
         origin: format!("root file system {}", file_name.unwrap_or_default()),
     };
-    finish(config, &work, tree, u64::MAX, &out, facts, reporter).await
+    finish(config, work, tree, u64::MAX, &out, facts, reporter).await
 }
 
 async fn read_kernel(work: &Work, path: &Path, reporter: &Reporter) -> Result<Vec<u8>, ImageError> {

@@ -3,8 +3,9 @@
 //!
 //! Each program is the leader of its own process group and gets SIGKILL when the thread that
 //! started it dies (`setpriv --pdeathsig`; the threads of a runtime live as long as the daemon).
-//! When a run is cancelled or late, the whole group gets SIGTERM, then SIGKILL. The leader is
-//! reaped last, so that its number cannot belong to anybody else while the group is signalled.
+//! When a run is cancelled or late, the whole group is killed: what it was writing is scratch. The
+//! leader is reaped last, so that its number cannot belong to anybody else while the group is
+//! signalled.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -34,6 +35,17 @@ const HANDED_DOWN: &[&str] = &[
     "SOURCE_DATE_EPOCH",
 ];
 
+/// What `unshare` is told for an isolated program.
+const ISOLATION: &[&str] = &[
+    "--mount",
+    "--propagation=private",
+    "--pid",
+    "--mount-proc",
+    "--fork",
+    "--kill-child=KILL",
+    "--",
+];
+
 /// One run of an external program.
 pub struct Tool {
     program: &'static str,
@@ -45,6 +57,8 @@ pub struct Tool {
     stdout: Option<File>,
     memory_limit: Option<u64>,
     file_limit: Option<u64>,
+    isolated: bool,
+    grace: Duration,
 }
 
 impl Tool {
@@ -60,6 +74,8 @@ impl Tool {
             stdout: None,
             memory_limit: None,
             file_limit: None,
+            isolated: false,
+            grace: Duration::ZERO,
         }
     }
 
@@ -111,6 +127,19 @@ impl Tool {
         self
     }
 
+    /// Gives it mount and process namespaces of its own: what it mounts is never seen outside, and
+    /// all that it starts dies with it, whatever group it has joined. Needs privileges.
+    pub fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+
+    /// Asks it to stop, and lets it tidy up for this long, before it is killed.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
     /// Runs it to its end and returns its standard output.
     ///
     /// # Errors
@@ -129,7 +158,7 @@ impl Tool {
         if reporter.is_cancelled() {
             return Err(ImageError::Cancelled);
         }
-        let program = self.program;
+        let (program, grace) = (self.program, self.grace);
         let mut child = self.spawn()?;
         let group = Group::of(&child);
         let mut tail = Tail::default();
@@ -146,7 +175,7 @@ impl Tool {
         let (output, status) = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                group.stop(&mut child).await;
+                group.stop(&mut child, grace).await;
                 return Err(error);
             }
         };
@@ -166,6 +195,9 @@ impl Tool {
         }
         if let Some(bytes) = self.file_limit {
             command.arg(format!("--fsize={bytes}"));
+        }
+        if self.isolated {
+            command.arg(find("unshare", "util-linux")?).args(ISOLATION);
         }
         command.arg(program).args(self.args);
         command
@@ -322,10 +354,12 @@ impl Group {
     }
 
     /// Ends every process of the group and reaps the leader.
-    async fn stop(mut self, child: &mut Child) {
+    async fn stop(mut self, child: &mut Child, grace: Duration) {
         if let Some(leader) = self.leader.take() {
-            let _ = kill_process_group(leader, Signal::TERM);
-            let deadline = Instant::now() + limits::STOP_GRACE;
+            if !grace.is_zero() {
+                let _ = kill_process_group(leader, Signal::TERM);
+            }
+            let deadline = Instant::now() + grace;
             while !is_zombie(leader) && Instant::now() < deadline {
                 tokio::time::sleep(limits::STOP_POLL).await;
             }

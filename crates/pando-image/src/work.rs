@@ -48,6 +48,12 @@ impl Work {
         Ok(path)
     }
 
+    /// Removes the directory, which may take a while, and waits for that. Dropping it does the same
+    /// where nobody can wait.
+    pub async fn remove(self) {
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+
     /// Runs blocking work. The directory lives as long as it runs, even if nobody waits for it.
     ///
     /// # Errors

@@ -199,8 +199,11 @@ fn root_fs(home: &Home, path: &Path) -> ImportSpec {
     })
 }
 
-/// Writes an archive; each entry is path, mode, owner, and either bytes or a link's target.
-fn archive(path: &Path, entries: &[(&str, u32, u64, Result<&[u8], &str>)]) {
+/// Path, mode, owner, and either bytes or a link's target.
+type Packed<'a> = (&'a str, u32, u64, Result<&'a [u8], &'a str>);
+
+/// Writes an archive.
+fn archive(path: &Path, entries: &[Packed<'_>]) {
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     for (name, mode, owner, what) in entries {
         let mut header = tar::Header::new_gnu();

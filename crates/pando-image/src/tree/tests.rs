@@ -1,5 +1,8 @@
 //! Hostile archives are refused; honest ones come through unchanged.
 
+use std::ffi::OsStr;
+use std::io::Write;
+
 use super::*;
 
 /// Builds an archive whose names and targets are put in raw, as an attacker would.
