@@ -87,6 +87,7 @@ impl Engine {
             live: Mutex::new(HashMap::new()),
             audit: Mutex::new(Vec::new()),
         }));
+        engine.adopt_images().await.map_err(|failure| failure.0)?;
         engine.begin_recovery().await.map_err(|failure| failure.0)?;
         let flusher = engine.clone();
         engine.tasks.spawn(async move { flusher.flush_audit_regularly().await });

@@ -1,21 +1,59 @@
 //! After a start: unfinished operations first, then intent against fact. Takes no input, and may
 //! run twice: the second time there is nothing to do.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use pando_driver::host::StopMode;
 use pando_driver::store::{Event, Query, Transaction};
 use pando_model::branch::BranchRole;
-use pando_model::{Branch, BranchState, Cluster, Commit, Operation, OperationStatus};
+use pando_model::{Branch, BranchState, Cluster, Commit, Image, Operation, OperationStatus};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::failure::Result;
 use crate::locks::{Guard, LockSet};
 use crate::operation::{Kind, outcome};
+use crate::ops::image_add::step_aside;
 use crate::ops::{self, gc::UNFINISHED};
 use pando_api::OperationView;
 
+/// An operation of an earlier daemon.
+struct Unfinished {
+    operation: Operation,
+    kind: Box<dyn Kind>,
+    /// Its locks, if they were free.
+    guard: Option<Guard>,
+    /// For those who wait for it.
+    what: String,
+}
+
 impl Engine {
+    /// Records the images of a home whose database is new: they describe themselves, and were not
+    /// cheap. In a home with a past, an image without a record is what a crash has left, and is
+    /// for recovery or `gc` to remove.
+    pub(crate) async fn adopt_images(&self) -> Result<()> {
+        let any = Query { limit: Some(1), ..Query::all() };
+        let past: Vec<Operation> = self.store.list(&any).await?;
+        let recorded: Vec<Image> = self.store.list(&any).await?;
+        if !past.is_empty() || !recorded.is_empty() {
+            return Ok(());
+        }
+        let mut records = Transaction::new();
+        let mut names = BTreeSet::new();
+        // The newest first: it keeps its name, older ones of the same name step aside.
+        for image in self.images.list().await? {
+            let image = match names.insert(image.name.clone()) {
+                true => image,
+                false => step_aside(image)?,
+            };
+            tracing::info!(image = %image.id, name = %image.name, "found in a new home");
+            records.put(&image);
+        }
+        self.store.write(&records).await?;
+        Ok(())
+    }
+
     /// Takes the locks of all unfinished operations, then goes on in the background.
     pub(crate) async fn begin_recovery(&self) -> Result<()> {
         let query = Query { statuses: UNFINISHED.to_vec(), ..Query::all() };
@@ -27,7 +65,7 @@ impl Engine {
                     let what = format!("{} {} (recovering)", operation.verb, operation.id);
                     // They held these locks together before, so they can now.
                     let guard = self.locks.try_acquire(kind.locks(), &what);
-                    held.push((operation, kind, guard, what));
+                    held.push(Unfinished { operation, kind, guard, what });
                 }
                 Ok(None) | Err(_) => self.strand(operation).await?,
             }
@@ -42,9 +80,9 @@ impl Engine {
         Ok(())
     }
 
-    async fn recover(&self, held: Vec<(Operation, Box<dyn Kind>, Option<Guard>, String)>) {
+    async fn recover(&self, held: Vec<Unfinished>) {
         let mut running: Vec<watch::Receiver<OperationView>> = Vec::new();
-        for (operation, kind, guard, what) in held {
+        for Unfinished { operation, kind, guard, what } in held {
             tracing::info!(operation = %operation.id, verb = operation.verb, "recovering");
             let guard = match guard {
                 Some(guard) => Ok(guard),

@@ -1,6 +1,13 @@
 //! What clients do to one another and to the engine: race, repeat, give up, go away, ask for too
 //! much.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::sync::Arc;

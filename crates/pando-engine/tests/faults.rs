@@ -3,6 +3,13 @@
 //! nothing leaks, records and world agree, what was there before is intact, the operation is done
 //! or undone, and another start of the daemon finds nothing to do.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::pin::Pin;

@@ -2,6 +2,13 @@
 //! be. Whatever succeeded happened, whatever failed did not, and after a crash one of the two is
 //! true. A failure prints its seed; `PANDO_SEED=N` runs that one again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

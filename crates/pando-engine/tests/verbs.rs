@@ -1,8 +1,17 @@
 //! What each verb does when nothing goes wrong, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
-use common::Bench;
+use common::{Bench, config};
+use pando_driver::sim::SimWorld;
+use pando_engine::{Drivers, Engine};
 use serde_json::json;
 
 #[tokio::test(start_paused = true)]
@@ -38,4 +47,32 @@ async fn a_machine_is_committed_branched_and_rolled_back_with_its_memory() {
     bench.ok("vm_delete", json!({"name": "shop", "remove_overlays": true, "force": true})).await;
     assert_eq!(bench.ok("vm_list", json!({})).await["total"], 0);
     bench.assert_consistent("after the end").await;
+}
+
+/// A database that was lost, or never there: images say themselves what they are. One that only a
+/// crash can have left is not taken up.
+#[tokio::test(start_paused = true)]
+async fn images_are_taken_up_by_a_new_database_and_by_no_other() {
+    let bench = Bench::new().await;
+    let image = bench.ok("image_show", json!({"image": "default"})).await;
+    let (images, fresh) = (bench.world.connect(), SimWorld::new());
+    let home = tempfile::tempdir().unwrap();
+    let start = async || {
+        let connection = fresh.connect();
+        let drivers = Drivers {
+            host: connection.host(),
+            images: images.images(),
+            store: connection.store(),
+            journal: connection.journal(),
+        };
+        let engine = Engine::start(drivers, config(home.path())).await.unwrap();
+        let (world, caller) = (fresh.clone(), bench.caller.clone());
+        Bench { world, engine, home: tempfile::tempdir().unwrap(), caller }
+    };
+    let other = start().await;
+    assert_eq!(other.ok("image_show", json!({"image": "default"})).await, image);
+
+    bench.ok("image_build", json!({"name": "later", "packages": ["nginx"]})).await;
+    let again = start().await;
+    assert_eq!(again.ok("image_list", json!({})).await["total"], 1);
 }

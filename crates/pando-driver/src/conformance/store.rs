@@ -104,7 +104,8 @@ async fn a_refused_transaction_writes_nothing(store: &dyn Store) {
     let mut transaction = Transaction::new();
     transaction.put(&other).put(&taken);
     assert!(matches!(store.write(&transaction).await, Err(StoreError::NameTaken { .. })));
-    assert_eq!(store.list::<Cluster>(&Query::all()).await.unwrap(), [kept.clone()]);
+    let there: Vec<Cluster> = store.list(&Query::all()).await.unwrap();
+    assert_eq!(there, std::slice::from_ref(&kept));
     assert!(store.audit(0, 10).await.unwrap().is_empty());
     let mut transaction = Transaction::new();
     transaction

@@ -104,7 +104,7 @@ async fn look(cx: &Cx) -> Result<Orphans> {
     })
 }
 
-fn item(kind: &str, id: impl ToString, bytes: ByteCount, reason: &str) -> GcItem {
+fn item(kind: &str, id: &dyn std::fmt::Display, bytes: ByteCount, reason: &str) -> GcItem {
     GcItem { kind: kind.to_owned(), id: id.to_string(), bytes: bytes.0, reason: reason.to_owned() }
 }
 
@@ -185,7 +185,7 @@ impl Kind for Gc {
             orphans.remove(&cx.engine).await?;
             let freed = cx.engine.host.trim_memory(cx.engine.config.memory_cache).await?;
             if freed.0 > 0 {
-                self.found.push(item("memory", "cache", freed, "over its budget"));
+                self.found.push(item("memory", &"cache", freed, "over its budget"));
             }
         }
         Ok(Transaction::new())

@@ -36,6 +36,15 @@ pub(crate) enum Source {
     },
 }
 
+/// Returns an image whose name a newer one takes, under a name that says which it was.
+pub(crate) fn step_aside(old: Image) -> Result<Image> {
+    let suffix: String = old.id.suffix().chars().take(6).collect();
+    let stem: String = old.name.as_str().chars().take(50).collect();
+    let name = format!("{stem}-{suffix}");
+    let name = name.parse().map_err(|_| Failure::internal(format!("`{name}`: no name")))?;
+    Ok(Image { name, ..old })
+}
+
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ImageAdd {
     pub name: Name,
@@ -125,14 +134,9 @@ impl Kind for ImageAdd {
         let mut records = Transaction::new();
         let holder: Option<Image> = cx.engine.store.named("", self.name.as_str()).await?;
         if let Some(old) = holder.filter(|old| old.id != made.id) {
-            // The name moves on; the old image keeps one that says which it was.
-            let suffix: String = old.id.suffix().chars().take(6).collect();
-            let stem: String = old.name.as_str().chars().take(50).collect();
-            let name = format!("{stem}-{suffix}");
-            let name = name.parse().map_err(|_| Failure::internal(format!("`{name}`: no name")))?;
             // Deleted and put, so that the name is free before it is taken again.
             records.delete::<Image>(old.id.as_str());
-            records.put(&Image { name, ..old });
+            records.put(&step_aside(old)?);
         }
         records.put(&made);
         self.made = Some(made);
