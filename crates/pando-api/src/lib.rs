@@ -5,6 +5,12 @@
 //! Parameters and results live in one module per toolset. A parameter's doc comment is its
 //! `--help` text and its schema's description, so it is written for the person who types it.
 
+// What clients send may be hostile.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 pub mod branch;
 pub mod caller;
 pub mod catalogue;

@@ -14,6 +14,12 @@
 //! Request headers: `Idempotency-Key`, `X-Request-Id`, `X-Pando-Session`, `X-Pando-Read-Only`.
 //! Whoever may open the socket is known by its user id; nobody else gets past the accept.
 
+// What clients send may be hostile.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 mod body;
 pub mod client;
 pub mod frames;

@@ -1,6 +1,14 @@
 //! What the socket promises to any client, and what our client promises to the CLI: over a real
 //! unix socket, with a scripted engine behind it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test ends where it fails"
+)]
+
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -97,7 +105,7 @@ fn parsed(answer: &str) -> (u16, Envelope) {
     let status = answer.get(9..12).and_then(|code| code.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let envelope = serde_json::from_str(body).unwrap_or_else(|error| {
-        panic!("no envelope ({error}) in {:.300}", answer);
+        panic!("no envelope ({error}) in {answer:.300}");
     });
     (status.expect("a status"), envelope)
 }

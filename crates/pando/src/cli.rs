@@ -79,7 +79,8 @@ pub fn root() -> Command {
                 _ => None,
             })
             .fold(parent, Command::subcommand);
-        root = root.subcommand(parent);
+        let short = if *name == "vm" { commands::sugar::actions() } else { Vec::new() };
+        root = root.subcommand(parent.subcommands(short));
     }
     for verb in catalogue().iter().filter(|verb| !verb.cli.by_hand) {
         if let [word] = verb.cli.path {

@@ -17,7 +17,7 @@ mod ps;
 mod rm;
 mod rollback;
 mod ssh;
-mod sugar;
+pub mod sugar;
 pub mod terminal;
 
 use clap::{ArgMatches, Command};
@@ -51,7 +51,8 @@ pub fn all() -> Vec<Command> {
         rollback::command(),
         ssh::command(),
     ];
-    all.extend(sugar::commands());
+    all.extend(sugar::actions());
+    all.push(sugar::images());
     all
 }
 
@@ -84,6 +85,10 @@ pub async fn with_daemon(app: &App, name: &str, matches: &ArgMatches) -> Option<
         "rollback" => rollback::run(app, matches).await,
         "sh" => exec::shell(app, matches).await,
         "ssh" => ssh::run(app, matches).await,
+        "vm" => {
+            let (action, matches) = matches.subcommand()?;
+            return sugar::run(app, action, matches).await;
+        }
         _ => return sugar::run(app, name, matches).await,
     })
 }

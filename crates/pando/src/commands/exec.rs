@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Cli};
 use pando_api::{ApiError, AttachIo, AttachRequest, Control, Verb};
-use pando_model::guest::{Command, ExecInput, ExecOutput, OutputStream};
+use pando_model::guest::{Command, ExecInput, ExecOutput, ExecStatus, OutputStream};
 use pando_model::{Address, ErrorCode};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -268,7 +268,15 @@ async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
         outcome = finished => outcome?,
         () = hand_on => return Ok(130),
     };
-    Ok(u8::try_from(outcome.status.shell_code()).unwrap_or(1))
+    Ok(exit_status(&app.ui, outcome.status))
+}
+
+/// Returns the exit status of a command as ours, and says what a number cannot.
+fn exit_status(ui: &Ui, status: ExecStatus) -> u8 {
+    if status == ExecStatus::TimedOut {
+        ui.remark("pando: the command ran out of time; its whole process tree was killed");
+    }
+    u8::try_from(status.shell_code()).unwrap_or(1)
 }
 
 /// Returns the next piece of input; never, when there is none any more.
@@ -339,7 +347,7 @@ async fn interactive(app: &App, mut request: AttachRequest) -> Ending {
     };
     drop(raw);
     match outcome {
-        Some(outcome) => Ok(u8::try_from(outcome?.status.shell_code()).unwrap_or(1)),
+        Some(outcome) => Ok(exit_status(&app.ui, outcome?.status)),
         None => {
             left(&app.ui);
             Ok(130)

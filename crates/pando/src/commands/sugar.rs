@@ -18,31 +18,32 @@ const ACTIONS: &[(&str, &str)] = &[
     ("kill", "Cut machines' power"),
 ];
 
-/// Returns the commands.
-pub fn commands() -> Vec<Command> {
-    let mut commands: Vec<Command> = ACTIONS
-        .iter()
-        .map(|(name, about)| {
-            let command = Command::new(*name)
-                .about(*about)
-                .arg(
-                    Arg::new("addresses")
-                        .value_name("ADDRESS")
-                        .required(true)
-                        .num_args(1..)
-                        .help("CLUSTER[@BRANCH] or an id"),
-                )
-                .arg(
-                    Arg::new("timeout")
-                        .long("timeout")
-                        .value_name("TIME")
-                        .help("How long a guest may take to shut down [default: 30s]"),
-                );
-            command.hide(matches!(*name, "restart" | "kill"))
-        })
-        .collect();
-    commands.push(Command::new("images").about("List images"));
-    commands
+/// Returns the commands that do something to machines, for the root and for `pando vm`.
+pub fn actions() -> Vec<Command> {
+    let actions = ACTIONS.iter().map(|(name, about)| {
+        Command::new(*name)
+            .about(*about)
+            .hide(matches!(*name, "restart" | "kill"))
+            .arg(
+                Arg::new("addresses")
+                    .value_name("ADDRESS")
+                    .required(true)
+                    .num_args(1..)
+                    .help("CLUSTER[@BRANCH] or an id"),
+            )
+            .arg(
+                Arg::new("timeout")
+                    .long("timeout")
+                    .value_name("TIME")
+                    .help("How long a guest may take to shut down [default: 30s]"),
+            )
+    });
+    actions.collect()
+}
+
+/// Returns `pando images`.
+pub fn images() -> Command {
+    Command::new("images").about("List images")
 }
 
 /// Runs one of them; `None` if this is none.
