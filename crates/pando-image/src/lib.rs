@@ -13,12 +13,18 @@
 //! hostile: archives are read entry by entry into a [`tree::Tree`] and never unpacked as they are,
 //! disks are inspected before any program opens them.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
 pub mod apt;
 pub mod boot;
 pub mod bootstrap;
 pub mod cache;
 pub mod cpio;
 pub mod disk;
+pub mod fuzz;
 pub mod import;
 pub mod initramfs;
 pub mod iso;

@@ -108,11 +108,11 @@ pub fn hash_file(path: &Path) -> io::Result<(u64, blake3::Hash)> {
     let mut size = 0;
     loop {
         let count = file.read(&mut buffer)?;
-        if count == 0 {
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
             return Ok((size, hasher.finalize()));
-        }
+        };
         size += count as u64;
-        hasher.update(&buffer[..count]);
+        hasher.update(bytes);
     }
 }
 

@@ -290,7 +290,7 @@ async fn read_lines(
     let mut buffer = [0; 4096];
     loop {
         let count = from.read(&mut buffer).await.map_err(reading)?;
-        for &byte in &buffer[..count] {
+        for &byte in buffer.iter().take(count) {
             if byte != b'\n' && byte != b'\r' {
                 if line.len() < limits::MAX_LINE_BYTES {
                     line.push(byte);
