@@ -17,7 +17,7 @@ use pando_wire::limits::{
 };
 
 use crate::jobs::{Voice, What};
-use crate::users::User;
+use crate::users::{Tables, User};
 
 /// Most names of a directory that are looked at: what is listed is sorted first.
 const MAX_SORTED_NAMES: usize = 65_536;
@@ -37,7 +37,7 @@ pub fn push(spec: &PushSpec, root: &Path, feed: &Receiver<Feed>, voice: &Voice) 
     let path = absolute(&spec.path)?;
     let owner = match &spec.owner {
         None => None,
-        Some(name) => match User::find(root, name) {
+        Some(name) => match User::find(&mut Tables::new(root), name) {
             Ok(Some(user)) => Some(user),
             Ok(None) => {
                 return Err(Refusal::new(RefusalKind::NotFound, format!("no user `{name}`")));

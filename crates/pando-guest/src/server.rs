@@ -30,6 +30,7 @@ use crate::jobs::{Event, Jobs, What};
 use crate::limits::{IDLE, LEAVING, MAX_LINGERING, REAP_INTERVAL, STARTED_DELAY};
 use crate::spawn::{set_nonblocking, spawn};
 use crate::sys::{self, Async};
+use crate::users::Tables;
 
 /// Numbers every command of this process, for its mark, and every pipe that outlives one.
 static NEXT_COMMAND: AtomicU64 = AtomicU64::new(1);
@@ -51,6 +52,7 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
     let mut server = Server {
         jobs: Jobs::new()?,
         channel: Channel::new(port),
+        tables: Tables::new(&config.root),
         config,
         signals,
         decoder: Decoder::new(),
@@ -68,6 +70,7 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
 
 struct Server {
     config: Config,
+    tables: Tables,
     channel: Channel,
     jobs: Jobs,
     /// Readable after SIGCHLD or SIGIO, where this process has its own handlers.
@@ -579,7 +582,7 @@ impl Server {
     fn launch(&mut self, stream: StreamId, spec: &ExecSpec) -> Result<u64, Refusal> {
         let number = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
-        let spawned = spawn(spec, &self.config.root, &mark, &self.home)?;
+        let spawned = spawn(spec, &mut self.tables, &mark, &self.home)?;
         let mut command = Command::new(spec, spawned, stream, mark);
         if self.signals.is_none() {
             let pid = Pid::from_raw(command.pid);

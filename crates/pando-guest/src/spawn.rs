@@ -21,7 +21,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::sys::{self, ChildUser, Launch, Leads};
 use crate::tree::MARK;
-use crate::users::{User, read_table};
+use crate::users::{Tables, User};
 
 /// Where programs are looked for unless the environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,13 +40,18 @@ pub struct Spawned {
     pub stderr: Option<OwnedFd>,
 }
 
-/// Starts what `spec` says, with the tables under `root`. `mark` makes its descendants findable;
-/// `ours` is this process's working directory.
-pub fn spawn(spec: &ExecSpec, root: &Path, mark: &str, ours: &Path) -> Result<Spawned, Refusal> {
+/// Starts what `spec` says. `mark` makes its descendants findable; `ours` is this process's working
+/// directory.
+pub fn spawn(
+    spec: &ExecSpec,
+    tables: &mut Tables,
+    mark: &str,
+    ours: &Path,
+) -> Result<Spawned, Refusal> {
     check(spec)?;
-    let user = find_user(root, spec.user.as_deref())?;
-    let env = environment(spec, root, &user, mark);
-    let cwd = directory(spec, &user)?;
+    let user = find_user(tables, spec.user.as_deref())?;
+    let env = environment(spec, tables, &user, mark);
+    let cwd = directory(spec, &user, ours)?;
     let (program, argv) = program(&spec.command, &env, &cwd)?;
     let object = program.to_string_lossy().into_owned();
     let program = c_string(program.into_os_string().into_vec())?;
@@ -119,15 +124,20 @@ fn check(spec: &ExecSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn find_user(root: &Path, wanted: Option<&str>) -> Result<User, Refusal> {
+fn find_user(tables: &mut Tables, wanted: Option<&str>) -> Result<User, Refusal> {
     let wanted = wanted.unwrap_or("root");
-    let found = User::find(root, wanted);
+    let found = User::find(tables, wanted);
     let found = found.map_err(|error| Refusal::from_io("the table of users", &error))?;
     found.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("no user `{wanted}`")))
 }
 
 /// Default, then `/etc/environment`, then the user, then the request; the later ones win.
-fn environment(spec: &ExecSpec, root: &Path, user: &User, mark: &str) -> BTreeMap<String, String> {
+fn environment(
+    spec: &ExecSpec,
+    tables: &mut Tables,
+    user: &User,
+    mark: &str,
+) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
     set("PATH", PATH);
@@ -136,7 +146,7 @@ fn environment(spec: &ExecSpec, root: &Path, user: &User, mark: &str) -> BTreeMa
         set("TERM", "xterm-256color");
     }
     // An unreadable file is no reason to refuse a command, which may be there to repair it.
-    let table = read_table(&root.join("etc/environment")).unwrap_or_default();
+    let table = tables.environment.read().unwrap_or_default();
     for (name, value) in table.lines().filter_map(assignment) {
         set(name, value);
     }
@@ -197,8 +207,11 @@ fn look_up(name: &str, path: &str, cwd: &Path) -> Option<PathBuf> {
 
 /// Returns the working directory. A home that does not exist is no reason to refuse a command; a
 /// directory that was asked for is.
-fn directory(spec: &ExecSpec, user: &User) -> Result<PathBuf, Refusal> {
+fn directory(spec: &ExecSpec, user: &User, ours: &Path) -> Result<PathBuf, Refusal> {
     let wanted = spec.cwd.as_deref().unwrap_or(&user.home);
+    if Path::new(wanted) == ours {
+        return Ok(PathBuf::from(wanted));
+    }
     match std::fs::metadata(wanted) {
         Ok(facts) if facts.is_dir() => Ok(PathBuf::from(wanted)),
         _ if spec.cwd.is_none() => Ok(PathBuf::from("/")),
