@@ -21,6 +21,7 @@ pub mod error;
 pub mod exec;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod fuzz;
 pub mod image;
 pub mod limits;
 pub mod machine;

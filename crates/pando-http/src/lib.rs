@@ -23,6 +23,7 @@
 mod body;
 pub mod client;
 pub mod frames;
+pub mod fuzz;
 pub mod limits;
 mod pipe;
 mod request;
