@@ -36,6 +36,11 @@ pub struct Config {
     pub image_timeout: Duration,
     /// How long the undoing of one step may take before the operation is stuck.
     pub undo_timeout: Duration,
+    /// How often records are compared with the world, so that a keeper's death is noticed although
+    /// nobody calls; never if absent.
+    pub reconcile_every: Option<Duration>,
+    /// How long ended operations, and with them their idempotency keys, are kept.
+    pub keep_operations: Duration,
     /// Whether disk flushes of guests reach the host's disk.
     pub durable_disk: bool,
 }
@@ -59,6 +64,8 @@ impl Config {
             first_boot_timeout: Duration::from_secs(300),
             image_timeout: Duration::from_secs(3600),
             undo_timeout: Duration::from_secs(60),
+            reconcile_every: Some(Duration::from_secs(30)),
+            keep_operations: Duration::from_secs(30 * 24 * 3600),
             durable_disk: false,
         }
     }

@@ -10,6 +10,7 @@ use pando_api::ApiError;
 use pando_driver::store::{AuditEntry, Journal, Transaction};
 use pando_driver::{BranchHost, Images, Store};
 use pando_model::OperationId;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,8 @@ pub struct Inner {
     pub(crate) started_at: Timestamp,
     live: Mutex<HashMap<OperationId, Live>>,
     audit: Mutex<Vec<AuditEntry>>,
+    /// Told when an entry waits that no transaction takes along.
+    noted: Notify,
 }
 
 impl Deref for Engine {
@@ -86,11 +89,14 @@ impl Engine {
             started_at: Timestamp::now(),
             live: Mutex::new(HashMap::new()),
             audit: Mutex::new(Vec::new()),
+            noted: Notify::new(),
         }));
         engine.adopt_images().await.map_err(|failure| failure.0)?;
         engine.begin_recovery().await.map_err(|failure| failure.0)?;
         let flusher = engine.clone();
         engine.tasks.spawn(async move { flusher.flush_audit_regularly().await });
+        let watcher = engine.clone();
+        engine.tasks.spawn(async move { watcher.reconcile_regularly().await });
         Ok(engine)
     }
 
@@ -130,6 +136,7 @@ impl Engine {
     /// Notes a call that wrote nothing; it is written with the next transaction.
     pub(crate) fn note(&self, entry: AuditEntry) {
         self.audit().push(entry);
+        self.noted.notify_one();
     }
 
     /// Takes what waits to be audited, for a transaction that is written anyway.
@@ -158,10 +165,25 @@ impl Engine {
 
     async fn flush_audit_regularly(&self) {
         loop {
-            // Both arms only wait, so losing one loses nothing.
+            let company = async {
+                self.noted.notified().await;
+                tokio::time::sleep(AUDIT_INTERVAL).await;
+            };
+            // A lost wait loses nothing: the entries stay, and a shutdown writes them.
             tokio::select! {
                 () = self.ending.cancelled() => return,
-                () = tokio::time::sleep(AUDIT_INTERVAL) => self.flush_audit().await,
+                () = company => self.flush_audit().await,
+            }
+        }
+    }
+
+    async fn reconcile_regularly(&self) {
+        let Some(every) = self.config.reconcile_every else { return };
+        loop {
+            // As above.
+            tokio::select! {
+                () = self.ending.cancelled() => return,
+                () = tokio::time::sleep(every) => self.reconcile_soon(),
             }
         }
     }

@@ -7,6 +7,7 @@ use pando_model::{Commit, CommitNode};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::incarnation::saved_node;
+use crate::locks::{Hold, LockSet};
 
 /// Longest chain that is followed. A chain grows by one with every generation of branches, so
 /// this is never reached by use; it ends a loop that only damage can make.
@@ -50,7 +51,11 @@ impl Engine {
     }
 
     /// Makes the flat memory of all nodes of a full commit, where it is missing.
+    /// Who comes second waits for the first.
     pub(crate) async fn materialise(&self, commit: &Commit, reporter: &Reporter) -> Result<()> {
+        let locks = LockSet::new().with(format!("memory of {}", commit.id), Hold::Exclusive);
+        let patience = self.config.restore_timeout;
+        let _turn = self.locks.acquire(locks, "making memory mappable", patience).await?;
         for node in commit.nodes.iter().filter(|node| node.memory.is_some()) {
             let chain = self.memory_chain(commit, node).await?;
             self.host.materialise(&chain, reporter).await?;

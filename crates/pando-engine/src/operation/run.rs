@@ -346,6 +346,10 @@ impl Run {
         engine.live().remove(&operation.id);
         updates.send_replace(OperationView::from(&operation));
         kind.settled(&engine, operation.status);
+        if operation.status != OperationStatus::Succeeded {
+            // What made it fail may be that the world is not as recorded.
+            engine.reconcile_soon();
+        }
         // Last, so that whoever waits for idleness also waits for what follows.
         drop(busy);
     }

@@ -22,8 +22,8 @@ pub(crate) struct Exec {
     pub spec: ExecSpec,
     pub stdin: Option<String>,
     pub max_output_bytes: u64,
-    /// Set before the command is started.
-    pub begun: bool,
+    /// Whether it was said that its end is unknown.
+    pub reported: bool,
     pub ended: Option<ExecRunResult>,
 }
 
@@ -47,28 +47,18 @@ impl Kind for Exec {
     }
 
     async fn run(&mut self, _: &str, cx: &Cx) -> Result<Transaction> {
-        if self.begun {
+        if cx.recovering {
             let message = "the daemon ended while the command ran; how it ended is unknown";
             return Err(Failure::new(ErrorCode::KeeperLost, message));
         }
-        self.begun = true;
         let stdin = self.stdin.clone().map(String::into_bytes);
         let bound = Bound::new(self.max_output_bytes);
         let ended = cx
             .engine
             .run_command(&self.host_id, &self.node, &self.spec, stdin, bound, &cx.cancel)
             .await;
-        match ended {
-            Ok(ended) => {
-                self.ended = Some(ended);
-                Ok(Transaction::new())
-            }
-            Err(error) => {
-                // It did not run to its end, and repeating it is not ours to decide.
-                self.begun = error.is_cancelled();
-                Err(error)
-            }
-        }
+        self.ended = Some(ended?);
+        Ok(Transaction::new())
     }
 
     async fn undo(&mut self, _: &str, _: &Cx) -> Result<Transaction> {
@@ -76,9 +66,11 @@ impl Kind for Exec {
     }
 
     async fn direction(&mut self, cx: &Cx) -> Result<Direction> {
-        // After a crash nothing is known about it; pressing on ends as stuck and says so.
-        self.begun |= cx.recovering;
-        Ok(if cx.recovering { Direction::Forward } else { Direction::Back })
+        // After a crash nothing is known about it: pressing on ends as stuck and says so. Whoever
+        // cancels it then has seen that.
+        let news = cx.recovering && !self.reported;
+        self.reported |= cx.recovering;
+        Ok(if news { Direction::Forward } else { Direction::Back })
     }
 
     async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
@@ -90,7 +82,7 @@ impl Kind for Exec {
         memo(&ExecRunResult { operation_id: Some(id.clone()), ..ended })
     }
 
-    fn remedy(&self, _: &OperationId) -> String {
-        "look at what it did in the guest, and run it again if that is safe".to_owned()
+    fn remedy(&self, id: &OperationId) -> String {
+        format!("look at what it did in the guest, then `pando operation cancel {id}`")
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use pando_api::system::{GcItem, GcResult};
 use pando_driver::store::{Query, Transaction};
 use pando_model::{BranchId, ByteCount, CommitId, Image, ImageId, LayerId, Operation, OperationId};
@@ -23,6 +24,9 @@ const MAX_ITEMS: usize = 200;
 /// Statuses of operations that may still use what their memo names.
 pub(crate) const UNFINISHED: [&str; 3] = ["queued", "running", "undoing"];
 
+/// Statuses of operations whose record is only history.
+const ENDED: [&str; 3] = ["succeeded", "failed", "cancelled"];
+
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Gc {
     pub dry_run: bool,
@@ -38,6 +42,8 @@ struct Orphans {
     images: Vec<Image>,
     /// Recorded layers that nothing lies on or uses.
     unused: Vec<LayerId>,
+    /// Records of operations that ended long ago.
+    operations: Vec<OperationId>,
 }
 
 /// Returns every id-shaped text in a JSON value.
@@ -101,7 +107,17 @@ async fn look(cx: &Cx) -> Result<Orphans> {
             .filter(|image| !image_ids.contains(&image.id) && free(image.id.as_str()))
             .collect(),
         unused: unused.into_iter().filter(|id| free(id.as_str())).collect(),
+        operations: old_operations(engine).await?,
     })
+}
+
+async fn old_operations(engine: &Engine) -> Result<Vec<OperationId>> {
+    let query = Query { statuses: ENDED.to_vec(), ..Query::all() };
+    let ended: Vec<Operation> = engine.store.list(&query).await?;
+    let kept = engine.config.keep_operations;
+    let horizon = Timestamp::now().saturating_sub(kept).unwrap_or(Timestamp::MIN);
+    let old = ended.into_iter().take_while(|operation| operation.created_at < horizon);
+    Ok(old.map(|operation| operation.id).collect())
 }
 
 fn item(kind: &str, id: &dyn std::fmt::Display, bytes: ByteCount, reason: &str) -> GcItem {
@@ -120,7 +136,15 @@ impl Orphans {
             let bytes = sizes.get(id).copied().unwrap_or(zero);
             item("layer", id, bytes, "no branch and no commit lies on it")
         });
-        branches.chain(commits).chain(layers).chain(images).chain(unused).collect()
+        let ended = self.operations.iter();
+        let operations = ended.map(|id| item("operation", id, zero, "it ended long ago"));
+        branches
+            .chain(operations)
+            .chain(commits)
+            .chain(layers)
+            .chain(images)
+            .chain(unused)
+            .collect()
     }
 
     async fn remove(&self, engine: &Engine) -> Result<()> {
@@ -155,7 +179,11 @@ impl Orphans {
                 Some(_) => {}
             }
         }
-        engine.sweep(Gone { tops: self.unused.clone(), ..Gone::default() }).await?;
+        let mut records = Transaction::new();
+        for operation in &self.operations {
+            records.delete::<Operation>(operation.to_string());
+        }
+        engine.sweep(Gone { tops: self.unused.clone(), records, ..Gone::default() }).await?;
         for image in &self.images {
             engine.images.remove(&image.id).await?;
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use pando_api::machine::VmDeleteResult;
 use pando_driver::host::StopMode;
 use pando_driver::store::{Record, Transaction};
@@ -21,6 +22,9 @@ use crate::operation::{Cx, Direction, Kind, memo};
 
 /// How long guests may take to shut down before they are killed.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// Guests that shut down at the same time: they mostly wait.
+const STOPS_AT_ONCE: usize = 16;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct VmDelete {
@@ -50,17 +54,29 @@ impl VmDelete {
         self.branches.iter().filter(move |branch| !remove && branch.role != BranchRole::Parked)
     }
 
+    async fn stop_one(&self, branch: &Branch, cx: &Cx) -> Result<()> {
+        let graceful = !self.remove && !self.force && branch.state == BranchState::Running;
+        let mode = match graceful {
+            true => StopMode::Shutdown { timeout: SHUTDOWN },
+            false => StopMode::Kill,
+        };
+        Ok(cx.engine.host.stop(&branch.host_id, mode).await?)
+    }
+
     async fn stop(&self, cx: &Cx) -> Result<()> {
         let total = self.branches.len() as u64;
-        for (done, branch) in self.branches.iter().enumerate() {
-            cx.reporter.report(format!("stopping {}", branch.name), done as u64, total);
-            let graceful = !self.remove && !self.force && branch.state == BranchState::Running;
-            let mode = match graceful {
-                true => StopMode::Shutdown { timeout: SHUTDOWN },
-                false => StopMode::Kill,
-            };
-            cx.engine.host.stop(&branch.host_id, mode).await?;
+        let mut stops = Vec::with_capacity(self.branches.len());
+        for branch in &self.branches {
+            stops.push(self.stop_one(branch, cx));
         }
+        let mut stopping = futures_util::stream::iter(stops).buffer_unordered(STOPS_AT_ONCE);
+        let mut done = 0;
+        while let Some(stopped) = stopping.next().await {
+            stopped?;
+            done += 1;
+            cx.reporter.report("stopping branches", done, total);
+        }
+        drop(stopping);
         for branch in self.going() {
             cx.engine.host.discard_branch(&branch.host_id).await?;
         }

@@ -127,7 +127,7 @@ impl Engine {
             spec,
             stdin: params.stdin,
             max_output_bytes: params.max_output_bytes,
-            begun: false,
+            reported: false,
             ended: None,
         };
         let guard = self.hold(LockSet::new(), "exec_run").await?;

@@ -22,6 +22,7 @@ pub fn config(home: &std::path::Path) -> Config {
     let mut config = Config::new(Layout::new(home, home.join("run")), "0.0.0-test");
     config.workers = 2;
     config.lock_wait = Duration::from_secs(5);
+    config.reconcile_every = None;
     config
 }
 
