@@ -7,7 +7,7 @@ use pando_machine::{DiskFormat, MachineError};
 use pando_model::ByteCount;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::qcow2::{BackingFormat, Qcow2Error, create_overlay};
+use crate::qcow2::{BackingFormat, Qcow2Error, create_overlay, inspect};
 
 /// Makes qcow2 overlays over qcow2 files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,12 +29,14 @@ impl DiskFormat for Qcow2Layers {
         // one that is repeated never touches a layer that has been written to since.
         let scratch = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&scratch);
-        create_overlay(&scratch, backing, BackingFormat::Qcow2, size).map_err(|error| {
-            failed(match error {
-                Qcow2Error::File { source, .. } => source,
-                other => io::Error::new(io::ErrorKind::InvalidInput, other),
-            })
-        })?;
+        size_of(path, backing, size)
+            .and_then(|size| create_overlay(&scratch, backing, BackingFormat::Qcow2, size))
+            .map_err(|error| {
+                failed(match error {
+                    Qcow2Error::File { source, .. } => source,
+                    other => io::Error::new(io::ErrorKind::InvalidInput, other),
+                })
+            })?;
         match renameat_with(CWD, &scratch, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::EXIST) => std::fs::remove_file(&scratch).map_err(failed),
@@ -46,9 +48,27 @@ impl DiskFormat for Qcow2Layers {
     }
 }
 
+fn size_of(path: &Path, backing: &str, asked: ByteCount) -> Result<ByteCount, Qcow2Error> {
+    if asked.0 > 0 {
+        return Ok(asked);
+    }
+    let below = path.parent().unwrap_or(Path::new("")).join(backing);
+    Ok(inspect(&below)?.virtual_size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_without_a_size_is_as_large_as_what_it_lies_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = ByteCount::from_mib(3);
+        crate::qcow2::create_empty(&directory.path().join("vars.qcow2"), size).unwrap();
+        let path = directory.path().join("ly_0.qcow2");
+        Qcow2Layers.create_overlay(&path, "vars.qcow2", ByteCount(0)).unwrap();
+        assert_eq!(inspect(&path).unwrap().virtual_size, size);
+    }
 
     #[test]
     fn a_repeated_call_leaves_a_used_layer_alone() {
