@@ -30,10 +30,10 @@ remove_scratch() {
   rm -rf "$SCRATCH"
 }
 
-# Runs a command as part of the test run: marked, its files in the scratch directory, nobody to talk
-# to.
+# Runs a command as part of the test run: marked, its files in the scratch directory and never in the
+# caller's own home, nobody to talk to.
 in_test_run() {
-  env "$RUN_MARK" TMPDIR="$SCRATCH/tmp" XDG_RUNTIME_DIR="$SCRATCH/run" \
+  env -u PANDO_HOME -u PANDO_SOCKET "$RUN_MARK" TMPDIR="$SCRATCH/tmp" XDG_RUNTIME_DIR="$SCRATCH/run" \
     XDG_DATA_HOME="$SCRATCH/home" XDG_CONFIG_HOME="$SCRATCH/home" XDG_STATE_HOME="$SCRATCH/home" \
     "$@" </dev/null
 }
