@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pando_model::branch::BranchState;
 use pando_model::guest::{GuestFacts, InterfaceFacts};
 use pando_model::{
-    Accelerator, Address, BranchId, ClusterId, CommitId, ImageId, Name, OperationId,
+    Accelerator, Address, BranchId, ClusterId, CommitId, ImageId, Name, OperationId, Uplink,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct VmCreateParams {
     /// Network interfaces (0 for none).
     #[serde(default = "one")]
     pub nics: u8,
+    /// What its first interface reaches: nothing, or the outside (never this host itself).
+    #[serde(default)]
+    pub uplink: Uplink,
     /// Environment of every command run in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -242,7 +245,7 @@ pub struct Network {
     /// Interfaces as the guest sees them; empty when it does not answer.
     pub interfaces: Vec<InterfaceFacts>,
     /// Whether it reaches the outside.
-    pub uplink: pando_model::Uplink,
+    pub uplink: Uplink,
 }
 
 /// What a machine is doing.
