@@ -1,6 +1,7 @@
 //! The commands: most are made from the verb catalogue (`generated`), some by hand
 //! (`crate::commands`), all under one root.
 
+pub mod complete;
 pub mod generated;
 
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! Commands made by hand: those that stream, that draw, or that need no daemon.
 
 pub mod bench;
-mod completions;
+pub mod completions;
 mod config;
 mod console;
 mod cp;

@@ -488,14 +488,15 @@ impl Bench<'_> {
         let statuses = self.statuses(&addresses).await?;
         let idle = self.idle_share(&addresses, &statuses).await?;
         #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-        let memory = statuses
-            .iter()
-            .filter_map(|status| status.resources.host_memory_bytes)
-            .map(|bytes| bytes as f64 / 1e6)
-            .collect();
+        let megabytes = |bytes: fn(&VmStatusResult) -> Option<u64>| {
+            statuses.iter().filter_map(bytes).map(|bytes| bytes as f64 / 1e6).collect()
+        };
+        let memory = megabytes(|status| status.resources.host_memory_bytes);
+        let keepers = megabytes(|status| status.resources.keeper_memory_bytes);
         Ok(vec![
             Figure::new("`true` in 50 branches", "ms", Some(700.0), fanout),
             Figure::new("memory of an idle branch among 50 (PSS)", "MB", Some(42.0), memory),
+            Figure::new("memory of its keeper (PSS)", "MB", Some(8.0), keepers),
             Figure::new("idle CPU of a branch, share of a core", "%", Some(1.0), idle),
         ])
     }

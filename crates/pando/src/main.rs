@@ -21,6 +21,10 @@ mod wire;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap_complete::CompleteEnv;
+
+use crate::commands::completions;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.as_slice() {
@@ -31,6 +35,12 @@ fn main() -> ExitCode {
         }
         // One for every branch, on the way to its first command: without a command line to build.
         [first, rest @ ..] if first == "keeper" => commands::keeper::run(rest),
-        _ => app::run(),
+        _ => {
+            // Ends the process when a shell asks for completions.
+            if std::env::var_os(completions::VARIABLE).is_some() {
+                CompleteEnv::with_factory(cli::complete::root).complete();
+            }
+            app::run()
+        }
     }
 }

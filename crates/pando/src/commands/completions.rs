@@ -1,31 +1,43 @@
-//! `pando completions`: what shells need to complete commands and flags.
+//! `pando completions`: what makes a shell ask this program for completions.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
-use clap_complete::Shell;
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::env::Shells;
+use pando_api::ApiError;
+use pando_model::ErrorCode;
 
 use crate::app::Ending;
-use crate::cli;
+use crate::commands::text;
+
+/// The variable that says that a shell asks, and which.
+pub const VARIABLE: &str = "COMPLETE";
 
 /// Returns the command.
 pub fn command() -> Command {
     Command::new("completions")
-        .about("Write a shell's completions to stdout")
+        .about("Write a shell's completions to stdout; names of machines and branches complete too")
         .after_help(
-            "Example: pando completions bash > ~/.local/share/bash-completion/completions/pando",
+            "Examples:\n  source <(pando completions bash)\n  \
+             pando completions zsh > ~/.zfunc/_pando\n  \
+             pando completions fish > ~/.config/fish/completions/pando.fish",
         )
         .arg(
             Arg::new("shell")
                 .value_name("SHELL")
                 .required(true)
-                .value_parser(value_parser!(Shell))
-                .help("bash, zsh, fish, elvish or powershell"),
+                .value_parser(["bash", "zsh", "fish", "elvish", "powershell"])
+                .help("For which shell"),
         )
 }
 
 /// Writes the completions.
 pub fn run(matches: &ArgMatches) -> Ending {
-    if let Some(shell) = matches.get_one::<Shell>("shell") {
-        clap_complete::generate(*shell, &mut cli::root(), "pando", &mut std::io::stdout());
-    }
+    let shells = Shells::builtins();
+    let failed = |detail: &str| ApiError::new(ErrorCode::Internal, detail);
+    let shell = shells
+        .completer(text(matches, "shell"))
+        .ok_or_else(|| failed("this shell's completions are not built in"))?;
+    shell
+        .write_registration(VARIABLE, "pando", "pando", "pando", &mut std::io::stdout())
+        .map_err(|source| failed(&source.to_string()))?;
     Ok(0)
 }

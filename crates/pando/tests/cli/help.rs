@@ -1,6 +1,7 @@
 //! Help, completions, mistakes.
 
-use pando_api::{Call, catalogue};
+use pando_api::catalogue;
+use serde_json::json;
 
 use crate::support::{Fake, finish, pando, shown};
 
@@ -97,7 +98,6 @@ fn every_verb_has_a_command() {
         let path = verb.cli.path.join(" ");
         assert!(COMMANDS.contains(&path.as_str()), "{}: {path}", verb.name);
     }
-    assert!(Call::parse("vm_list", serde_json::Value::Null).is_ok());
 }
 
 #[test]
@@ -126,14 +126,51 @@ fn mistakes_are_explained() {
     assert!(fake.control.calls().is_empty());
 }
 
+/// Returns what a shell is offered for the last of these words.
+fn completed(fake: &Fake, words: &[&str]) -> Vec<String> {
+    let mut command = fake.command(&[&["--"], words].concat());
+    command
+        .env("COMPLETE", "bash")
+        .env("_CLAP_IFS", "\n")
+        .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+        .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+        .env("_CLAP_COMPLETE_SPACE", "false");
+    let output = finish(command.spawn().unwrap());
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn completions_know_every_command() {
-    for shell in ["bash", "zsh", "fish"] {
-        let text = shown(&run(&["completions", shell]));
-        for word in ["rollback", "image", "fanout"] {
-            assert!(text.contains(word), "{shell}: {word}");
+fn words_and_names_complete() {
+    let fake = Fake::new();
+    fake.control.answer("vm_list", json!({ "vms": [{ "name": "shop" }, { "name": "web" }] }));
+    fake.control.answer("branch_list", json!({ "branches": [{ "address": "shop@try-1" }] }));
+    fake.control
+        .answer("commit_list", json!({ "commits": [{ "id": "cm_0123456789ab", "tags": ["v1"] }] }));
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["pando", "roll"], &["rollback"]),
+        (&["pando", "vm", "cr"], &["create"]),
+        (&["pando", "exec", "sh"], &["shop", "shop@try-1"]),
+        (&["pando", "vm", "rm", ""], &["shop", "web"]),
+        (&["pando", "rollback", "v"], &["v1"]),
+        (&["pando", "config", "get", "daemon"], &["daemon.log"]),
+        (&["pando", "vm", "control", "shop", "pa"], &["pause"]),
+    ];
+    for (words, expected) in cases {
+        let offered = completed(&fake, words);
+        for word in *expected {
+            assert!(offered.iter().any(|one| one == word), "{words:?}: {offered:?}");
         }
     }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(shown(&fake.run(&["completions", shell])).contains("pando"), "{shell}");
+    }
+}
+
+#[test]
+fn completion_without_a_daemon_is_of_words_only() {
+    let fake = Fake::new();
+    std::fs::remove_file(fake.directory.path().join("s/daemon.sock")).unwrap();
+    assert_eq!(completed(&fake, &["pando", "exec", "sh"]), Vec::<String>::new());
 }
 
 #[test]
