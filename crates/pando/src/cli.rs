@@ -24,7 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Images", &["image", "images"]),
     (
         "Housekeeping",
-        &["status", "operation", "gc", "logs", "daemon", "config", "bench", "completions"],
+        &["status", "operation", "gc", "logs", "daemon", "config", "bench", "completions", "man"],
     ),
 ];
 

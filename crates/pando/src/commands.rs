@@ -13,6 +13,7 @@ mod fanout;
 pub mod keeper;
 mod log;
 mod logs;
+mod man;
 mod ps;
 mod rm;
 mod rollback;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Command> {
         fanout::command(),
         log::command(),
         logs::command(),
+        man::command(),
         ps::command(),
         rm::command(),
         rollback::command(),
@@ -64,6 +66,7 @@ pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches)
         "init" => config::init(ui, layout),
         "daemon" => daemon::run(ui, layout, matches),
         "doctor" => doctor::run(ui, layout, matches),
+        "man" => man::run(ui, matches),
         "logs" => logs::run(ui, layout, matches),
         "serve" => daemon::serve(layout, matches),
         _ => return None,

@@ -43,6 +43,7 @@ const COMMANDS: &[&str] = &[
     "init",
     "log",
     "logs",
+    "man",
     "operation",
     "operation cancel",
     "operation list",
@@ -171,6 +172,19 @@ fn completion_without_a_daemon_is_of_words_only() {
     let fake = Fake::new();
     std::fs::remove_file(fake.directory.path().join("s/daemon.sock")).unwrap();
     assert_eq!(completed(&fake, &["pando", "exec", "sh"]), Vec::<String>::new());
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(&["man", directory.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", shown(&output));
+    for command in COMMANDS {
+        let name = format!("pando {command}").trim().replace(' ', "-");
+        let page = std::fs::read_to_string(directory.path().join(format!("{name}.1"))).unwrap();
+        assert!(page.contains(".SH NAME"), "{name}");
+    }
+    assert_eq!(run(&["man", "/nonexistent"]).status.code(), Some(2));
 }
 
 #[test]
