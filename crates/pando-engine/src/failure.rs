@@ -55,6 +55,10 @@ impl From<ApiError> for Failure {
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let (code, hint) = match &error {
+            HostError::ToolMissing { package, .. } => {
+                let hint = format!("apt-get install {package}");
+                return Self::new(ErrorCode::ToolMissing, error.to_string()).hint(hint);
+            }
             HostError::NotRunning { .. } => {
                 (ErrorCode::WrongState, Some("start it: `pando vm control ADDRESS start`"))
             }

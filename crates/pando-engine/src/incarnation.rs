@@ -255,6 +255,7 @@ impl<'a> Incarnation<'a> {
             vars_layer: node.vars_layer.clone(),
             start,
             macs: macs(self.cluster, &node.name),
+            uplink: self.cluster.uplink,
             identity: self.identities.get(&node.name).cloned(),
             seed: self.seeds.get(&node.name).cloned(),
         })

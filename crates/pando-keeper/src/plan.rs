@@ -1,11 +1,12 @@
 //! From a node's spec to a machine's plan: ids become paths, the image's boot method becomes a
 //! firmware, the kernel command line gets what our initramfs needs.
 
+use std::iter;
 use std::path::PathBuf;
 
 use pando_machine::{Firmware, MachinePlan, Nic, NicBackend};
 use pando_model::host::{BranchSpec, NodeSpec, NodeStart};
-use pando_model::{BootMethod, Layout};
+use pando_model::{BootMethod, Layout, Uplink};
 
 /// Where UEFI firmware is, in the order of preference; Debian and Ubuntu use the first.
 const UEFI_CODE: &[&str] = &["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"];
@@ -48,15 +49,22 @@ pub fn machine_plan(
         disk: layout.layer(&node.layer),
         seed: node.seed.as_ref().map(|_| seed_path(layout, branch, node)),
         durable_disk: branch.durable_disk,
-        nics: node
-            .macs
-            .iter()
-            .map(|mac| Nic { mac: mac.clone(), backend: NicBackend::Isolated })
-            .collect(),
+        nics: nics(node),
         console: layout.console(&branch.branch, &node.name),
         log: directory.join(format!("{}.qemu.log", node.name)),
         restore: restored_from.is_some(),
     }
+}
+
+/// Only the first interface has an address, so only it has an uplink.
+fn nics(node: &NodeSpec) -> Vec<Nic> {
+    let first = match node.uplink {
+        Uplink::None => NicBackend::Isolated,
+        Uplink::Nat => NicBackend::Nat,
+    };
+    let backends = iter::once(first).chain(iter::repeat(NicBackend::Isolated));
+    let nics = node.macs.iter().zip(backends);
+    nics.map(|(mac, backend)| Nic { mac: mac.clone(), backend }).collect()
 }
 
 /// Returns where the host driver puts the seed disk of a node.

@@ -38,6 +38,9 @@ pub fn machine(node: &Name, error: &MachineError) -> HostError {
         MachineError::File { path, source, .. } if is_full(source) => {
             HostError::DiskFull { what: path.display().to_string() }
         }
+        MachineError::ToolMissing { tool, package } => {
+            HostError::ToolMissing { tool: (*tool).to_owned(), package: (*package).to_owned() }
+        }
         _ => HostError::Machine { node: node.to_string(), detail: chain(error) },
     }
 }

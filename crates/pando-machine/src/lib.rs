@@ -42,6 +42,9 @@ pub enum Firmware {
 pub enum NicBackend {
     /// Nothing answers, and nothing of the host can be reached (user network with `restrict=on`).
     Isolated,
+    /// The outside, but neither the host's loopback nor its link-local addresses: `passt` behind a
+    /// filter.
+    Nat,
     /// A switch's unix stream socket, by path.
     Switch(PathBuf),
 }
@@ -116,6 +119,14 @@ pub enum MachineError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// A program that the plan needs is not installed.
+    #[error("{tool} was not found (it is in the package {package})")]
+    ToolMissing {
+        /// The program.
+        tool: &'static str,
+        /// Debian's and Ubuntu's package that has it.
+        package: &'static str,
     },
     /// The process ended by itself.
     #[error("the machine `{name}` ended: {detail}")]
@@ -202,7 +213,7 @@ pub trait Hypervisor: Send + Sync {
     /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits.
     ///
     /// # Errors
-    /// [`MachineError::Spawn`], [`MachineError::File`].
+    /// [`MachineError::Spawn`], [`MachineError::File`], [`MachineError::ToolMissing`].
     fn spawn(&self, plan: &MachinePlan) -> Result<Box<dyn Machine>, MachineError>;
 
     /// Returns what machines started now would record in a commit.
@@ -294,8 +305,9 @@ pub enum Link {
 
 /// Makes disk layers.
 pub trait DiskFormat: Send + Sync {
-    /// Creates the empty overlay `path` of `size` bytes over `backing`, a qcow2 file named relative
-    /// to the overlay's directory. An overlay that is there and still empty is success.
+    /// Creates the empty overlay `path` of `size` bytes (0: as large as what it lies on) over
+    /// `backing`, a qcow2 file named relative to the overlay's directory. An overlay that is there
+    /// already is success, and is left alone.
     ///
     /// # Errors
     /// [`MachineError::File`].

@@ -21,7 +21,7 @@ pub enum ClusterState {
     Deleting,
 }
 
-/// Whether nodes reach the outside. Never the host's loopback.
+/// Whether nodes reach the outside. Never the host's loopback or link-local addresses.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -30,6 +30,9 @@ pub enum Uplink {
     /// The node's network ends at its own segment.
     #[default]
     None,
+    /// Its first interface opens connections to the outside, as the host would (`passt`). Those
+    /// that are open at a cut live on in the parent only.
+    Nat,
 }
 
 /// One node of a cluster as it was defined.

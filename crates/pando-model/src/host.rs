@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::branch::BranchState;
+use crate::cluster::Uplink;
 use crate::commit::{CommitKind, CommitMemory};
 use crate::guest::{Identity, Inherited};
 use crate::image::BootMethod;
@@ -46,6 +47,14 @@ pub enum HostError {
         node: String,
         /// What happened, with the hypervisor's words.
         detail: String,
+    },
+    /// A program that the call needs is not installed.
+    #[error("{tool} was not found (it is in the package {package})")]
+    ToolMissing {
+        /// The program.
+        tool: String,
+        /// Debian's and Ubuntu's package that has it.
+        package: String,
     },
     /// The guest program did not answer.
     #[error("the guest of `{node}` did not {what} within {waited_ms} ms")]
@@ -212,6 +221,9 @@ pub struct NodeSpec {
     pub start: NodeStart,
     /// MAC addresses, one per interface.
     pub macs: Vec<String>,
+    /// What its first interface reaches; the others reach nothing.
+    #[serde(default)]
+    pub uplink: Uplink,
     /// Set on new nodes from an image, once they answer.
     pub identity: Option<Identity>,
     /// Contents of a NoCloud seed made for this node: file name → contents.

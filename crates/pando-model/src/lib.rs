@@ -15,6 +15,7 @@ pub mod layout;
 pub mod limits;
 pub mod machine;
 pub mod name;
+pub mod network;
 pub mod operation;
 pub mod schema;
 pub mod units;

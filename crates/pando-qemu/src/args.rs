@@ -41,13 +41,15 @@ pub enum PlanError {
     TooManyNics(usize),
 }
 
-/// The host's ends that QEMU inherits, as they are numbered in QEMU's process.
+/// The sockets that QEMU inherits, as they are numbered in its process.
 #[derive(Debug, Clone, Copy)]
-pub struct Channels {
+pub struct Channels<'a> {
     /// QMP.
     pub qmp: RawFd,
     /// The guest channel.
     pub guest: RawFd,
+    /// One for each interface whose backend is [`NicBackend::Nat`], in order.
+    pub uplinks: &'a [RawFd],
 }
 
 /// Returns QEMU's CPU model under an accelerator.
@@ -67,7 +69,7 @@ pub fn nic_id(nic: usize) -> String {
 pub fn build(
     plan: &MachinePlan,
     version: Version,
-    channels: Channels,
+    channels: Channels<'_>,
 ) -> Result<Vec<OsString>, PlanError> {
     let mut argv = Argv::default();
     argv.process(plan);
@@ -75,7 +77,7 @@ pub fn build(
     argv.channels(plan, channels)?;
     argv.disks(plan)?;
     argv.small_devices();
-    argv.network(plan, version)?;
+    argv.network(plan, version, channels.uplinks)?;
     argv.start(plan);
     Ok(argv.0)
 }
@@ -155,7 +157,7 @@ impl Argv {
         Ok(())
     }
 
-    fn channels(&mut self, plan: &MachinePlan, channels: Channels) -> Result<(), PlanError> {
+    fn channels(&mut self, plan: &MachinePlan, channels: Channels<'_>) -> Result<(), PlanError> {
         self.option("-chardev", format!("socket,id=qmp,fd={}", channels.qmp));
         self.option("-mon", "chardev=qmp,mode=control");
         self.option("-chardev", format!("socket,id=guest,fd={}", channels.guest));
@@ -202,16 +204,27 @@ impl Argv {
         self.json("-device", &json!({ "driver": "vmgenid", "id": "generation", "guid": "auto" }));
     }
 
-    fn network(&mut self, plan: &MachinePlan, version: Version) -> Result<(), PlanError> {
+    fn network(
+        &mut self,
+        plan: &MachinePlan,
+        version: Version,
+        uplinks: &[RawFd],
+    ) -> Result<(), PlanError> {
         if plan.nics.len() > MAX_NICS {
             return Err(PlanError::TooManyNics(plan.nics.len()));
         }
+        let mut uplinks = uplinks.iter();
         for (number, nic) in plan.nics.iter().enumerate() {
             let netdev = format!("net{number}");
             let mut backend = match &nic.backend {
                 NicBackend::Isolated => json!({
                     "type": "user", "restrict": true, "ipv6": false, "net": "10.0.2.0/24",
                     "dhcpstart": "10.0.2.15",
+                }),
+                NicBackend::Nat => json!({
+                    "type": "stream", "server": false,
+                    // Without a socket QEMU refuses to start, rather than lose the network.
+                    "addr": { "type": "fd", "str": uplinks.next().map(ToString::to_string) },
                 }),
                 NicBackend::Switch(path) => json!({
                     "type": "stream", "server": false,
@@ -312,7 +325,7 @@ mod tests {
 
     /// One option with its value a line.
     fn argv(plan: &MachinePlan, version: Version) -> Result<String, PlanError> {
-        let arguments = build(plan, version, Channels { qmp: 8, guest: 9 })?;
+        let arguments = build(plan, version, Channels { qmp: 8, guest: 9, uplinks: &[10] })?;
         let mut text = String::new();
         for argument in &arguments {
             let argument = argument.to_str().unwrap();
@@ -353,6 +366,16 @@ mod tests {
         plan.restore = true;
         plan.nics = vec![nic(NicBackend::Switch("/r/b/sw,itch".into()))];
         insta::assert_snapshot!(argv(&plan, Version::OLDEST).unwrap());
+    }
+
+    #[test]
+    fn an_uplink_is_an_inherited_socket() {
+        let mut plan = plan(Firmware::Bios);
+        plan.nics = vec![nic(NicBackend::Isolated), nic(NicBackend::Nat)];
+        let text = argv(&plan, NEW).unwrap();
+        let netdev =
+            r#"{"addr":{"str":"10","type":"fd"},"id":"net1","server":false,"type":"stream"}"#;
+        assert!(text.contains(netdev), "{text}");
     }
 
     #[test]

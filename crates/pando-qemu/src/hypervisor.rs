@@ -124,7 +124,8 @@ impl Hypervisor for Qemu {
     }
 }
 
-fn find_in_path(program: &str) -> Option<PathBuf> {
+/// Returns a program of the user's `PATH`.
+pub fn find_in_path(program: &str) -> Option<PathBuf> {
     use rustix::fs::{Access, access};
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)

@@ -2,7 +2,8 @@
 //!
 //! A keeper calls [`Qemu::spawn`](pando_machine::Hypervisor::spawn) and drives the
 //! [`Machine`](pando_machine::Machine) it gets. Reading order: [`qmp`] is the protocol, `args` the
-//! command line, `process` the child process, `machine` the contract on top of them; [`qcow2`]
+//! command line, `process` the child process, `uplink` a guest's way to the outside, `machine` the
+//! contract on top of them; [`qcow2`]
 //! makes and inspects disk overlays; [`probe`] finds out what really works on a host.
 //!
 //! RAM is always a private copy-on-write mapping of an immutable file, so device state
@@ -25,6 +26,7 @@ pub mod probe;
 mod process;
 pub mod qcow2;
 pub mod qmp;
+mod uplink;
 pub mod version;
 mod wait;
 

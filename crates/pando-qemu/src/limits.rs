@@ -29,3 +29,10 @@ pub const MAX_BACKING_NAME_BYTES: usize = 1023;
 pub const MAX_QCOW2_HEADER_BYTES: usize = 2 << 20;
 /// Most bytes of a probe guest's console that are kept.
 pub const MAX_CONSOLE_BYTES: usize = 1 << 20;
+/// Longest frame between QEMU and an uplink, in bytes: an Ethernet header with a VLAN tag and the
+/// longest IPv4 packet. A guest has no way to send more.
+pub const MAX_FRAME_BYTES: usize = 18 + 65_535;
+/// Bytes that a relay of an uplink reads at once; some forty frames.
+pub const RELAY_BYTES: usize = 64 << 10;
+/// Stack of a relay of an uplink, in bytes: its buffers are on the heap.
+pub const RELAY_STACK_BYTES: usize = 64 << 10;

@@ -15,21 +15,25 @@ mod end;
 mod ram;
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pando_machine::{DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan};
+use pando_machine::{
+    DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan, NicBackend,
+};
 use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use self::disks::Disks;
 use self::end::EndTracker;
 use crate::args::{self, Channels, PlanError};
+use crate::hypervisor::find_in_path;
 use crate::limits::END_GRACE;
 use crate::process::Process;
 use crate::qmp::{Client, Command, Event, QmpError};
+use crate::uplink::{self, Uplink, UplinkError};
 use crate::version::Version;
 use crate::wait;
 
@@ -44,6 +48,8 @@ pub struct QemuMachine {
     memory_image: PathBuf,
     memory_bytes: u64,
     nics: usize,
+    /// After the process: QEMU goes first.
+    uplinks: Vec<Uplink>,
     disks: Disks,
     end: EndTracker,
 }
@@ -59,11 +65,18 @@ impl QemuMachine {
         let failed = |source| MachineError::Spawn { program: binary.display().to_string(), source };
         let (qmp, qemu_qmp) = UnixStream::pair().map_err(failed)?;
         let (guest_port, qemu_guest) = UnixStream::pair().map_err(failed)?;
-        let channels = Channels { qmp: qemu_qmp.as_raw_fd(), guest: qemu_guest.as_raw_fd() };
+        let (uplinks, qemu_uplinks) = spawn_uplinks(plan)?;
+        let uplink_fds: Vec<RawFd> = qemu_uplinks.iter().map(AsRawFd::as_raw_fd).collect();
+        let channels = Channels {
+            qmp: qemu_qmp.as_raw_fd(),
+            guest: qemu_guest.as_raw_fd(),
+            uplinks: &uplink_fds,
+        };
         let arguments = args::build(plan, version, channels)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let keep = [qemu_qmp.as_fd(), qemu_guest.as_fd()];
-        let process = Process::spawn(binary, &arguments, &plan.log, keep).map_err(failed)?;
+        let keep: Vec<BorrowedFd<'_>> =
+            [&qemu_qmp, &qemu_guest].into_iter().chain(&qemu_uplinks).map(AsFd::as_fd).collect();
+        let process = Process::spawn(binary, &arguments, &plan.log, &keep).map_err(failed)?;
         Ok(Self {
             name: plan.name.clone(),
             version,
@@ -73,8 +86,28 @@ impl QemuMachine {
             memory_image: plan.memory_image.clone(),
             memory_bytes: plan.shape.memory.bytes(),
             nics: plan.nics.len(),
+            uplinks,
             disks: Disks::new(plan),
             end: EndTracker::default(),
+        })
+    }
+
+    fn wait_for_uplinks(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        let (name, started) = (&self.name, Instant::now());
+        self.uplinks.iter_mut().try_for_each(|uplink| {
+            uplink.wait_ready(deadline).map_err(|error| match error {
+                UplinkError::Ended(_) => {
+                    MachineError::Ended { name: name.clone(), detail: error.to_string() }
+                }
+                UplinkError::Deadline => MachineError::Deadline {
+                    name: name.clone(),
+                    what: "get its uplink",
+                    waited: started.elapsed(),
+                },
+                UplinkError::Io(source) => {
+                    MachineError::Spawn { program: uplink::PROGRAM.to_owned(), source }
+                }
+            })
         })
     }
 
@@ -191,7 +224,7 @@ impl Machine for QemuMachine {
         }
         let expected = self.version.to_string();
         match self.qmp.version() {
-            Some(version) if version == expected => Ok(()),
+            Some(version) if version == expected => self.wait_for_uplinks(deadline),
             version => {
                 let version = version.unwrap_or("unknown").to_owned();
                 Err(self.protocol(format!("it is QEMU {version}, but {expected} was expected")))
@@ -365,13 +398,29 @@ impl Machine for QemuMachine {
 
     fn kill(&mut self) -> EndReason {
         if let Ok(Some(reason)) = self.wait_end(Duration::ZERO) {
+            self.uplinks.clear();
             return reason;
         }
         self.end.killed();
         // Past the grace period the kernel still holds it, but it will run no more.
         let _ = self.process.kill();
+        self.uplinks.clear();
         EndReason::Killed
     }
+}
+
+/// Starts what the plan's interfaces need, and returns the sockets for QEMU as well.
+fn spawn_uplinks(plan: &MachinePlan) -> Result<(Vec<Uplink>, Vec<UnixStream>), MachineError> {
+    let wanted = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Nat).count();
+    if wanted == 0 {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let (tool, package) = (uplink::PROGRAM, uplink::PACKAGE);
+    let program = find_in_path(tool).ok_or(MachineError::ToolMissing { tool, package })?;
+    let failed = |source| MachineError::Spawn { program: program.display().to_string(), source };
+    let pairs: io::Result<Vec<_>> =
+        (0..wanted).map(|_| Uplink::spawn(&program, &plan.log)).collect();
+    Ok(pairs.map_err(failed)?.into_iter().unzip())
 }
 
 fn check_memory_image(plan: &MachinePlan) -> Result<(), MachineError> {

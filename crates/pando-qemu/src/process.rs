@@ -1,4 +1,4 @@
-//! The QEMU process: started so that it cannot outlive its parent, held by a pidfd, always reaped.
+//! A child process: started so that it cannot outlive its parent, held by a pidfd, always reaped.
 
 mod before_exec;
 
@@ -34,7 +34,7 @@ impl Process {
         program: &Path,
         arguments: &[OsString],
         log: &Path,
-        keep: [BorrowedFd<'_>; 2],
+        keep: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
         let output = OpenOptions::new().append(true).create(true).open(log)?;
         let log_start = output.metadata()?.len();
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    fn start(script: &str, log: &Path, keep: [BorrowedFd<'_>; 2]) -> Process {
+    fn start(script: &str, log: &Path, keep: &[BorrowedFd<'_>]) -> Process {
         let arguments = ["-c", script].map(OsString::from);
         Process::spawn(Path::new("/bin/sh"), &arguments, log, keep).unwrap()
     }
@@ -134,7 +134,7 @@ mod tests {
         // Inheritable, as a careless library would leave it.
         let stray = rustix::io::fcntl_dupfd_cloexec(&a, 200).unwrap();
         rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
-        let mut process = start("cd /proc/self/fd && echo *", &log, [a.as_fd(), b.as_fd()]);
+        let mut process = start("cd /proc/self/fd && echo *", &log, &[a.as_fd(), b.as_fd()]);
         assert!(process.wait(soon()).unwrap().unwrap().success());
         let seen: Vec<i32> = process.log_tail().split(' ').map(|fd| fd.parse().unwrap()).collect();
         use std::os::fd::AsRawFd as _;
@@ -150,7 +150,7 @@ mod tests {
         let log = directory.path().join("log");
         std::fs::write(&log, "from another time\n").unwrap();
         let (a, b) = UnixStream::pair().unwrap();
-        let mut process = start("echo out; echo wrong >&2; exit 3", &log, [a.as_fd(), b.as_fd()]);
+        let mut process = start("echo out; echo wrong >&2; exit 3", &log, &[a.as_fd(), b.as_fd()]);
         assert_eq!(process.wait(soon()).unwrap().unwrap().code(), Some(3));
         assert_eq!(process.log_tail(), "out\nwrong");
     }
@@ -164,7 +164,7 @@ mod tests {
             start(
                 "exec cat /proc/self/stat - < /dev/zero > /dev/null",
                 &log,
-                [a.as_fd(), b.as_fd()],
+                &[a.as_fd(), b.as_fd()],
             )
         })
         .join()
@@ -180,7 +180,7 @@ mod tests {
             Path::new("/nonexistent/qemu"),
             &[],
             &directory.path().join("log"),
-            [a.as_fd(), b.as_fd()],
+            &[a.as_fd(), b.as_fd()],
         );
         assert_eq!(spawned.unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -17,6 +17,7 @@ use pando_model::commit::{Below, CommitKind, Layer};
 use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, OutputStream};
 use pando_model::{
     Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name, NodeShape,
+    Uplink,
 };
 use pando_qemu::{Qcow2Layers, Qemu, QemuConfig};
 use tokio::sync::mpsc;
@@ -114,6 +115,7 @@ impl World {
             vars_layer: None,
             start,
             macs: vec!["52:54:00:12:34:56".into()],
+            uplink: Uplink::None,
             identity: None,
             seed: None,
         };

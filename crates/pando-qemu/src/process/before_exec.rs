@@ -6,7 +6,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -14,9 +14,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 
 /// Makes the child die with its parent, lead a session of its own, and inherit `keep` only.
-pub fn arrange(command: &mut Command, keep: [BorrowedFd<'_>; 2]) {
+pub fn arrange(command: &mut Command, keep: &[BorrowedFd<'_>]) {
     let parent = getpid();
-    let keep: [RawFd; 2] = keep.map(|fd| fd.as_raw_fd());
+    let keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     let prepare = move || -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent that died before the call above sends no signal.
@@ -25,7 +25,7 @@ pub fn arrange(command: &mut Command, keep: [BorrowedFd<'_>; 2]) {
         }
         setsid()?;
         close_all_on_exec()?;
-        for fd in keep {
+        for &fd in &keep {
             // SAFETY: the caller of `arrange` spawns while it still owns these descriptors, and
             // the child has copies of them under the same numbers.
             fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
