@@ -229,6 +229,9 @@ pub struct Resources {
     /// Memory of the host that it takes (its proportional share), in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_memory_bytes: Option<u64>,
+    /// Memory of the host that its keeper takes beside it, in bytes; nodes of a branch share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper_memory_bytes: Option<u64>,
     /// Bytes that it wrote to its disk since its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_disk_bytes: Option<u64>,

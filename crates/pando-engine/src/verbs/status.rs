@@ -36,12 +36,17 @@ fn health(branch: &Branch, seen: Option<&Observation>, facts: Option<&GuestFacts
     }
 }
 
-fn resources(def: &NodeDef, node: Option<&NodeObservation>) -> Resources {
+fn resources(
+    def: &NodeDef,
+    seen: Option<&Observation>,
+    node: Option<&NodeObservation>,
+) -> Resources {
     Resources {
         vcpus: def.shape.vcpus,
         memory_mib: def.shape.memory.mib(),
         disk_gib: gib(def.shape.disk),
         host_memory_bytes: node.map(|node| node.memory_used.0),
+        keeper_memory_bytes: seen.map(|seen| seen.keeper_memory.0),
         host_disk_bytes: node.map(|node| node.disk_used.0),
         cpu_ms: node.map(|node| node.cpu_ms),
     }
@@ -51,7 +56,9 @@ fn reason(branch: &Branch, seen: Option<&Observation>) -> Option<String> {
     if let Some(why) = &branch.stopped_because {
         return Some(why.clone());
     }
-    let ended = seen.and_then(|seen| seen.nodes.iter().find_map(|node| node.ended.clone()));
+    let ended = seen.and_then(|seen| {
+        seen.nodes.iter().find_map(|node| node.ended.clone().or_else(|| node.trouble.clone()))
+    });
     match (ended, seen) {
         (Some(why), _) => Some(why),
         (None, None) if branch.state != BranchState::Stopped => {
@@ -160,7 +167,7 @@ impl Engine {
             uptime_ms: node.map_or(0, |node| node.up_ms),
             services: facts_of(|facts| &facts.services),
             failed_services: facts_of(|facts| &facts.failed_services),
-            resources: resources(def, node),
+            resources: resources(def, seen.as_ref(), node),
             network: Network {
                 macs: macs(cluster, &target.node),
                 interfaces: facts.as_ref().map(|f| f.interfaces.clone()).unwrap_or_default(),
