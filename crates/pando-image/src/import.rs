@@ -75,8 +75,8 @@ impl Witness {
         let size = facts.len();
         let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
         let mut head = Vec::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut done = 0;
+        let mut buffer = vec![0; limits::READ_BYTES];
+        let mut done: u64 = 0;
         loop {
             if reporter.is_cancelled() {
                 return Err(ImageError::Cancelled);
@@ -89,8 +89,10 @@ impl Witness {
             }
             let missing = qcow2::HEAD_BYTES.saturating_sub(head.len());
             head.extend(bytes.iter().take(missing));
+            if done.is_multiple_of(limits::PROGRESS_BYTES) {
+                reporter.report("reading the file", done, size);
+            }
             done += count as u64;
-            reporter.report("reading the file", done, size);
         }
         if let Some(expected) = expected {
             let actual: String =

@@ -65,6 +65,10 @@ pub const MAX_ARCHIVE_BYTES: u64 = 64 << 30;
 /// Address space of a program that converts a hostile disk image, in bytes: it keeps the tables of
 /// a disk of [`MAX_IMPORTED_DISK_BYTES`] in memory.
 pub const CONVERT_MEMORY_BYTES: u64 = 4 << 30;
+/// Bytes of a file that are read at once: enough to keep the digests busy.
+pub const READ_BYTES: usize = 1 << 20;
+/// How far a file is read between two reports of it, in bytes; a multiple of [`READ_BYTES`].
+pub const PROGRESS_BYTES: u64 = 64 << 20;
 /// Longest path of an init program, in bytes; it becomes a part of the kernel command line.
 pub const MAX_INIT_BYTES: usize = 200;
 /// Free room that a root file system of unstated size gets, in bytes.

@@ -12,6 +12,10 @@ use crate::tool::{Tool, find};
 use crate::work::{Work, io_error};
 use crate::{apt, limits, system};
 
+/// Hooks of mmdebstrap's that merge `/usr` where a release's packages do not: else they bring a Perl
+/// program for it, which is larger than the rest of the image.
+const MERGE_HOOKS: &str = "/usr/share/mmdebstrap/hooks/maybe-merged-usr";
+
 /// What to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -99,9 +103,10 @@ pub async fn run(
         .arg(format!("--include={include}"))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         // A build that a power cut ends is thrown away.
-        .arg("--dpkgopt=force-unsafe-io")
-        // The packages of a distribution without a merged /usr bring a Perl program to merge it.
-        .arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
+        .arg("--dpkgopt=force-unsafe-io");
+    if Path::new(MERGE_HOOKS).is_dir() {
+        tool = tool.arg(format!("--hook-dir={MERGE_HOOKS}"));
+    }
     for line in request.settings {
         tool = tool.arg(format!("--aptopt={line}"));
     }
