@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pando_driver::Reporter;
 use pando_driver::store::Query;
@@ -183,11 +184,21 @@ impl Engine {
     /// Makes parked copies of a warm commit until there are as many as it wants, or as the budget
     /// allows.
     pub(crate) fn replenish(&self, commit: &CommitId) {
+        self.replenish_after(commit, Duration::ZERO);
+    }
+
+    /// The same, once whoever took a copy had some time alone.
+    pub(crate) fn replenish_later(&self, commit: &CommitId) {
+        self.replenish_after(commit, self.config.replenish_after);
+    }
+
+    fn replenish_after(&self, commit: &CommitId, delay: Duration) {
         if !locked(&self.background.replenishing).insert(commit.clone()) {
             return;
         }
         let (engine, id) = (self.clone(), commit.clone());
         self.in_background("parked copies", async move {
+            tokio::time::sleep(delay).await;
             let result = engine.park_missing(&id).await;
             locked(&engine.background.replenishing).remove(&id);
             result

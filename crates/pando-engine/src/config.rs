@@ -22,6 +22,9 @@ pub struct Config {
     pub memory_cache: ByteCount,
     /// Most parked copies in the whole home; each takes about `branch_memory`.
     pub max_parked: usize,
+    /// How long the making of a new parked copy waits after one was taken, so that it does not
+    /// compete with the first commands of whoever took it.
+    pub replenish_after: Duration,
     /// Branches that are started at the same time by one call: the cores.
     pub workers: usize,
     /// How long a call waits for another operation on the same object before it says `busy`.
@@ -57,6 +60,7 @@ impl Config {
             branch_memory: ByteCount::from_mib(64),
             memory_cache: ByteCount::from_gib(8),
             max_parked: 16,
+            replenish_after: Duration::from_secs(1),
             workers,
             lock_wait: Duration::from_secs(30),
             restore_timeout: Duration::from_secs(60),

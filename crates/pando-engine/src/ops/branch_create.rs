@@ -337,7 +337,7 @@ impl Kind for BranchCreate {
             Some(cut) if status == OperationStatus::Succeeded => {
                 engine.after_commit(&commit.id, &cut.branch.id);
             }
-            _ => engine.replenish(&commit.id),
+            _ => engine.replenish_later(&commit.id),
         }
     }
 }

@@ -216,7 +216,7 @@ impl Kind for Rollback {
 
     fn settled(&self, engine: &Engine, status: OperationStatus) {
         if self.parked.is_some() {
-            engine.replenish(&self.target.id);
+            engine.replenish_later(&self.target.id);
         }
         if let Some(save) = &self.save
             && status == OperationStatus::Succeeded

@@ -11,6 +11,7 @@ use pando_driver::store::Transaction;
 use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig};
 use pando_model::{
     Branch, BranchState, Cluster, ClusterId, ClusterState, Commit, CommitId, NodeDef, OperationId,
+    Uplink, network,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,11 +23,6 @@ use crate::keys::{self, KeyPair};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, memo};
 use crate::output::Bound;
-
-/// Address of the only interface of a single machine on QEMU's user network.
-const ADDRESS: &str = "10.0.2.15/24";
-/// Its default route.
-const GATEWAY: &str = "10.0.2.2";
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct VmCreate {
@@ -99,9 +95,12 @@ impl VmCreate {
         let interfaces = macs(&self.cluster, &def.name).into_iter().take(1);
         let interfaces = interfaces.map(|mac| InterfaceConfig {
             mac,
-            address: ADDRESS.to_owned(),
-            gateway: Some(GATEWAY.to_owned()),
-            dns: Vec::new(),
+            address: format!("{}/{}", network::ADDRESS, network::PREFIX_BITS),
+            gateway: Some(network::GATEWAY.to_string()),
+            dns: match self.cluster.uplink {
+                Uplink::None => Vec::new(),
+                Uplink::Nat => vec![network::NAME_SERVER.to_string()],
+            },
         });
         self.identity = Some(Identity {
             hostname: def.name.to_string(),

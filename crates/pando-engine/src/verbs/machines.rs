@@ -9,7 +9,7 @@ use pando_driver::store::Query;
 use pando_model::branch::BranchRole;
 use pando_model::{
     BootMethod, Branch, BranchId, BranchState, ByteCount, Cluster, ClusterId, ClusterState,
-    ErrorCode, Image, NodeDef, NodeShape, OperationId, Uplink, limits,
+    ErrorCode, Image, NodeDef, NodeShape, OperationId, limits,
 };
 
 use super::{Planned, now_us};
@@ -91,7 +91,7 @@ impl Engine {
                 user_data: script.clone().or_else(|| cloud_config.clone()),
                 host_key: None,
             }],
-            uplink: Uplink::None,
+            uplink: params.uplink,
             labels: params.labels,
             created_at: now,
             created_by: caller.principal.clone(),
