@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -40,6 +41,7 @@ pub struct Server {
     listener: UnixListener,
     router: Router,
     tasks: TaskTracker,
+    head_timeout: Duration,
 }
 
 /// Makes sure that `directory` exists, belongs to this user and is closed to everybody else.
@@ -77,7 +79,19 @@ impl Server {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let tasks = TaskTracker::new();
-        Ok(Self { listener, router: routes::router(control, about, tasks.clone()), tasks })
+        Ok(Self {
+            listener,
+            router: routes::router(control, about, tasks.clone()),
+            tasks,
+            head_timeout: HEAD_TIMEOUT,
+        })
+    }
+
+    /// Changes how long a client may take to send a request's head.
+    #[must_use]
+    pub const fn with_head_timeout(mut self, timeout: Duration) -> Self {
+        self.head_timeout = timeout;
+        self
     }
 
     /// Answers requests until `stop` is cancelled, then lets open ones end for a moment.
@@ -99,8 +113,9 @@ impl Server {
                 (Ok(permit), Ok((stream, _))) => {
                     let router = self.router.clone();
                     let stop = stop.clone();
+                    let head_timeout = self.head_timeout;
                     connections.spawn(async move {
-                        serve_connection(stream, router, stop).await;
+                        serve_connection(stream, router, head_timeout, stop).await;
                         drop(permit);
                     });
                 }
@@ -125,7 +140,12 @@ impl Server {
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, stop: CancellationToken) {
+async fn serve_connection(
+    stream: UnixStream,
+    router: Router,
+    head_timeout: Duration,
+    stop: CancellationToken,
+) {
     let uid = match stream.peer_cred() {
         Ok(credentials) => credentials.uid(),
         Err(error) => {
@@ -146,7 +166,7 @@ async fn serve_connection(stream: UnixStream, router: Router, stop: Cancellation
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);

@@ -235,6 +235,27 @@ async fn what_is_no_http_does_not_disturb_others() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_finishes_its_request_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Arc::new(FakeControl::new());
+    let socket = directory.path().join("run/daemon.sock");
+    let about = About { version: "9".into(), pid: 1, home: "/".into() };
+    let server = Server::bind(&socket, Arc::clone(&fake) as Arc<dyn Control>, about)
+        .unwrap()
+        .with_head_timeout(Duration::from_millis(50));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(server.run(stop.clone()));
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(b"POST /v1/gc HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(!String::from_utf8_lossy(&answer).contains("200 OK"));
+    assert!(fake.calls().is_empty());
+    stop.cancel();
+    soon(task).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_defect_of_the_engine_is_one_failed_call() {
     let daemon = Daemon::start();
     daemon.fake.on("vm_list", Arc::new(|_, _| panic!("scripted")));

@@ -41,7 +41,8 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
         return Ok(0);
     }
     let info: ConnectInfoResult = typed(result)?;
-    let known_hosts = app.layout.runtime().join(format!("known_hosts.{}", info.port));
+    // The daemon empties that directory when it starts.
+    let known_hosts = app.layout.tmp().join(format!("known_hosts.{}", info.port));
     std::fs::write(&known_hosts, format!("{}\n", info.known_hosts_line)).map_err(|source| {
         ApiError::new(
             ErrorCode::Internal,

@@ -9,6 +9,7 @@
 )]
 
 mod daemon;
+mod doctor;
 mod help;
 mod results;
 mod streams;

@@ -36,6 +36,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "xz", package: "xz-utils", purpose: "image build" },
     Tool { name: "zstd", package: "zstd", purpose: "image build" },
     Tool { name: "ssh", package: "openssh-client", purpose: "pando ssh" },
+    Tool { name: "passt", package: "passt", purpose: "machines with an uplink" },
 ];
 
 pub(super) fn all(
