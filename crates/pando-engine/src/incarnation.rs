@@ -185,8 +185,6 @@ pub(crate) struct Incarnation<'a> {
     pub from: Option<&'a Commit>,
     /// For new nodes from an image.
     pub identities: BTreeMap<Name, Identity>,
-    /// For cold boots of images with cloud-init.
-    pub seeds: BTreeMap<Name, BTreeMap<String, String>>,
     pub after: AfterStart,
     pub clock: Clock,
     pub timeout: Duration,
@@ -200,7 +198,6 @@ impl<'a> Incarnation<'a> {
             branch,
             from: None,
             identities: BTreeMap::new(),
-            seeds: BTreeMap::new(),
             after: AfterStart::Run,
             clock: Clock::Step,
             timeout: engine.config.restore_timeout,
@@ -238,6 +235,7 @@ impl<'a> Incarnation<'a> {
         let defined = self.cluster.nodes.iter().find(|def| def.name == node.name);
         let def = defined.ok_or_else(|| Failure::not_found("node", node.name.as_str()))?;
         let image = engine.image(&def.image).await?;
+        let seed = seed(self.cluster, def, &image);
         let start = match self.from {
             None => NodeStart::Boot,
             Some(commit) => NodeStart::Restore {
@@ -257,9 +255,22 @@ impl<'a> Incarnation<'a> {
             macs: macs(self.cluster, &node.name),
             uplink: self.cluster.uplink,
             identity: self.identities.get(&node.name).cloned(),
-            seed: self.seeds.get(&node.name).cloned(),
+            seed,
         })
     }
+}
+
+/// Returns the files of a node's seed disk, which images that boot by themselves need: it brings
+/// them the guest program. The same in every incarnation, because it is a device of the machine.
+fn seed(cluster: &Cluster, def: &NodeDef, image: &Image) -> Option<BTreeMap<String, String>> {
+    if matches!(image.boot, BootMethod::Direct { .. }) {
+        return None;
+    }
+    let meta = format!("instance-id: {}\nlocal-hostname: {}\n", cluster.id, def.name);
+    let mut files = BTreeMap::from([("meta-data".to_owned(), meta)]);
+    let config = def.user_data.as_ref().filter(|data| data.starts_with("#cloud-config"));
+    files.extend(config.map(|data| ("user-data".to_owned(), data.clone())));
+    Some(files)
 }
 
 #[cfg(test)]

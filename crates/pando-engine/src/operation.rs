@@ -219,7 +219,7 @@ impl Engine {
         kind: Box<dyn Kind>,
         guard: Guard,
     ) -> watch::Receiver<OperationView> {
-        let timeout = self.config.image_timeout;
+        let timeout = self.config.first_boot_timeout + self.config.undo_timeout;
         let (run, updates) = Run::new(self, operation, Plan { kind, guard, timeout });
         self.tasks.spawn(run.recover());
         updates

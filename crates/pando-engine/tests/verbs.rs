@@ -403,3 +403,21 @@ async fn a_detached_command_that_the_daemon_did_not_survive_is_stuck_until_it_wa
     assert_eq!(view["status"], "failed", "{view}");
     bench.assert_consistent("seen").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_branch_that_may_hold_unsaved_changes_is_not_deleted_by_the_way() {
+    let bench = Bench::with_vm().await;
+    bench.ok("branch_create", json!({"from": "shop", "name": "try"})).await;
+    let remove = json!({"branch": "shop@try"});
+    for (action, word) in [("pause", "memory"), ("kill", "no commit has")] {
+        let error = bench.fails("branch_delete", remove.clone()).await;
+        assert_eq!(error.code.as_str(), "in_use");
+        bench.ok("vm_control", json!({"address": "shop@try", "action": action})).await;
+        let error = bench.fails("branch_delete", remove.clone()).await;
+        assert!(error.message.contains(word), "{}", error.message);
+    }
+    bench.ok("commit_create", json!({"branch": "shop@try", "kind": "disk"})).await;
+    let gone = bench.ok("branch_delete", remove).await;
+    assert_eq!(gone["kept_commits"], 1);
+    bench.assert_consistent("gone").await;
+}

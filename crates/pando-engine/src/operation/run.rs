@@ -30,6 +30,8 @@ pub(super) struct Run {
     updates: watch::Sender<OperationView>,
     cancel: CancellationToken,
     deadline: Instant,
+    /// How long all steps together may take.
+    timeout: Duration,
     recovering: bool,
     _guard: Guard,
     _busy: Busy,
@@ -52,6 +54,7 @@ impl Run {
             updates,
             cancel,
             deadline: Instant::now() + plan.timeout,
+            timeout: plan.timeout,
             recovering: false,
             _guard: plan.guard,
             _busy: engine.background.begin(),
@@ -206,8 +209,8 @@ impl Run {
 
     /// Repeats all steps of an operation that cannot be undone.
     async fn press_on(mut self, mut error: Failure) {
-        self.deadline = Instant::now() + self.engine.config.image_timeout;
         for attempt in 1..=ATTEMPTS {
+            self.deadline = Instant::now() + self.timeout;
             match self.forward(0).await {
                 Ok(()) => return self.close(),
                 Err((step, again)) => {

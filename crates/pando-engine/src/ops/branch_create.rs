@@ -77,6 +77,7 @@ pub(crate) fn new_branch(origin: &Origin<'_>, name: Name, disks: &Disks, actor: 
         head: Some(origin.commit.clone()),
         nodes: disks.nodes.clone(),
         advanced_ms: 0,
+        unchanged: false,
         stopped_because: None,
         created_at: Timestamp::now(),
         created_by: actor.to_owned(),

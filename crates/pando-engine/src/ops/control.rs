@@ -32,6 +32,7 @@ pub(crate) fn booted(before: &Branch) -> Branch {
         state: BranchState::Running,
         generation: before.generation + 1,
         base: None,
+        unchanged: false,
         stopped_because: None,
         ..before.clone()
     }

@@ -154,6 +154,7 @@ impl Cut {
         Branch {
             nodes: self.next.nodes.clone(),
             head: Some(self.commit.clone()),
+            unchanged: !self.live,
             ..self.branch.clone()
         }
     }

@@ -8,8 +8,8 @@ use pando_driver::store::{Query, Transaction};
 use pando_model::branch::BranchRole;
 use pando_model::{
     Branch, BranchId, BranchState, Cluster, ClusterId, ClusterState, Commit, CommitId, CommitKind,
-    CommitNode, Image, ImageId, MachineProfile, Name, NodeDef, NodeShape, OperationId, ReadyState,
-    Uplink,
+    CommitNode, ErrorCode, Image, ImageId, MachineProfile, Name, NodeDef, NodeShape, OperationId,
+    ReadyState, Uplink,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,6 +80,7 @@ impl ImageReady {
             head: None,
             nodes: disks.nodes.clone(),
             advanced_ms: 0,
+            unchanged: false,
             stopped_because: None,
             created_at: Timestamp::now(),
             created_by: actor.to_owned(),
@@ -262,7 +263,13 @@ impl Engine {
         let timeout = self.config.first_boot_timeout * 2;
         let what = format!("{VERB} for {}", cx.id);
         // The lock is held by the operation that makes it, so waiting for it is waiting for that.
-        let guard = self.locks.acquire(locks, &what, timeout).await?;
+        // Losing the wait leaves the queue.
+        let guard = tokio::select! {
+            guard = self.locks.acquire(locks, &what, timeout) => guard?,
+            () = cx.cancel.cancelled() => {
+                return Err(Failure::new(ErrorCode::Cancelled, "cancelled while it waited"));
+            }
+        };
         if let Some(ready) = self.find_ready(&image.id, shape).await? {
             return Ok(ready);
         }

@@ -1,6 +1,5 @@
 //! `vm_create`: a cluster of one node and its first branch, from an image's ready state or cold.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -123,20 +122,10 @@ impl VmCreate {
             Some(id) => cx.engine.store.get(id.as_str()).await?,
             None => None,
         };
-        let identities = self.identity.clone().map(|identity| (name.clone(), identity));
-        let seed = self.cloud_config.as_ref().map(|data| {
-            BTreeMap::from([
-                ("user-data".to_owned(), data.clone()),
-                (
-                    "meta-data".to_owned(),
-                    format!("instance-id: {}\nlocal-hostname: {name}\n", self.cluster.id),
-                ),
-            ])
-        });
+        let identities = self.identity.clone().map(|identity| (name, identity));
         let incarnation = Incarnation {
             from: from.as_ref(),
             identities: identities.into_iter().collect(),
-            seeds: seed.map(|seed| (name, seed)).into_iter().collect(),
             after: AfterStart::Run,
             clock: Clock::Step,
             timeout: Duration::from_millis(self.timeout_ms),

@@ -280,6 +280,7 @@ impl Engine {
             generation,
             base: (target.kind == CommitKind::Full).then(|| target.id.clone()),
             head: Some(target.id.clone()),
+            unchanged: false,
             stopped_because: None,
             ..before.clone()
         };
@@ -318,7 +319,8 @@ impl Engine {
                 BranchState::Running => Some("it runs"),
                 BranchState::Paused => Some("it is paused and holds memory"),
                 BranchState::Stopped if !checkouts.is_empty() => Some("it is checked out"),
-                BranchState::Stopped => None,
+                BranchState::Stopped if place.branch.unchanged => None,
+                BranchState::Stopped => Some("its disk may hold changes that no commit has"),
             };
             if let Some(why) = why {
                 let message = format!("{address} is not deleted: {why}");

@@ -111,6 +111,7 @@ impl Engine {
             head: None,
             nodes: Vec::new(),
             advanced_ms: 0,
+            unchanged: false,
             stopped_because: None,
             created_at: now,
             created_by: caller.principal.clone(),
