@@ -80,6 +80,10 @@ pub struct Branch {
     /// branches that were not parked.
     #[serde(default)]
     pub advanced_ms: u64,
+    /// Whether it was stopped when its head was cut and has not run since, so that no change is
+    /// on its disks alone.
+    #[serde(default)]
+    pub unchanged: bool,
     /// Why it stopped by itself, if it did; cleared by the next start.
     #[serde(default)]
     pub stopped_because: Option<String>,

@@ -97,7 +97,7 @@ impl Run {
     pub async fn recover(mut self) {
         self.recovering = true;
         let error = Failure::new(
-            ErrorCode::Internal,
+            ErrorCode::DaemonUnreachable,
             format!("the daemon ended in the middle of {}", self.operation.verb),
         )
         .hint("call again");
