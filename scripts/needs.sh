@@ -12,7 +12,7 @@ readonly APT_DIR=${APT_DIR:-/etc/apt}
 readonly BACKPORTS_FILE=$APT_DIR/sources.list.d/pando-backports.sources
 
 # class | what must be there | Debian and Ubuntu package | why
-# Classes: build (compiling), run (machines, images).
+# Classes: build (compiling), run (machines, images), test (what only some machines use).
 NEEDS=(
   "build|program:cc|gcc|links Rust programs and compiles SQLite"
   "build|file:/usr/include/stdlib.h|libc6-dev|the C library that programs are linked with"
@@ -28,8 +28,10 @@ NEEDS=(
   "run|program:xz|xz-utils|unpacks kernels and modules"
   "run|program:zstd|zstd|unpacks kernels and modules"
   "run|program:ssh|openssh-client|pando ssh"
+  "test|program:passt|passt|connects machines to the outside, where they are to have an uplink"
+  "test|program:ip|iproute2|makes the networks that tests use"
 )
-# Root maps no user ids.
+# Root maps no user ids. (fakechroot, which mmdebstrap could do with, cannot install systemd.)
 if ((EUID != 0)); then
   NEEDS+=("run|program:newuidmap|uidmap|user namespaces, in which images are assembled without root")
 fi
