@@ -137,6 +137,11 @@ impl Channel {
         self.outbox.len() >= OUTBOX_HIGH_BYTES
     }
 
+    /// Whether everything has been written.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Whether the port should be asked when it can be written.
     pub fn is_blocked(&self) -> bool {
         self.blocked

@@ -48,6 +48,8 @@ pub struct Command {
     input_ended: bool,
     outputs: [Output; 2],
     status: Option<ExecStatus>,
+    /// How long the process ran; until its end is seen, nothing.
+    duration: Duration,
     timed_out: bool,
     /// Nobody wants to know its end.
     condemned: bool,
@@ -98,6 +100,7 @@ impl Command {
                 output(OutputStream::Stderr, stderr),
             ],
             status: None,
+            duration: Duration::ZERO,
             timed_out: false,
             condemned: false,
             killed: Vec::new(),
@@ -239,6 +242,7 @@ impl Command {
     /// The process has ended.
     pub fn exited(&mut self, status: ExecStatus) {
         self.status = Some(status);
+        self.duration = self.started.elapsed();
         self.stdin = None;
         for output in &mut self.outputs {
             if let Some(fd) = &output.fd
@@ -259,7 +263,7 @@ impl Command {
         if self.stream.is_some() && !self.outputs.iter().all(drained) {
             return None;
         }
-        let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration_us = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
         let status = if self.timed_out { ExecStatus::TimedOut } else { status };
         Some(ExecOutcome { status, duration_us })
     }

@@ -70,7 +70,9 @@ pub fn push(spec: &PushSpec, root: &Path, feed: &Receiver<Feed>, voice: &Voice) 
             Err(_) => return Err(Refusal::new(RefusalKind::Invalid, "the transfer was given up")),
         }
     }
-    let owner = owner.map_or((0, 0), |user| (user.uid, user.gid));
+    // Root in a machine.
+    let ours = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let owner = owner.map_or(ours, |user| (user.uid, user.gid));
     let facts = file.finish(&target, spec.mode, owner).map_err(|error| object(&error))?;
     Ok(Reply::File(facts_of(&target, &facts)))
 }

@@ -12,6 +12,7 @@ use pando_wire::guest::{Answer, Refusal, RefusalKind, StreamId};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::limits::{JOB_STACK_BYTES, MAX_JOBS};
+use crate::power::Power;
 
 /// What a job has to say.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub enum What {
     },
     /// Its end.
     Done(Answer),
+    /// Everything is written: once the host knows, the machine can end.
+    Halt(Power),
 }
 
 /// All jobs of a server.

@@ -53,6 +53,9 @@ pub use server::serve;
 pub fn settle() {
     // All of this may be missing or forbidden, and none of it is needed.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    // Started through /proc/self/exe it would be called "exe".
+    let _ = rustix::thread::set_name(c"pando-guest");
+    sys::raise_file_limit();
     let home = if std::path::Path::new("/root").is_dir() { "/root" } else { "/" };
     let _ = std::env::set_current_dir(home);
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o022));

@@ -10,11 +10,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
+use pando_wire::guest::{Refusal, RefusalKind, Reply};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::config::{Authority, Config};
+use crate::jobs::{Voice, What};
 use crate::sys;
 
 /// What to do to the machine.
@@ -26,29 +27,40 @@ pub enum Power {
     Reboot,
 }
 
-/// Begins to switch off or reboot.
-pub fn begin(config: &Config, power: Power) -> Answer {
+/// Begins to switch off or reboot, and says so.
+pub fn begin(config: &Config, power: Power, voice: &Voice) {
     if config.authority != Authority::Machine {
         let message = "this guest program does not own its machine";
-        return Err(Refusal::new(RefusalKind::Unsupported, message));
+        return voice.say(What::Done(Err(Refusal::new(RefusalKind::Unsupported, message))));
     }
-    ask(power).map_err(|error| Refusal::from_io("the first process", &error))?;
-    Ok(Reply::Done)
+    let asked = ask(power).map_err(|error| Refusal::from_io("the first process", &error));
+    let is_ours = asked == Ok(Asked::Nobody);
+    voice.say(What::Done(asked.map(|_| Reply::Done)));
+    if is_ours {
+        rustix::fs::sync();
+        voice.say(What::Halt(power));
+    }
 }
 
-fn ask(power: Power) -> io::Result<()> {
+/// Who will do it.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// The first process.
+    Init,
+    /// Nobody but us.
+    Nobody,
+}
+
+fn ask(power: Power) -> io::Result<Asked> {
     match first_process() {
-        First::Systemd => sys::signal_init_realtime(if power == Power::Off { 4 } else { 5 }),
+        First::Systemd => sys::signal_init_realtime(if power == Power::Off { 4 } else { 5 })?,
         First::Busybox => {
             let signal = if power == Power::Off { Signal::USR2 } else { Signal::TERM };
-            Ok(kill_process(Pid::INIT, signal)?)
+            kill_process(Pid::INIT, signal)?;
         }
-        First::Unknown => {
-            // The answer must leave before the machine does; it goes out while this waits.
-            std::thread::spawn(move || now(power));
-            Ok(())
-        }
+        First::Unknown => return Ok(Asked::Nobody),
     }
+    Ok(Asked::Init)
 }
 
 /// Writes what is unwritten, and switches off or reboots without asking anybody.

@@ -28,6 +28,7 @@ use crate::flow::Flow;
 use crate::forward::{Event as Relayed, Forward};
 use crate::jobs::{Event, Jobs, What};
 use crate::limits::{IDLE, LEAVING, MAX_LINGERING, REAP_INTERVAL, STARTED_DELAY};
+use crate::power::{self, Power};
 use crate::spawn::{set_nonblocking, spawn};
 use crate::sys::{self, Async};
 use crate::users::Tables;
@@ -63,6 +64,7 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         lingering: BTreeMap::new(),
         orphans: Vec::new(),
         away: false,
+        halting: None,
         home: std::env::current_dir().unwrap_or_default(),
     };
     server.run()
@@ -87,6 +89,8 @@ struct Server {
     orphans: Vec<(i32, u32)>,
     /// The host's end is gone; SIGIO tells of its return.
     away: bool,
+    /// The machine ends when the host has been told.
+    halting: Option<Power>,
     /// This process's working directory.
     home: PathBuf,
 }
@@ -127,6 +131,9 @@ impl Server {
         loop {
             let now = Instant::now();
             self.channel.flush(now)?;
+            if let Some(power) = self.halting.filter(|_| self.channel.is_flushed()) {
+                power::now(power)?;
+            }
             for (source, flags) in self.wait(now)? {
                 if source_is_port(source) {
                     if self.read_port(flags)? == Turn::End {
@@ -432,6 +439,8 @@ impl Server {
                     boot::wait_managed(&config, Duration::from_millis(timeout_ms), voice);
                 })
             }
+            Request::PowerOff => self.start_power(stream, Power::Off),
+            Request::Reboot => self.start_power(stream, Power::Reboot),
             other => self.start_system(stream, other),
         };
         match begun {
@@ -444,6 +453,11 @@ impl Server {
     fn start_system(&mut self, stream: StreamId, request: Request) -> Result<Activity, Refusal> {
         let config = self.config.clone();
         self.start_job(stream, move |_| crate::system::answer(&config, request))
+    }
+
+    fn start_power(&mut self, stream: StreamId, power: Power) -> Result<Activity, Refusal> {
+        let config = self.config.clone();
+        self.start_job_silent(stream, move |voice| power::begin(&config, power, voice))
     }
 
     fn start_job(
@@ -710,6 +724,10 @@ impl Server {
 
     fn on_job(&mut self, event: Event) {
         let Event { epoch, stream, what } = event;
+        if let What::Halt(power) = what {
+            self.halting = Some(power);
+            return;
+        }
         if self.epoch != Some(epoch) || !self.streams.contains_key(&stream) {
             return;
         }
@@ -722,6 +740,7 @@ impl Server {
             What::Consumed(bytes) => self.consumed(stream, bytes),
             What::Managed { left_ms } => self.ask_about_boot(stream, left_ms),
             What::Done(answer) => self.finish(stream, &answer),
+            What::Halt(_) => {}
         }
     }
 }

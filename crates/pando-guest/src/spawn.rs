@@ -125,7 +125,9 @@ fn check(spec: &ExecSpec) -> Result<(), Refusal> {
 }
 
 fn find_user(tables: &mut Tables, wanted: Option<&str>) -> Result<User, Refusal> {
-    let wanted = wanted.unwrap_or("root");
+    // Root in a machine.
+    let ours = rustix::process::getuid().as_raw().to_string();
+    let wanted = wanted.unwrap_or(&ours);
     let found = User::find(tables, wanted);
     let found = found.map_err(|error| Refusal::from_io("the table of users", &error))?;
     found.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("no user `{wanted}`")))

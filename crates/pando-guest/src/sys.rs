@@ -7,9 +7,10 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// A program to start, in all its parts.
 #[derive(Debug)]
@@ -52,6 +53,20 @@ pub struct ChildUser {
 
 /// Stack of a new process until it executes its program, in bytes.
 const CHILD_STACK: usize = 64 * 1024;
+
+/// The limit on open files that programs start with, where we have raised our own.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Raises the number of files that this process may have open as far as it may; programs that it
+/// starts get what they had.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    if let (Some(before), Ok(())) = (before, setrlimit(Resource::Nofile, limit)) {
+        FILES.store(before, Ordering::Relaxed);
+    }
+}
 
 /// What the parent hands to the child, and the child to the parent.
 struct ChildPlan<'a> {
@@ -136,6 +151,14 @@ unsafe fn become_and_execute(plan: &ChildPlan<'_>) {
         }
         if launch.cwd.is_some_and(|cwd| libc::chdir(cwd.as_ptr()) < 0) {
             return;
+        }
+        let files = FILES.load(Ordering::Relaxed);
+        if files != 0 {
+            let mut limit = std::mem::zeroed::<libc::rlimit>();
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+                limit.rlim_cur = files;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
         }
         // We ignore it, and that would be inherited.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);

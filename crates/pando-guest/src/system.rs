@@ -3,7 +3,6 @@
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply, Request};
 
 use crate::config::Config;
-use crate::power::{self, Power};
 use crate::{facts, identity, scrub};
 
 /// Does what `request` asks; runs on a job's thread.
@@ -16,8 +15,6 @@ pub fn answer(config: &Config, request: Request) -> Answer {
             rustix::fs::sync();
             Ok(Reply::Done)
         }
-        Request::PowerOff => power::begin(config, Power::Off),
-        Request::Reboot => power::begin(config, Power::Reboot),
         _ => Err(Refusal::new(RefusalKind::Unsupported, "this guest does not know that request")),
     }
 }

@@ -35,7 +35,8 @@ pub fn kill(root: i32, mark: &str) -> HashSet<i32> {
     let mut killed = HashSet::new();
     for _ in 0..KILL_ROUNDS {
         let members = members(&snapshot(), root, mark);
-        if members.is_empty() {
+        // A process that was sent SIGKILL cannot fork any more, however long it takes to die.
+        if members.iter().all(|process| killed.contains(&process.pid)) {
             break;
         }
         for process in members {

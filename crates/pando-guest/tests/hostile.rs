@@ -134,7 +134,7 @@ fn messages_that_make_no_sense_are_survived() {
 #[test]
 fn what_breaks_the_protocol_ends_the_epoch_and_is_said() {
     let is_broken = |host: &mut Host| {
-        host.hear(|message| matches!(message, GuestMessage::Broken).then_some(()))
+        host.hear(|message| matches!(message, GuestMessage::Broken).then_some(()));
     };
     // A gap.
     let (_process, mut host) = start();
