@@ -1,6 +1,8 @@
 //! A keeper as a program of its own: what the tests of this crate start instead of pando.
 //! Usage: `keeper keeper --home DIR --runtime DIR --branch ID`, its socket as standard input.
 
+#![allow(clippy::unwrap_used, reason = "a keeper of a test fails by panicking")]
+
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;

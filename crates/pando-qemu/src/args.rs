@@ -216,11 +216,15 @@ impl Argv {
         let mut uplinks = uplinks.iter();
         for (number, nic) in plan.nics.iter().enumerate() {
             let netdev = format!("net{number}");
+            if nic.backend == NicBackend::Nat {
+                // Connected to nothing. A user network has a section in saved device state, which
+                // must be the same whatever a node's uplink is: ready states are made without one.
+                let mut spare = user_network();
+                set(&mut spare, "id", &json!(format!("spare{number}")));
+                self.json("-netdev", &spare);
+            }
             let mut backend = match &nic.backend {
-                NicBackend::Isolated => json!({
-                    "type": "user", "restrict": true, "ipv6": false, "net": "10.0.2.0/24",
-                    "dhcpstart": "10.0.2.15",
-                }),
+                NicBackend::Isolated => user_network(),
                 NicBackend::Nat => json!({
                     "type": "stream", "server": false,
                     // Without a socket QEMU refuses to start, rather than lose the network.
@@ -231,13 +235,11 @@ impl Argv {
                     "addr": { "type": "unix", "path": utf8(path)? },
                 }),
             };
-            if let Some(options) = backend.as_object_mut() {
-                if matches!(nic.backend, NicBackend::Switch(_)) {
-                    let (name, value) = version.stream_reconnect();
-                    options.insert(name.to_owned(), json!(value));
-                }
-                options.insert("id".to_owned(), json!(netdev));
+            if matches!(nic.backend, NicBackend::Switch(_)) {
+                let (name, value) = version.stream_reconnect();
+                set(&mut backend, name, &json!(value));
             }
+            set(&mut backend, "id", &json!(netdev));
             self.json("-netdev", &backend);
             // A boot ROM would only slow the start; the disk is what boots.
             let device = json!({
@@ -262,6 +264,20 @@ impl Argv {
             self.option("-incoming", "defer");
             self.option("-global", "migration.send-configuration=off");
         }
+    }
+}
+
+/// Returns QEMU's user network, through which nothing of the host can be reached.
+fn user_network() -> Value {
+    json!({
+        "type": "user", "restrict": true, "ipv6": false, "net": "10.0.2.0/24",
+        "dhcpstart": "10.0.2.15",
+    })
+}
+
+fn set(object: &mut Value, name: &str, value: &Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value.clone());
     }
 }
 
@@ -376,6 +392,8 @@ mod tests {
         let netdev =
             r#"{"addr":{"str":"10","type":"fd"},"id":"net1","server":false,"type":"stream"}"#;
         assert!(text.contains(netdev), "{text}");
+        let users = text.matches(r#""restrict":true,"type":"user""#).count();
+        assert_eq!(users, plan.nics.len(), "the same sections of device state: {text}");
     }
 
     #[test]

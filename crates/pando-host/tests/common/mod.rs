@@ -1,5 +1,13 @@
 //! A home of its own for a test, on the shared default image, and the few moves that tests make.
 
+#![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +38,8 @@ pub struct World {
     pub layout: Layout,
     image: Image,
     home: tempfile::TempDir,
+    /// What branches made from here on reach.
+    pub uplink: Uplink,
 }
 
 /// A branch that a test made.
@@ -84,7 +94,7 @@ impl World {
         let images = assets().join("images");
         std::os::unix::fs::symlink(images.canonicalize().unwrap(), layout.images()).unwrap();
         let image = default_image(&layout.images());
-        Self { host: host(&layout), layout, image, home }
+        Self { host: host(&layout), layout, image, home, uplink: Uplink::None }
     }
 
     /// Returns a second host on the same home: what a restarted daemon has.
@@ -115,7 +125,7 @@ impl World {
             vars_layer: None,
             start,
             macs: vec!["52:54:00:12:34:56".into()],
-            uplink: Uplink::None,
+            uplink: self.uplink,
             identity: None,
             seed: None,
         };
@@ -248,7 +258,7 @@ impl World {
             hostname: hostname.into(),
             machine_id: keys.machine_id(hostname),
             ssh_host_key: keys.read("host"),
-            ssh_host_key_public: keys.read("host.pub"),
+            ssh_host_key_public: keys.read("host.pub").trim().to_owned(),
             authorized_keys: vec![keys.read("user.pub").trim().to_owned()],
             interfaces: vec![InterfaceConfig {
                 mac: "52:54:00:12:34:56".into(),
