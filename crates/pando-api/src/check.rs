@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pando_model::limits as model;
-use pando_model::{ByteCount, Name, NodeShape};
+use pando_model::{ByteCount, Name, NodeShape, Uplink};
 
 use crate::branch::BranchCreateParams;
 use crate::catalogue::Call;
@@ -136,6 +136,9 @@ fn vm_create(params: &VmCreateParams) -> Checked {
         nics: params.nics,
     };
     range("nics", u64::from(params.nics), 0, u64::from(limits::MAX_NICS))?;
+    if params.uplink == Uplink::Nat && params.nics == 0 {
+        return Err(ApiError::parameter("uplink", "without an interface there is no uplink"));
+    }
     shape.validate().map_err(|source| {
         use pando_model::machine::ShapeError;
         let name = match source {

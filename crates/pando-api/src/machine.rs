@@ -57,7 +57,8 @@ pub struct VmCreateParams {
     /// Network interfaces (0 for none).
     #[serde(default = "one")]
     pub nics: u8,
-    /// What its first interface reaches: nothing, or the outside (never this host itself).
+    /// What its first interface reaches: nothing, or the outside (never this host's
+    /// loopback). Connections that are open at a commit live on in the parent only.
     #[serde(default)]
     pub uplink: Uplink,
     /// Environment of every command run in it.
