@@ -24,6 +24,7 @@ NEEDS=(
   "run|program:fakeroot|fakeroot|keeps the owners of an image's files, without root"
   "run|program:mkfs.ext4|e2fsprogs|makes an image's file system"
   "run|program:depmod|kmod|lists an image's kernel modules"
+  "run|program:mount|mount|gives an image being assembled its /proc"
   "run|program:setpriv|util-linux|ties helper programs to pando's life"
   "run|program:xz|xz-utils|unpacks kernels and modules"
   "run|program:zstd|zstd|unpacks kernels and modules"
