@@ -1,0 +1,130 @@
+//! A disk without room, and a host without memory.
+
+use std::process::Command;
+
+use crate::support::{Home, text, until};
+
+/// Says that the test runs in a mount namespace of its own.
+const INSIDE: &str = "PANDO_TEST_IN_NAMESPACE";
+/// Room for a copy of the golden home, and a little.
+const ROOM: &str = "size=320m";
+
+/// Runs this test again in a mount namespace of its own, unless it is there: what it mounts is
+/// seen by nobody else, and goes with it.
+fn in_namespace(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "yes")
+        .status();
+    assert!(status.unwrap().success());
+    false
+}
+
+/// Fills a file system, up to so many bytes.
+fn fill(home: &Home, leave: u64) -> std::path::PathBuf {
+    let path = home.path().with_extension("ballast");
+    let facts = rustix::fs::statvfs(home.path()).unwrap();
+    let size = (facts.f_bavail * facts.f_frsize).saturating_sub(leave);
+    let file = std::fs::File::create(&path).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    path
+}
+
+#[test]
+fn a_full_disk_refuses_commits_and_branches_and_harms_nothing() {
+    if !in_namespace("full::a_full_disk_refuses_commits_and_branches_and_harms_nothing") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", ROOM, "tmpfs"])
+        .arg(directory.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    for reserve in ["0", "16"] {
+        let mut home = Home::inside(directory.path());
+        home.set("PANDO_LIMITS_DISK_RESERVE_MIB", reserve);
+        home.create_shop();
+        let before = home.guest("shop");
+        home.sh("shop", "head -c 60000000 /dev/urandom >/dev/shm/change");
+        home.ok(&["exec", "shop", "-n", "--", "sync"]);
+        let ballast = fill(&home, 12 << 20);
+        for arguments in [&["commit", "shop"][..], &["branch", "shop", "-n", "2"]] {
+            let error = home.fails(arguments, "disk_full");
+            assert!(text(&error, "hint").contains("gc"), "{error}");
+            assert_eq!(error["recoverable"], true);
+            home.assert_consistent();
+            home.assert_goes_on("shop", &before);
+        }
+        std::fs::remove_file(ballast).unwrap();
+        let commit = home.ok(&["commit", "shop"]);
+        assert_eq!(home.ok(&["verify", text(&commit, "commit_id")])["intact"], true);
+        home.assert_goes_on("shop", &before);
+        home.assert_nothing_left();
+        let path = home.path().to_owned();
+        drop(home);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+    let unmounted = Command::new("umount").arg(directory.path()).status();
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn a_guest_that_writes_to_a_full_disk_waits_until_there_is_room() {
+    if !in_namespace("full::a_guest_that_writes_to_a_full_disk_waits_until_there_is_room") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", ROOM, "tmpfs"])
+        .arg(directory.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let mut home = Home::inside(directory.path());
+    home.set("PANDO_LIMITS_DISK_RESERVE_MIB", "0");
+    home.create_shop();
+    let before = home.guest("shop");
+    let ballast = fill(&home, 8 << 20);
+    let write = "head -c 40000000 /dev/urandom >/srv/much; sync; sha256sum /srv/much";
+    let writing = home.spawn(&["exec", "shop", "-n", "--json", "-c", write]);
+    until("the full disk is told", || {
+        let status = home.ok(&["vm", "status", "shop"]);
+        (status["state"] == "paused").then(|| {
+            assert!(text(&status, "reason").contains("disk"), "{status}");
+        })
+    });
+    std::fs::remove_file(ballast).unwrap();
+    home.ok(&["resume", "shop"]);
+    let ended = crate::support::envelope(&crate::support::finish(writing));
+    assert_eq!(ended["result"]["exit_code"], 0, "{ended}");
+    home.assert_goes_on("shop", &before);
+    home.assert_nothing_left();
+    drop(home);
+    let unmounted = Command::new("umount").arg(directory.path()).status();
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn a_start_without_memory_for_it_is_refused_before_anything_happens() {
+    let mut home = Home::new();
+    home.create_shop();
+    let before = home.guest("shop");
+    home.run(&["daemon", "stop"]);
+    home.set("PANDO_LIMITS_MEMORY_RESERVE_MIB", "1000000000");
+    let operations = || home.ok(&["operation", "list"])["total"].as_u64().unwrap();
+    let known = operations();
+    let create = ["vm", "create", "more", "--memory", "256MiB"];
+    for arguments in [&create[..], &["branch", "shop", "-n", "2"]] {
+        let error = home.fails(arguments, "memory_full");
+        assert!(error["hint"].is_string(), "{error}");
+    }
+    assert_eq!(operations(), known, "a refusal is no operation");
+    home.assert_consistent();
+    home.assert_goes_on("shop", &before);
+    home.assert_nothing_left();
+}

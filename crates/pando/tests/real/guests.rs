@@ -1,0 +1,124 @@
+//! Guests that do not answer, that flood, and that will not end; and the door over SSH.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Home, finish, resident, text, until};
+
+#[test]
+fn a_guest_that_never_answers_holds_up_nobody() {
+    let mut home = Home::new();
+    home.set("PANDO_TIMEOUTS_RESTORE_S", "4");
+    home.create_shop();
+    let before = home.guest("shop");
+    home.ok(&["commit", "shop", "-t", "v1"]);
+    home.ok(&["branch", "shop", "--name", "other"]);
+
+    // The guest program's own pid is the command's parent.
+    let stop = "setsid sh -c \"sleep 0.3; kill -STOP $PPID\" >/dev/null 2>&1 </dev/null &";
+    home.sh("shop@main", stop);
+    let began = Instant::now();
+    until("the guest falls silent", || {
+        let one = home.json(&["exec", "shop@main", "-n", "--timeout", "2", "--", "true"]);
+        (one["success"] == false)
+            .then(|| assert_eq!(one["error"]["code"], "guest_unreachable", "{one}"))
+    });
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+
+    // While one caller waits for it, nobody else does.
+    let waiting = home.spawn(&["exec", "shop@main", "-n", "--timeout", "5", "--", "true"]);
+    home.assert_goes_on("shop@other", &before);
+    let commit = home.ok(&["commit", "shop@main", "-t", "silent"]);
+    assert_eq!(commit["kind"], "full");
+    assert!(!finish(waiting).status.success());
+
+    // A copy of a silent guest is silent, and is not left half-made.
+    let made = home.json(&["branch", "silent", "--name", "copy"]);
+    assert_eq!(made["success"], false, "{made}");
+    home.assert_consistent();
+    assert_eq!(home.ok(&["branches", "shop"])["total"], 2);
+    home.ok(&["rollback", "shop@main", "v1"]);
+    home.assert_goes_on("shop@main", &before);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_flood_of_output_is_bounded_with_head_and_tail() {
+    let home = Home::with_shop();
+    let flood = "echo first; yes 0123456789abcdef | head -c 200000000; echo last";
+    let result = home.ok(&["exec", "shop", "-n", "-c", flood]);
+    let stdout = text(&result, "stdout");
+    assert!(stdout.starts_with("first\n") && stdout.ends_with("last\n"));
+    assert!(stdout.len() < 1 << 20, "{}", stdout.len());
+    assert_eq!(
+        (&result["stdout_truncated"], &result["stdout_bytes"]),
+        (&json!(true), &json!(200_000_011))
+    );
+
+    // Streamed, it is whole.
+    let output = home.run(&["exec", "shop", "-n", "-c", "yes 0123456789abcdef | head -c 30000000"]);
+    assert!(output.status.success());
+    assert_eq!(output.stdout.len(), 30_000_000);
+
+    // Streamed to somebody who goes away: it ends.
+    let mut command = home.command(&["exec", "shop", "-n", "-c", "yes endless"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut some = [0; 4096];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut some).unwrap();
+    drop(child.stdout.take());
+    finish(child);
+    until("the endless command ends", || {
+        home.sh("shop", "pgrep -x yes || echo none").eq("none").then_some(())
+    });
+
+    let daemon = resident(home.daemon().unwrap().pid);
+    assert!(daemon < 120 << 20, "the daemon had {daemon} bytes");
+    let keeper = resident(home.keeper("shop@main").pid);
+    assert!(keeper < 32 << 20, "the keeper had {keeper} bytes");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_command_that_runs_out_of_time_ends_with_its_whole_tree() {
+    let home = Home::with_shop();
+    // A tree of 63 shells, each in a session of its own, that ignore being asked to end.
+    let tree = "cat >/root/tree <<'X'\n\
+        trap '' HUP TERM INT\n\
+        if [ $1 -gt 0 ]; then setsid sh /root/tree $(($1-1)) & setsid sh /root/tree $(($1-1)) & fi\n\
+        while :; do sleep 1000; done\n\
+        X\n\
+        sh /root/tree 5";
+    let result = home.ok(&["exec", "shop", "-n", "--timeout", "6", "-c", tree]);
+    assert_eq!(result["timed_out"], true, "{result}");
+    assert_eq!(home.sh("shop", "pgrep -cf '/root/tre[e]|sleep 100[0]' || :"), "0");
+    let output = home.run(&["exec", "shop", "-n", "--timeout", "1", "--", "sleep", "100"]);
+    assert_eq!(output.status.code(), Some(124));
+    home.assert_nothing_left();
+}
+
+#[test]
+fn ssh_reaches_every_branch_by_its_own_port_also_after_the_daemon_died() {
+    let home = Home::with_shop();
+    let info = home.ok(&["connect-info", "shop"]);
+    assert_eq!(info["host"], "127.0.0.1");
+    assert!(text(&info, "known_hosts_line").contains("ssh-ed25519"), "{info}");
+    let ssh = |address: &str, command: &str| {
+        let output = home.run(&["ssh", address, "--", command]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{address}: {errors}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    assert_eq!(ssh("shop", "hostname; echo main >/srv/who"), "shop");
+    home.ok(&["branch", "shop", "--name", "copy"]);
+    home.sh("shop@copy", "echo copy >/srv/who");
+    let other = home.ok(&["connect-info", "shop@copy"]);
+    assert_ne!(other["port"], info["port"]);
+    assert_eq!(ssh("shop@copy", "cat /srv/who"), "copy");
+    home.kill_daemon();
+    assert_eq!(home.ok(&["connect-info", "shop@main"])["port"], info["port"]);
+    assert_eq!(ssh("shop@main", "cat /srv/who"), "main");
+    assert_eq!(home.run(&["ssh", "shop@main", "--", "exit 3"]).status.code(), Some(3));
+    home.assert_nothing_left();
+}
