@@ -156,6 +156,8 @@ fn wrong_values_name_their_parameter() {
         ("vm_create", json!({"name": "web", "memory_mib": 513}), "memory_mib"),
         ("vm_create", json!({"name": "web", "memory_mib": u64::MAX}), "memory_mib"),
         ("vm_create", json!({"name": "web", "disk_gib": u64::MAX}), "disk_gib"),
+        ("vm_create", json!({"name": "web", "uplink": "nat", "nics": 0}), "uplink"),
+        ("vm_create", json!({"name": "web", "uplink": "host"}), "uplink"),
         ("vm_create", json!({"name": "web", "env": {"A=B": "c"}}), "env"),
         ("vm_control", json!({"address": "web", "action": "explode"}), "action"),
         ("vm_status", json!({"address": "../etc"}), "address"),

@@ -421,3 +421,19 @@ async fn a_branch_that_may_hold_unsaved_changes_is_not_deleted_by_the_way() {
     assert_eq!(gone["kept_commits"], 1);
     bench.assert_consistent("gone").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_uplink_is_for_those_that_ask_and_for_their_branches() {
+    let bench = Bench::with_vm().await;
+    bench.ok("vm_create", json!({"name": "web", "uplink": "nat"})).await;
+    assert_eq!(bench.mem("web", "name-server").await, "10.0.2.3");
+    assert_eq!(bench.mem("web", "uplinks").await, "1");
+    bench.ok("branch_create", json!({"from": "web", "name": "try"})).await;
+    assert_eq!(bench.mem("web@try", "uplinks").await, "2", "an uplink of its own");
+    for (address, uplink) in [("web@try", "nat"), ("shop", "none")] {
+        let status = bench.ok("vm_status", json!({"address": address})).await;
+        assert_eq!(status["network"]["uplink"], uplink, "{status}");
+    }
+    assert_eq!(bench.mem("shop", "uplinks").await, "");
+    bench.assert_consistent("two worlds").await;
+}

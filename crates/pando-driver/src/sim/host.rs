@@ -10,7 +10,7 @@ use pando_model::guest::{
 };
 use pando_model::host::*;
 use pando_model::machine::{Accelerator, MachineProfile};
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, CommitKind, LayerId, Name};
+use pando_model::{BranchId, BranchState, ByteCount, CommitId, CommitKind, LayerId, Name, Uplink};
 use tokio::sync::mpsc;
 
 use super::Connection;
@@ -128,6 +128,14 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
     if let Some(identity) = &spec.identity {
         memory.insert("hostname".to_owned(), identity.hostname.clone());
         memory.insert("machine-id".to_owned(), identity.machine_id.clone());
+        for dns in identity.interfaces.iter().flat_map(|interface| &interface.dns) {
+            memory.insert("name-server".to_owned(), dns.clone());
+        }
+    }
+    if spec.uplink == Uplink::Nat {
+        // What each start of such a node counts up.
+        let starts = memory.get("uplinks").and_then(|count| count.parse().ok()).unwrap_or(0);
+        memory.insert("uplinks".to_owned(), (starts + 1_u32).to_string());
     }
     Ok(Node {
         memory,
