@@ -288,7 +288,7 @@ enum Wrong {
     Nonsense,
     Gap,
     Broken,
-    WrongReply,
+    OtherReply,
     NonsenseAnswer,
     EndlessAnswer,
 }
@@ -299,7 +299,7 @@ fn nonsense_is_said_to_be_and_a_new_epoch_works() {
         Wrong::Nonsense,
         Wrong::Gap,
         Wrong::Broken,
-        Wrong::WrongReply,
+        Wrong::OtherReply,
         Wrong::NonsenseAnswer,
         Wrong::EndlessAnswer,
     ] {
@@ -315,7 +315,7 @@ fn nonsense_is_said_to_be_and_a_new_epoch_works() {
                     fake.say(&GuestMessage::Started { stream });
                 }
                 Wrong::Broken => fake.say(&GuestMessage::Broken),
-                Wrong::WrongReply => {
+                Wrong::OtherReply => {
                     let part = encode_answer(&Ok(Reply::Done)).unwrap();
                     fake.say(&GuestMessage::Done { stream, last: true, part: &part });
                 }
