@@ -4,6 +4,7 @@
 use crate::limits::{MAX_BACKING_NAME_BYTES, MAX_QMP_EVENTS};
 use crate::qcow2;
 use crate::qmp::{Command, Phase, Session};
+use crate::uplink::{Outgoing, may_leave};
 
 /// What QEMU says, in two pieces, to a session that goes on asking.
 pub fn qmp(bytes: &[u8]) {
@@ -32,4 +33,20 @@ pub fn qcow2(bytes: &[u8]) {
         assert!(!header.is_self_contained());
         assert!((1..=MAX_BACKING_NAME_BYTES).contains(&backing.name.len()));
     }
+}
+
+/// What a guest sends to its uplink, in two pieces.
+pub fn uplink(bytes: &[u8]) {
+    let (mut filter, mut allowed) = (Outgoing::default(), Vec::new());
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let _ = filter.push(first, &mut allowed).and_then(|()| filter.push(second, &mut allowed));
+    assert!(allowed.len() <= bytes.len());
+    let mut rest = allowed.as_slice();
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let frame = behind.split_at_checked(length);
+        assert!(frame.is_some_and(|(frame, _)| may_leave(frame)));
+        rest = frame.map_or(&[], |(_, next)| next);
+    }
+    assert!(rest.is_empty());
 }

@@ -27,7 +27,7 @@ use std::time::Instant;
 use pando_model::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX_BITS};
 use rustix::event::{PollFd, PollFlags};
 
-use self::filter::Outgoing;
+pub use self::filter::{Outgoing, may_leave};
 use crate::limits::{END_GRACE, MAX_FRAME_BYTES, RELAY_BYTES, RELAY_STACK_BYTES};
 use crate::process::Process;
 use crate::wait;

@@ -49,3 +49,8 @@ fn qmp_takes_any_bytes() {
 fn qcow2_takes_any_bytes() {
     run("qcow2", fuzz::qcow2);
 }
+
+#[test]
+fn an_uplink_takes_any_bytes() {
+    run("uplink", fuzz::uplink);
+}
