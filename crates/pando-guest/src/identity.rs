@@ -2,6 +2,8 @@
 //! nothing then; each file is replaced whole. No child processes: this is on the way of every
 //! warm start.
 
+pub mod remembered;
+
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -31,6 +33,7 @@ pub fn set(config: &Config, identity: &Identity) -> Answer {
     set_authorized_keys(root, &identity.authorized_keys).map_err(object("the authorized keys"))?;
     set_environment(root, identity).map_err(object("the environment"))?;
     set_resolvers(root, &identity.interfaces).map_err(object("the name servers"))?;
+    remembered::write(root, &identity.interfaces).map_err(object("the addresses"))?;
     if config.authority == Authority::Machine {
         let present = interfaces().map_err(object("the network interfaces"))?;
         let plan = plan_network(&present, &identity.interfaces)?;

@@ -3,7 +3,7 @@
 //! images that pando boots directly it is the machine's first process as well ([`init`]).
 //!
 //! One thread does everything that is quick, in a poll loop ([`serve`]); what may wait for a disk
-//! gets a short-lived thread ([`jobs`]). No async runtime, no child processes for its own work.
+//! gets a short-lived thread. No async runtime, no child processes for its own work.
 //!
 //! ```text
 //!            port ⇄ channel ⇄ server ─┬─ commands   (spawn, tree)

@@ -12,6 +12,7 @@ use std::path::Path;
 use pando_wire::guest::{Answer, Refusal, Reply};
 
 use crate::config::{Authority, Config};
+use crate::identity::remembered;
 use crate::netlink::{Netlink, Up, interfaces};
 
 /// Seeds of random number generators, which two nodes must not share.
@@ -41,8 +42,8 @@ fn remove_files(root: &Path) -> io::Result<()> {
     if fs::symlink_metadata(&bus).is_ok_and(|facts| facts.is_file()) {
         fs::remove_file(&bus)?;
     }
-    for seed in SEEDS {
-        remove(&root.join(seed))?;
+    for file in SEEDS.iter().chain([&remembered::FILE]) {
+        remove(&root.join(file))?;
     }
     let ssh = match fs::read_dir(root.join("etc/ssh")) {
         Ok(entries) => entries,
@@ -82,13 +83,14 @@ mod tests {
     fn identity_goes_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        for directory in ["etc/ssh", "var/lib/systemd", "var/lib/dbus"] {
+        for directory in ["etc/ssh", "var/lib/systemd", "var/lib/dbus", "var/lib/pando"] {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
         let gone = [
             "etc/ssh/ssh_host_rsa_key",
             "etc/ssh/ssh_host_rsa_key.pub",
             SEEDS[0],
+            remembered::FILE,
             "var/lib/dbus/machine-id",
         ];
         let kept = ["etc/ssh/sshd_config", "etc/hostname"];

@@ -53,6 +53,15 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         }
         Children::Own => None,
     };
+    if config.authority == Authority::Machine {
+        let root = config.root.clone();
+        // Its interfaces may not be there yet, and the host is to be answered meanwhile.
+        std::thread::Builder::new().name("addresses".into()).spawn(move || {
+            if let Err(error) = remembered::restore(&root) {
+                eprintln!("pando-guest: the addresses of before the boot: {error}");
+            }
+        })?;
+    }
     let mut server = Server {
         jobs: Jobs::new()?,
         channel: Channel::new(port),
