@@ -23,9 +23,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Returns the function that turns a database error into ours.
 pub(crate) fn io(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
-        // SQLITE_FULL is primary code 13.
+        // SQLITE_FULL is primary code 13; SQLITE_IOERR_SHMSIZE, 4874, is the index of the write-ahead
+        // log that cannot grow.
         let full = error.as_database_error().and_then(|error| error.code());
-        if full.is_some_and(|code| code == "13") {
+        if full.is_some_and(|code| code == "13" || code == "4874") {
             return StoreError::DiskFull;
         }
         StoreError::Io { what, detail: error.to_string() }
@@ -63,10 +64,10 @@ impl SqliteStore {
         schema::migrate(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .map_err(&failed)?;
-        Ok(Self { readers, writer: Writer::spawn(connection) })
+        Ok(Self { readers, writer: Writer::spawn(connection, options) })
     }
 
     /// Ends the writer and closes the files; what was acknowledged is on disk already.

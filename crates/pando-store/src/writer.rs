@@ -1,8 +1,13 @@
 //! The one task that writes. It takes what waits (up to a limit), runs each transaction inside a
 //! savepoint of one database transaction, commits once, and only then answers: group commit.
+//!
+//! SQLite may take a whole transaction back by itself, such as when the disk is full; nobody can
+//! tell then how deep in transactions a connection is. So one that failed is given up, and the next
+//! group gets a new one.
 
 use pando_driver::store::{AuditEntry, Guard, Row as Record, StoreError, Table, Transaction};
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -27,9 +32,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn spawn(connection: SqliteConnection) -> Self {
+    /// Returns a writer on a connection; `options` make another one where that fails.
+    pub(crate) fn spawn(connection: SqliteConnection, options: SqliteConnectOptions) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        Self { requests, task: tokio::spawn(run(connection, queue)) }
+        Self { requests, task: tokio::spawn(run(connection, options, queue)) }
     }
 
     pub(crate) async fn write(&self, transaction: Transaction) -> Result<(), StoreError> {
@@ -49,24 +55,46 @@ impl Writer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Request>) {
+async fn run(
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    mut queue: mpsc::Receiver<Request>,
+) {
+    let mut connection = Some(connection);
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
         let transactions: Vec<&Transaction> =
             group.iter().map(|request| &request.transaction).collect();
-        let results = write_group(&mut connection, &transactions).await;
-        let results = match results {
-            Ok(results) => results,
-            Err(error) => vec![Err(error); group.len()],
+        let results = match connected(&mut connection, &options).await {
+            Ok(connection) => write_group(connection, &transactions).await,
+            Err(error) => Err(error),
         };
+        let results = results.unwrap_or_else(|error| {
+            connection = None;
+            vec![Err(error); group.len()]
+        });
         for (request, result) in group.drain(..).zip(results) {
             // A caller that has gone away does not need the answer.
             let _ = request.answer.send(result);
         }
     }
-    if let Err(error) = connection.close().await {
+    if let Some(connection) = connection
+        && let Err(error) = connection.close().await
+    {
         tracing::warn!(%error, "the database did not close cleanly");
     }
+}
+
+/// Returns the connection, made anew where there is none.
+async fn connected<'a>(
+    connection: &'a mut Option<SqliteConnection>,
+    options: &SqliteConnectOptions,
+) -> Result<&'a mut SqliteConnection, StoreError> {
+    let ready = match connection.take() {
+        Some(ready) => ready,
+        None => options.connect().await.map_err(io("open the database"))?,
+    };
+    Ok(connection.insert(ready))
 }
 
 /// Writes the transactions in order. The outer error means that none was written.
@@ -80,9 +108,11 @@ async fn write_group(
     for transaction in transactions {
         let mut inner = outer.begin().await.map_err(&failed)?;
         let result = apply(&mut inner, transaction).await;
-        match &result {
+        match result {
             Ok(()) => inner.commit().await.map_err(&failed)?,
-            Err(_) => inner.rollback().await.map_err(&failed)?,
+            // Without a savepoint to go back to, all of the group was taken back.
+            Err(ref error) if inner.rollback().await.is_err() => return Err(error.clone()),
+            Err(_) => {}
         }
         results.push(result);
     }
@@ -205,4 +235,47 @@ fn link(prev_hash: &str, body: &str) -> String {
     hasher.update(prev_hash.as_bytes());
     hasher.update(body.as_bytes());
     hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use pando_driver::store::Event;
+
+    use super::*;
+    use crate::schema;
+
+    fn event(id: &str, bytes: usize) -> Transaction {
+        let event = Event {
+            id: id.to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            cluster: None,
+            branch: None,
+            kind: "test".to_owned(),
+            message: "m".repeat(bytes),
+        };
+        let mut transaction = Transaction::new();
+        transaction.put(&event);
+        transaction
+    }
+
+    /// A full disk is told as that, and does not outlive itself.
+    #[tokio::test]
+    async fn a_full_database_is_written_to_again_when_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new()
+            .filename(directory.path().join("pando.db"))
+            .create_if_missing(true)
+            .pragma("max_page_count", "100");
+        let mut connection = options.connect().await.unwrap();
+        schema::migrate(&mut connection).await.unwrap();
+        let writer = Writer::spawn(connection, options);
+        for round in 0..3 {
+            let small = format!("small-{round}");
+            writer.write(event(&small, 10)).await.unwrap();
+            let full = writer.write(event("large", 4 << 20)).await;
+            assert_eq!(full, Err(StoreError::DiskFull));
+        }
+        writer.write(event("last", 10)).await.unwrap();
+        writer.close().await;
+    }
 }
