@@ -68,7 +68,7 @@ impl Config {
             first_boot_timeout: Duration::from_secs(300),
             image_timeout: Duration::from_secs(3600),
             undo_timeout: Duration::from_secs(60),
-            reconcile_every: Some(Duration::from_secs(30)),
+            reconcile_every: Some(Duration::from_secs(5)),
             keep_operations: Duration::from_secs(30 * 24 * 3600),
             durable_disk: false,
         }
