@@ -1,13 +1,15 @@
 //! A disk without room, and a host without memory.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::{Home, text, until};
 
 /// Says that the test runs in a mount namespace of its own.
 const INSIDE: &str = "PANDO_TEST_IN_NAMESPACE";
-/// Room for a copy of the golden home, and a little.
-const ROOM: &str = "size=320m";
+/// Size of the small disk: room for a copy of the golden home, a machine, and a little.
+const SIZE: u64 = 420 << 20;
 
 /// Runs this test again in a mount namespace of its own, unless it is there: what it mounts is
 /// seen by nobody else, and goes with it.
@@ -25,14 +27,46 @@ fn in_namespace(test: &str) -> bool {
     false
 }
 
-/// Fills a file system, up to so many bytes.
-fn fill(home: &Home, leave: u64) -> std::path::PathBuf {
-    let path = home.path().with_extension("ballast");
-    let facts = rustix::fs::statvfs(home.path()).unwrap();
-    let size = (facts.f_bavail * facts.f_frsize).saturating_sub(leave);
-    let file = std::fs::File::create(&path).unwrap();
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
-    path
+/// A small file system. (A real one: in memory, where a hole of a file takes space when it is read,
+/// a full one ends machines.)
+struct SmallDisk {
+    directory: tempfile::TempDir,
+    _image: tempfile::NamedTempFile,
+}
+
+impl SmallDisk {
+    fn new() -> Self {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(SIZE).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        run(make.args(["-q", "-m", "0", "-O", "^has_journal"]).arg(image.path()));
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", "loop"]).arg(image.path()).arg(directory.path()));
+        std::fs::remove_dir(directory.path().join("lost+found")).unwrap();
+        Self { directory, _image: image }
+    }
+
+    /// Fills it but for so many bytes; returns what to remove to make room.
+    fn fill(&self, leave: u64) -> PathBuf {
+        let path = self.directory.path().join("ballast");
+        let facts = rustix::fs::statvfs(self.directory.path()).unwrap();
+        let size = (facts.f_bavail * facts.f_frsize).saturating_sub(leave);
+        let file = File::create(&path).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.directory.path()).status();
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
 }
 
 #[test]
@@ -40,20 +74,15 @@ fn a_full_disk_refuses_commits_and_branches_and_harms_nothing() {
     if !in_namespace("full::a_full_disk_refuses_commits_and_branches_and_harms_nothing") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", ROOM, "tmpfs"])
-        .arg(directory.path())
-        .status();
-    assert!(mounted.unwrap().success());
+    let disk = SmallDisk::new();
     for reserve in ["0", "16"] {
-        let mut home = Home::inside(directory.path());
+        let mut home = Home::inside(disk.directory.path());
         home.set("PANDO_LIMITS_DISK_RESERVE_MIB", reserve);
         home.create_shop();
         let before = home.guest("shop");
         home.sh("shop", "head -c 60000000 /dev/urandom >/dev/shm/change");
         home.ok(&["exec", "shop", "-n", "--", "sync"]);
-        let ballast = fill(&home, 12 << 20);
+        let ballast = disk.fill(12 << 20);
         for arguments in [&["commit", "shop"][..], &["branch", "shop", "-n", "2"]] {
             let error = home.fails(arguments, "disk_full");
             assert!(text(&error, "hint").contains("gc"), "{error}");
@@ -70,8 +99,6 @@ fn a_full_disk_refuses_commits_and_branches_and_harms_nothing() {
         drop(home);
         std::fs::remove_dir_all(path).unwrap();
     }
-    let unmounted = Command::new("umount").arg(directory.path()).status();
-    assert!(unmounted.unwrap().success());
 }
 
 #[test]
@@ -79,17 +106,12 @@ fn a_guest_that_writes_to_a_full_disk_waits_until_there_is_room() {
     if !in_namespace("full::a_guest_that_writes_to_a_full_disk_waits_until_there_is_room") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", ROOM, "tmpfs"])
-        .arg(directory.path())
-        .status();
-    assert!(mounted.unwrap().success());
-    let mut home = Home::inside(directory.path());
+    let disk = SmallDisk::new();
+    let mut home = Home::inside(disk.directory.path());
     home.set("PANDO_LIMITS_DISK_RESERVE_MIB", "0");
     home.create_shop();
     let before = home.guest("shop");
-    let ballast = fill(&home, 8 << 20);
+    let ballast = disk.fill(8 << 20);
     let write = "head -c 40000000 /dev/urandom >/srv/much; sync; sha256sum /srv/much";
     let writing = home.spawn(&["exec", "shop", "-n", "--json", "-c", write]);
     until("the full disk is told", || {
@@ -104,9 +126,6 @@ fn a_guest_that_writes_to_a_full_disk_waits_until_there_is_room() {
     assert_eq!(ended["result"]["exit_code"], 0, "{ended}");
     home.assert_goes_on("shop", &before);
     home.assert_nothing_left();
-    drop(home);
-    let unmounted = Command::new("umount").arg(directory.path()).status();
-    assert!(unmounted.unwrap().success());
 }
 
 #[test]
