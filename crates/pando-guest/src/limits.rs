@@ -41,5 +41,7 @@ pub const ROOT_DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEVICE_POLL: Duration = Duration::from_millis(5);
 /// How long the guest channel's port may take to appear.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the interfaces whose addresses are known may take to appear.
+pub const INTERFACES_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may take to clean up when the host has left for good.
 pub const LEAVING: Duration = Duration::from_secs(5);

@@ -19,10 +19,11 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::channel::Channel;
 use crate::command::Command;
-use crate::config::{Children, Config};
+use crate::config::{Authority, Children, Config};
 use crate::files::Feed;
 use crate::flow::Flow;
 use crate::forward::Forward;
+use crate::identity::remembered;
 use crate::jobs::Jobs;
 use crate::limits::{IDLE, LEAVING, REAP_INTERVAL};
 use crate::power::{self, Power};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use pando_model::guest::InterfaceConfig;
 
 use super::{apply_network, plan_network, replace};
-use crate::limits::{BOOT_POLL, PORT_TIMEOUT};
+use crate::limits::{BOOT_POLL, INTERFACES_TIMEOUT};
 use crate::netlink::interfaces;
 use crate::users::read_table;
 
@@ -40,7 +40,7 @@ fn read(root: &Path) -> io::Result<Vec<InterfaceConfig>> {
 /// there. Does nothing on a machine that has not been told any.
 pub fn restore(root: &Path) -> io::Result<()> {
     let wanted = read(root)?;
-    let deadline = Instant::now() + PORT_TIMEOUT;
+    let deadline = Instant::now() + INTERFACES_TIMEOUT;
     if wanted.is_empty() {
         return Ok(());
     }
