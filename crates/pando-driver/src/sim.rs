@@ -12,6 +12,7 @@ mod faults;
 mod guest;
 mod host;
 mod images;
+mod machines;
 mod state;
 mod store;
 

@@ -105,7 +105,8 @@ impl SimWorld {
             lines.push(format!("unfinished: {} {}", operation.verb, operation.key()));
         }
         for operation in operations.iter().filter(|op| op.status == OperationStatus::Stuck) {
-            lines.push(format!("stuck: {} {}", operation.verb, operation.key()));
+            let why = operation.error.as_ref().map(ToString::to_string).unwrap_or_default();
+            lines.push(format!("stuck: {} {}: {why}", operation.verb, operation.key()));
         }
         Ok(lines)
     }

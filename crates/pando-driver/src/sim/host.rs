@@ -4,21 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pando_model::commit::{Below, CommitMemory, Layer};
+use pando_model::commit::{Below, Layer};
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, FileKind, GuestFacts, InterfaceFacts, PushSpec,
 };
 use pando_model::host::*;
-use pando_model::machine::{Accelerator, MachineProfile};
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, CommitKind, LayerId, Name, Uplink};
+use pando_model::machine::MachineProfile;
+use pando_model::{BranchId, BranchState, ByteCount, CommitId, LayerId, Name};
 use tokio::sync::mpsc;
 
 use super::Connection;
 use super::faults::Outcome;
-use super::guest;
-use super::state::{
-    CommitFiles, Contents, Keeper, LayerFile, Node, SavedNode, State, missing, refused,
-};
+use super::state::{LayerFile, State, missing, refused};
+use super::{guest, machines};
 use crate::host::{BranchHost, ExecIo};
 use crate::progress::Reporter;
 
@@ -59,239 +57,6 @@ impl SimHost {
     }
 }
 
-fn profile(state: &State) -> MachineProfile {
-    MachineProfile {
-        qemu_version: state.qemu_version.clone(),
-        machine: "q35".to_owned(),
-        cpu: "max".to_owned(),
-        accelerator: Accelerator::Tcg,
-    }
-}
-
-/// Returns the values of `now` that `before` has not, and `None` for those that went.
-fn difference(before: &Contents, now: &Contents) -> BTreeMap<String, Option<String>> {
-    let gone = before.keys().filter(|key| !now.contains_key(*key));
-    let changed = now.iter().filter(|(key, value)| before.get(*key) != Some(value));
-    gone.map(|key| (key.clone(), None))
-        .chain(changed.map(|(key, value)| (key.clone(), Some(value.clone()))))
-        .collect()
-}
-
-/// Checks that a layer may become a machine's writable disk.
-fn writable(state: &State, layer: &LayerId) -> Result<(), HostError> {
-    if !state.layers.contains_key(layer) {
-        return Err(missing(layer));
-    }
-    if let Some(user) = state.layer_user(layer) {
-        return Err(refused("open a disk", format!("{layer}: {user}")));
-    }
-    let committed = state
-        .commits
-        .iter()
-        .find(|(_, files)| files.nodes.values().any(|node| node.layer == *layer));
-    match committed {
-        Some((commit, _)) => Err(refused("open a disk", format!("{layer} is {commit}'s"))),
-        None => Ok(()),
-    }
-}
-
-fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
-    if !state.images.contains_key(&spec.image) {
-        return Err(missing(&spec.image));
-    }
-    writable(state, &spec.layer)?;
-    if let Some(vars) = &spec.vars_layer {
-        writable(state, vars)?;
-    }
-    let (mut memory, base) = match &spec.start {
-        NodeStart::Boot => (Contents::new(), None),
-        NodeStart::Restore { commit, saved_as } => {
-            let files = state.commits.get(commit).ok_or_else(|| missing(commit))?;
-            let saved = files.nodes.get(saved_as).ok_or_else(|| missing(saved_as))?;
-            let below = state.layers.get(&spec.layer).map(|file| &file.layer.below);
-            if below != Some(&Below::Layer(saved.layer.clone())) {
-                let what = format!("the disk of {} for {commit}", spec.name);
-                return Err(HostError::Corrupt { what, detail: "not the commit's".to_owned() });
-            }
-            if files.qemu_version != state.qemu_version {
-                return Err(HostError::Incompatible {
-                    commit: commit.clone(),
-                    difference: format!("QEMU {}", files.qemu_version),
-                });
-            }
-            let flat = state.flat.get(&(commit.clone(), saved_as.clone()));
-            let flat = flat.ok_or_else(|| missing(format!("the flat memory of {commit}")))?;
-            (flat.clone(), Some(commit.clone()))
-        }
-    };
-    let base_memory = memory.clone();
-    if let Some(identity) = &spec.identity {
-        memory.insert("hostname".to_owned(), identity.hostname.clone());
-        memory.insert("machine-id".to_owned(), identity.machine_id.clone());
-        for dns in identity.interfaces.iter().flat_map(|interface| &interface.dns) {
-            memory.insert("name-server".to_owned(), dns.clone());
-        }
-    }
-    if spec.uplink == Uplink::Nat {
-        // What each start of such a node counts up.
-        let starts = memory.get("uplinks").and_then(|count| count.parse().ok()).unwrap_or(0);
-        memory.insert("uplinks".to_owned(), (starts + 1_u32).to_string());
-    }
-    Ok(Node {
-        memory,
-        base,
-        base_memory,
-        layer: spec.layer.clone(),
-        vars_layer: spec.vars_layer.clone(),
-    })
-}
-
-fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport, HostError> {
-    let report =
-        StartReport { answered_us: 100_000, ready_us: 150_000, inherited: BTreeMap::new() };
-    if let Some(keeper) = state.keepers.get(&spec.branch) {
-        if keeper.spec == *spec {
-            return Ok(report);
-        }
-        return Err(HostError::WrongState {
-            branch: spec.branch.clone(),
-            is: format!("running as generation {}", keeper.spec.generation),
-            wanted: "stopped".to_owned(),
-        });
-    }
-    let mut nodes = BTreeMap::new();
-    for node in &spec.nodes {
-        nodes.insert(node.name.clone(), start_node(state, node)?);
-    }
-    let after = match spec.after {
-        AfterStart::Run => BranchState::Running,
-        AfterStart::Park | AfterStart::Hold => BranchState::Paused,
-    };
-    state.branch_dirs.insert(spec.branch.clone());
-    state.keepers.insert(spec.branch.clone(), Keeper { spec: spec.clone(), state: after, nodes });
-    Ok(report)
-}
-
-fn cut(state: &mut State, branch: &BranchId, spec: &CutSpec) -> Result<CutReport, HostError> {
-    let made = state.spools.get(&(branch.clone(), spec.commit.clone()));
-    if let Some(files) = made.or_else(|| state.commits.get(&spec.commit)) {
-        return Ok(files.report.clone());
-    }
-    let profile = profile(state);
-    let mut saved = BTreeMap::new();
-    let mut reports = Vec::new();
-    for wanted in &spec.nodes {
-        let node = state.node(branch, &wanted.name)?;
-        let top = node.layer.clone();
-        let (base, base_memory, memory) =
-            (node.base.clone(), node.base_memory.clone(), node.memory.clone());
-        let vars = node.vars_layer.clone();
-        let next =
-            state.layers.get(&wanted.next_layer).ok_or_else(|| missing(&wanted.next_layer))?;
-        if next.layer.below != Below::Layer(top.clone()) || !next.data.is_empty() {
-            return Err(refused("cut", format!("{} is not an empty overlay", wanted.next_layer)));
-        }
-        let delta = difference(&base_memory, &memory);
-        let full = (spec.kind == CommitKind::Full).then(|| CommitMemory {
-            base,
-            pages: delta.len() as u64,
-            bytes: ByteCount(4096 * delta.len() as u64),
-            digest: format!("{}-{}", spec.commit, wanted.name),
-            device_digest: "device".to_owned(),
-        });
-        reports.push(CutNodeReport {
-            name: wanted.name.clone(),
-            layer: top.clone(),
-            vars_layer: vars,
-            memory: full.clone(),
-            profile: full.as_ref().map(|_| profile.clone()),
-            disk_bytes: ByteCount(4096),
-        });
-        saved.insert(wanted.name.clone(), SavedNode { memory: full, delta, layer: top });
-    }
-    for wanted in &spec.nodes {
-        let node = state.node(branch, &wanted.name)?;
-        node.layer = wanted.next_layer.clone();
-        if wanted.next_vars_layer.is_some() {
-            node.vars_layer.clone_from(&wanted.next_vars_layer);
-        }
-    }
-    if spec.then == AfterCut::StayPaused {
-        state.keeper(branch)?.state = BranchState::Paused;
-    }
-    let report = CutReport {
-        commit: spec.commit.clone(),
-        pause_us: 12_000,
-        total_us: 40_000,
-        nodes: reports,
-        failed: None,
-    };
-    let files = CommitFiles {
-        report: report.clone(),
-        nodes: saved,
-        qemu_version: state.qemu_version.clone(),
-        damaged: false,
-    };
-    state.spools.insert((branch.clone(), spec.commit.clone()), files);
-    Ok(report)
-}
-
-fn discard_commit(state: &mut State, commit: &CommitId) -> Result<(), HostError> {
-    let based = |memory: &Option<CommitMemory>| {
-        memory.as_ref().is_some_and(|memory| memory.base.as_ref() == Some(commit))
-    };
-    for (other, files) in &state.commits {
-        if other != commit && files.nodes.values().any(|node| based(&node.memory)) {
-            return Err(refused("remove a commit", format!("{other} is a delta on {commit}")));
-        }
-    }
-    for (branch, keeper) in &state.keepers {
-        if keeper.nodes.values().any(|node| node.base.as_ref() == Some(commit)) {
-            return Err(refused("remove a commit", format!("{branch} runs on {commit}")));
-        }
-    }
-    state.commits.remove(commit);
-    state.flat.retain(|(of, _), _| of != commit);
-    Ok(())
-}
-
-fn observation(keeper: &Keeper) -> Observation {
-    let nodes = keeper.nodes.iter().map(|(name, node)| NodeObservation {
-        name: name.clone(),
-        state: keeper.state,
-        ended: None,
-        trouble: None,
-        pid: Some(4242),
-        layer: node.layer.clone(),
-        vars_layer: node.vars_layer.clone(),
-        memory_used: ByteCount::from_mib(38),
-        cpu_ms: 100,
-        disk_used: ByteCount(4096),
-        answers: keeper.state == BranchState::Running,
-        up_ms: 1_000,
-    });
-    Observation {
-        state: keeper.state,
-        generation: keeper.spec.generation,
-        keeper_pid: 4241,
-        keeper_memory: ByteCount::from_mib(4),
-        nodes: nodes.collect(),
-    }
-}
-
-/// Checks that a branch's guests can answer.
-fn answering(state: &mut State, branch: &BranchId) -> Result<(), HostError> {
-    let keeper = state.keeper(branch)?;
-    if keeper.state == BranchState::Running {
-        return Ok(());
-    }
-    Err(HostError::WrongState {
-        branch: branch.clone(),
-        is: "paused".to_owned(),
-        wanted: "running".to_owned(),
-    })
-}
-
 fn facts_of_file(path: &str, mode: u32, size: u64) -> FileFacts {
     FileFacts { path: path.to_owned(), kind: FileKind::File, mode, size, uid: 0, gid: 0 }
 }
@@ -299,7 +64,7 @@ fn facts_of_file(path: &str, mode: u32, size: u64) -> FileFacts {
 #[async_trait]
 impl BranchHost for SimHost {
     async fn profile(&self) -> Result<MachineProfile, HostError> {
-        Ok(profile(&self.0.world.state()))
+        Ok(machines::profile(&self.0.world.state()))
     }
 
     async fn capacity(&self) -> Result<Capacity, HostError> {
@@ -314,11 +79,12 @@ impl BranchHost for SimHost {
     }
 
     async fn start(&self, spec: &BranchSpec, _: &Reporter) -> Result<StartReport, HostError> {
-        self.act("host.start", |state| start(state, spec)).await
+        self.act("host.start", |state| machines::start(state, spec)).await
     }
 
     async fn observe(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
-        self.act("host.observe", |state| Ok(state.keepers.get(branch).map(observation))).await
+        self.act("host.observe", |state| Ok(state.keepers.get(branch).map(machines::observation)))
+            .await
     }
 
     async fn list(&self) -> Result<Vec<BranchId>, HostError> {
@@ -371,7 +137,7 @@ impl BranchHost for SimHost {
         spec: &CutSpec,
         _: &Reporter,
     ) -> Result<CutReport, HostError> {
-        self.act("host.cut", |state| cut(state, branch, spec)).await
+        self.act("host.cut", |state| machines::cut(state, branch, spec)).await
     }
 
     async fn adopt_cut(
@@ -434,7 +200,7 @@ impl BranchHost for SimHost {
     }
 
     async fn discard_commit(&self, commit: &CommitId) -> Result<(), HostError> {
-        self.act("host.discard_commit", |state| discard_commit(state, commit)).await
+        self.act("host.discard_commit", |state| machines::discard_commit(state, commit)).await
     }
 
     async fn list_commits(&self) -> Result<Vec<CommitId>, HostError> {
@@ -514,7 +280,7 @@ impl BranchHost for SimHost {
     ) -> Result<ExecOutcome, HostError> {
         let act = self
             .act("host.exec", |state| {
-                answering(state, branch)?;
+                machines::answering(state, branch)?;
                 guest::act(state, branch, node, spec)
             })
             .await?;
@@ -533,7 +299,7 @@ impl BranchHost for SimHost {
             bytes.extend(chunk);
         }
         self.act("host.push", |state| {
-            answering(state, branch)?;
+            machines::answering(state, branch)?;
             if bytes.len() as u64 != spec.size {
                 return Err(HostError::GuestRefused {
                     node: node.to_string(),
@@ -558,7 +324,7 @@ impl BranchHost for SimHost {
     ) -> Result<FileFacts, HostError> {
         let contents = self
             .act("host.pull", |state| {
-                answering(state, branch)?;
+                machines::answering(state, branch)?;
                 let layer = state.node(branch, node)?.layer.clone();
                 state.disk(&layer).remove(path).ok_or_else(|| HostError::GuestRefused {
                     node: node.to_string(),
@@ -575,7 +341,7 @@ impl BranchHost for SimHost {
 
     async fn facts(&self, branch: &BranchId, node: &Name) -> Result<GuestFacts, HostError> {
         self.act("host.facts", |state| {
-            answering(state, branch)?;
+            machines::answering(state, branch)?;
             let hostname = state.node(branch, node)?.memory.get("hostname").cloned();
             Ok(GuestFacts {
                 hostname: hostname.unwrap_or_else(|| "localhost".to_owned()),
