@@ -19,6 +19,7 @@ use crate::locks::{Hold, LockSet};
 use crate::operation::{Plan, Request, outcome};
 use crate::ops::flatten::{self, Flatten};
 use crate::ops::park::{self, Park};
+use crate::resolve::must_stay;
 
 /// Who the engine's own operations are by.
 const ACTOR: &str = "pando";
@@ -221,6 +222,9 @@ impl Engine {
             else {
                 return Ok(());
             };
+            if must_stay(&cluster).is_err() {
+                return Ok(());
+            }
             let all = self.parked().await?;
             let own = all.iter().filter(|branch| branch.head.as_ref() == Some(id)).count();
             if own >= commit.warm as usize || all.len() >= self.config.max_parked {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::failure::Result;
-use crate::locks::{Guard, LockSet};
+use crate::locks::{Guard, Hold, LockSet};
 use crate::operation::{Kind, outcome};
 use crate::ops::image_add::step_aside;
 use crate::ops::{self, gc::UNFINISHED};
@@ -115,7 +115,7 @@ impl Engine {
     pub(crate) async fn reconcile(&self) -> Result<()> {
         let branches: Vec<Branch> = self.store.list(&Query::all()).await?;
         for branch in branches {
-            let locks = LockSet::new().branch(&branch.id);
+            let locks = LockSet::new().cluster(&branch.cluster, Hold::Shared).branch(&branch.id);
             // Whoever holds it is changing it, and records what is true at the end.
             let Some(_held) = self.locks.try_acquire(locks, "reconciling") else { continue };
             let now: Option<Branch> = self.store.get(branch.id.as_str()).await?;

@@ -4,8 +4,8 @@ use pando_driver::store::Query;
 use pando_model::branch::{BranchRole, Checkout};
 use pando_model::commit::Tag;
 use pando_model::{
-    Address, Branch, BranchId, BranchState, Cluster, ClusterId, Commit, CommitId, ErrorCode, Image,
-    ImageId, Name,
+    Address, Branch, BranchId, BranchState, Cluster, ClusterId, ClusterState, Commit, CommitId,
+    ErrorCode, Image, ImageId, Name,
 };
 
 use crate::engine::Engine;
@@ -45,6 +45,18 @@ impl Place {
     pub fn address(&self) -> String {
         format!("{}@{}", self.cluster.name, self.branch.name)
     }
+}
+
+/// Refuses a cluster that is on its way out, or not whole yet: what is made in it now would belong
+/// to nobody.
+pub(crate) fn must_stay(cluster: &Cluster) -> Result<()> {
+    let (is, hint) = match cluster.state {
+        ClusterState::Ready => return Ok(()),
+        ClusterState::Creating => ("being created", "wait for it: `pando operation list`"),
+        ClusterState::Deleting => ("being deleted", "`pando operation list` says how far it is"),
+    };
+    let message = format!("{} is {is}", cluster.name);
+    Err(Failure::new(ErrorCode::WrongState, message).subject(cluster.name.as_str()).hint(hint))
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a Name>) -> String {
@@ -173,6 +185,7 @@ impl Engine {
         let branch: Option<Branch> = self.store.get(place.branch.id.as_str()).await?;
         match (cluster, branch) {
             (Some(cluster), Some(branch)) if branch.role == BranchRole::Live => {
+                must_stay(&cluster)?;
                 Ok(Place { cluster, branch })
             }
             _ => Err(Failure::not_found("branch", &address)),

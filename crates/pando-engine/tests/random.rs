@@ -14,11 +14,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::Bench;
-use pando_api::ApiError;
 use pando_driver::sim::Fault;
 use pando_driver::store::Query;
 use pando_model::commit::Tag;
-use pando_model::{Branch, BranchState, Cluster, Commit, ErrorCode};
+use pando_model::{Branch, BranchState, Cluster, Commit};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -214,11 +213,17 @@ async fn look(bench: &Bench) -> Model {
     model
 }
 
-/// Ends a stuck operation the way its remedy says, without further faults.
-async fn repair(bench: &Bench, error: &ApiError) {
-    let id = error.operation.as_ref().unwrap();
-    bench.ok("operation_cancel", json!({"id": id})).await;
+/// Ends stuck operations the way their remedy says, without further faults. Returns whether there
+/// were any.
+async fn repair(bench: &Bench) -> bool {
+    let stuck = bench.ok("operation_list", json!({"status": "stuck", "limit": 500})).await;
+    let stuck = stuck["operations"].as_array().unwrap().clone();
+    for operation in &stuck {
+        let view = bench.ok("operation_cancel", json!({"id": operation["operation_id"]})).await;
+        assert_ne!(view["status"], "stuck", "{view}");
+    }
     bench.engine.idle().await;
+    !stuck.is_empty()
 }
 
 async fn simulate(seed: u64) {
@@ -257,12 +262,7 @@ async fn simulate(seed: u64) {
         }
         let context = format!("PANDO_SEED={seed}\n{}", history.join("\n"));
         let mut unknown = result.is_none() || step.verb == "exec_run";
-        if let Some(Err(error)) = &result
-            && error.code == ErrorCode::Stuck
-        {
-            repair(&bench, error).await;
-            unknown = true;
-        }
+        unknown |= repair(&bench).await;
         // What an unmaking could not unmake within its attempts is gc's.
         bench.ok("gc", json!({})).await;
         bench.assert_consistent(&context).await;

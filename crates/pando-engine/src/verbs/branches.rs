@@ -24,7 +24,7 @@ use crate::ops::checkout::BranchCheckout;
 use crate::ops::cut::Cut;
 use crate::ops::rollback::Rollback;
 use crate::paging::page;
-use crate::resolve::Source;
+use crate::resolve::{Source, must_stay};
 
 impl Engine {
     pub(super) async fn plan_branch_create(
@@ -53,7 +53,11 @@ impl Engine {
                 cut.message = "branch point".to_owned();
                 (Some(cut), None)
             }
-            Source::Commit(_, commit) => (None, Some(self.commit_by_id(&commit.id).await?)),
+            Source::Commit(cluster, commit) => {
+                // Again, under the lock.
+                must_stay(&self.cluster(cluster.id.as_str()).await?)?;
+                (None, Some(self.commit_by_id(&commit.id).await?))
+            }
         };
         let names = self.new_names(&cluster.id, &params).await?;
         let count = names.len();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pando_api::OperationView;
 use pando_api::operation::{OperationListParams, OperationListResult};
 use pando_api::page::Page;
-use pando_driver::store::{Cursor, Order, Query, Table};
+use pando_driver::store::{Cursor, Order, Query, Table, Transaction};
 use pando_model::operation::OperationStatus;
 use pando_model::{ErrorCode, Operation, OperationId};
 
@@ -108,12 +108,13 @@ impl Engine {
         })?;
         let what = format!("{} {id} (repairing)", operation.verb);
         let guard = self.locks.acquire(kind.locks(), &what, self.config.lock_wait).await?;
+        // Unfinished again, also for the next daemon if this one ends now.
+        let operation = Operation { status: OperationStatus::Running, error: None, ..operation };
+        self.write_surely(Transaction::new().put(&operation)).await?;
         let mut updates = self.resume_operation(operation, kind, guard);
-        updates.mark_unchanged();
-        // The first state is the stuck one, which is final too: wait for the next.
-        let patience = self.config.undo_timeout;
-        let _ = tokio::time::timeout(patience, updates.changed()).await;
-        let _ = tokio::time::timeout(patience, updates.wait_for(|v| v.status.is_final())).await;
+        // Time being up is an answer, not an error.
+        let ended = updates.wait_for(|view| view.status.is_final());
+        let _ = tokio::time::timeout(self.config.undo_timeout, ended).await;
         Ok(updates.borrow().clone())
     }
 }
