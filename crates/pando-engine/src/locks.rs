@@ -111,6 +111,24 @@ impl Guard {
     }
 }
 
+impl Guard {
+    /// Takes what the set has beyond this guard, if that is free now.
+    ///
+    /// # Errors
+    /// `busy`, naming the object.
+    pub fn cover(&mut self, set: LockSet, what: &str) -> Result<()> {
+        let missing =
+            LockSet(set.0.into_iter().filter(|(key, _)| !self.set.0.contains_key(key)).collect());
+        let first = missing.0.keys().next().cloned();
+        match first {
+            Some(key) if !self.extend(missing, what) => {
+                Err(busy(&key, "another call", Duration::ZERO))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut state = self.locks.state();

@@ -171,8 +171,10 @@ impl Engine {
     pub(crate) async fn submit(
         &self,
         request: Request,
-        plan: Plan,
+        mut plan: Plan,
     ) -> Result<watch::Receiver<OperationView>> {
+        // What it will make has no lock yet, and is nobody else's business until it is made.
+        plan.guard.cover(plan.kind.locks(), &request.verb)?;
         let now = Timestamp::now();
         let steps = plan.kind.steps().iter().map(|name| StepRecord {
             name: (*name).to_owned(),

@@ -192,6 +192,27 @@ async fn an_operation_past_its_deadline_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_branch_that_is_being_made_is_left_alone() {
+    let mut bench = Bench::with_vm().await;
+    bench.ok("commit_create", json!({"branch": "shop", "tag": "v1"})).await;
+    bench.watch_every(Duration::from_secs(1)).await;
+    bench.world.hang("host.start");
+    let call = parsed("branch_create", json!({"from": "shop@v1", "name": "slow"}));
+    let id = bench.engine.start(&bench.caller, call).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // It starts, and its record does not say so yet.
+    bench.world.hang("store.write");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.world.hang("");
+    let view = bench.ok("operation_wait", json!({"id": id})).await;
+    assert_eq!(view["status"], "succeeded", "{view}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.exec("shop@slow", "set-mem a 1").await;
+    bench.restart().await;
+    bench.assert_consistent("slow").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_branch_names_its_holder() {
     let bench = Bench::with_vm().await;
     bench.world.hang("host.cut");

@@ -111,6 +111,7 @@ impl Store for SimStore {
     async fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
         let failed = || StoreError::Io { what: "write", detail: "simulated failure".to_owned() };
         tokio::task::yield_now().await;
+        self.0.world.faults.may_begin("store.write").await;
         let (before, after) = self.0.world.faults.decide("store.write", self.0.life);
         match before {
             Outcome::Go => {}

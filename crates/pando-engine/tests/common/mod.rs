@@ -26,7 +26,7 @@ pub fn config(home: &std::path::Path) -> Config {
     config
 }
 
-async fn engine(world: &SimWorld, home: &std::path::Path) -> Engine {
+async fn engine(world: &SimWorld, config: Config) -> Engine {
     let connection = world.connect();
     let drivers = Drivers {
         host: connection.host(),
@@ -34,7 +34,7 @@ async fn engine(world: &SimWorld, home: &std::path::Path) -> Engine {
         store: connection.store(),
         journal: connection.journal(),
     };
-    Engine::start(drivers, config(home)).await.unwrap()
+    Engine::start(drivers, config).await.unwrap()
 }
 
 impl Bench {
@@ -42,7 +42,7 @@ impl Bench {
     pub async fn new() -> Self {
         let world = SimWorld::new();
         let home = tempfile::tempdir().unwrap();
-        let engine = engine(&world, home.path()).await;
+        let engine = engine(&world, config(home.path())).await;
         let bench = Self { world, engine, home, caller: Caller::local(0) };
         bench.ok("image_build", json!({})).await;
         bench
@@ -66,14 +66,21 @@ impl Bench {
                 std::fs::copy(key.path(), home.path().join("keys").join(key.file_name())).unwrap();
             }
         }
-        let engine = engine(&world, home.path()).await;
+        let engine = engine(&world, config(home.path())).await;
         engine.idle().await;
         Self { world, engine, home, caller: self.caller.clone() }
     }
 
+    /// Starts a new engine on the same world that compares records with it as often as this.
+    pub async fn watch_every(&mut self, every: Duration) {
+        let config = Config { reconcile_every: Some(every), ..config(self.home.path()) };
+        self.engine = engine(&self.world, config).await;
+        self.engine.idle().await;
+    }
+
     /// Starts a new engine on the same world, as after a crash, and waits for its recovery.
     pub async fn restart(&mut self) {
-        self.engine = engine(&self.world, self.home.path()).await;
+        self.engine = engine(&self.world, config(self.home.path())).await;
         self.engine.idle().await;
     }
 
