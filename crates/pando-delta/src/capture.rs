@@ -10,32 +10,35 @@ use std::thread;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+use crate::buffer::PageBuffer;
 use crate::pages::{PageRun, page_count};
 use crate::{DeltaError, PAGE, limits};
 
 /// A buffer for pages.
 #[derive(Debug, Default)]
 pub struct Capture {
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
     runs: Vec<PageRun>,
 }
 
 impl Capture {
     /// Returns a buffer with room for `pages` pages, its memory already touched; never more than
     /// [`limits::MAX_CAPTURE`].
-    pub fn prepare(pages: usize) -> Self {
-        let bytes = pages.saturating_mul(PAGE).min(limits::MAX_CAPTURE);
-        let mut buffer = vec![0; bytes];
-        // A non-zero byte in every page: the kernel's page faults happen here, not in the pause.
-        buffer.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
-        Self { buffer, runs: Vec::new() }
+    ///
+    /// # Errors
+    /// [`DeltaError::Memory`].
+    pub fn prepare(pages: usize) -> Result<Self, DeltaError> {
+        let pages = pages.min(limits::MAX_CAPTURE / PAGE);
+        let buffer = PageBuffer::new(pages).map_err(|source| DeltaError::Memory { source })?;
+        Ok(Self { buffer, runs: Vec::new() })
     }
 
     /// Copies as many of `runs` as have room, from the mapping at `address` of process `pid`, and
     /// returns the runs that are left.
     ///
     /// # Errors
-    /// [`DeltaError::Process`] when the process is gone or its mapping is not as long as said.
+    /// [`DeltaError::Process`] when the process is gone or its mapping is not as long as said;
+    /// [`DeltaError::Memory`].
     pub fn take(
         &mut self,
         pid: u32,
@@ -44,7 +47,7 @@ impl Capture {
     ) -> Result<Vec<PageRun>, DeltaError> {
         let needed = (page_count(runs) * PAGE).min(limits::MAX_CAPTURE);
         if self.buffer.len() < needed {
-            self.buffer.resize(needed, 0);
+            *self = Self::prepare(needed / PAGE)?;
         }
         let (now, left) = split_at_page(runs, self.buffer.len() / PAGE);
         let bytes = page_count(&now) * PAGE;
@@ -205,7 +208,7 @@ pub(crate) mod tests {
         for run in &runs {
             mapping.write(run.start as usize, u8::try_from(run.start % 251).unwrap());
         }
-        let mut capture = Capture::prepare(10);
+        let mut capture = Capture::prepare(10).unwrap();
         let left = capture.take(std::process::id(), mapping.address(), &runs).unwrap();
         assert!(left.is_empty());
         for (run, page) in runs.iter().zip(capture.data().chunks(PAGE)) {

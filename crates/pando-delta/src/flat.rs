@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 
-use crate::format::{DeltaReader, Entry};
+use crate::format::{DeltaReader, Entry, read_buffer};
 use crate::{DeltaError, PAGE, limits};
 
 /// Writes the flat memory of the first of `deltas` (newest first) to `target`, `ram` bytes long.
@@ -88,7 +88,7 @@ fn apply(
     over_data: bool,
     path: &Path,
 ) -> Result<(), DeltaError> {
-    let mut buffer = vec![0; limits::WRITE_CHUNK];
+    let mut buffer = read_buffer()?;
     let wanted: Vec<Entry> =
         delta.entries().iter().copied().filter(|entry| settled.set(entry.page)).collect();
     let mut rest = wanted.as_slice();

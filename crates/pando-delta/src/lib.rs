@@ -17,6 +17,7 @@
 //!
 //! Called by the keeper (capture, write) and by the host driver (flatten, verify).
 
+pub mod buffer;
 pub mod capture;
 pub mod flat;
 pub mod format;
@@ -26,6 +27,7 @@ pub mod writer;
 
 use std::path::{Path, PathBuf};
 
+pub use buffer::PageBuffer;
 pub use capture::Capture;
 pub use format::{DeltaHeader, DeltaReader};
 pub use pages::{PageRun, written_pages};
@@ -53,6 +55,13 @@ pub enum DeltaError {
     Process {
         /// The process.
         pid: u32,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no memory to hold pages.
+    #[error("there is no memory for the pages that changed")]
+    Memory {
         /// Why.
         #[source]
         source: std::io::Error,

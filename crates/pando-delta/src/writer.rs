@@ -2,13 +2,15 @@
 //! already has, write the rest, make it durable.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::capture::threads_for;
 use crate::format::{
     DeltaHeader, Entry, PageDigest, ZERO_PAGE, digest_page, encode_index, encode_trailer,
+    open_direct,
 };
 use crate::pages::PageRun;
 use crate::{DeltaError, PAGE, limits};
@@ -66,16 +68,20 @@ pub struct DeltaSummary {
 }
 
 /// Writes one delta file.
+///
+/// Pages go to the disk past the page cache where the file system can: nobody reads them soon, and
+/// memory for a second copy of them would cost more than the writing (measured: 2 to 4 times).
 pub struct DeltaWriter<'a> {
     path: PathBuf,
     file: File,
+    /// The same file, past the page cache.
+    direct: Option<File>,
     header: DeltaHeader,
     previous: &'a PageDigests,
     on_zero: bool,
     entries: Vec<Entry>,
     seen: Vec<(u32, PageDigest)>,
     data_pages: u32,
-    pending: Vec<u8>,
     written: u64,
 }
 
@@ -100,72 +106,87 @@ impl<'a> DeltaWriter<'a> {
         Ok(Self {
             path: path.to_owned(),
             file,
+            direct: open_direct(OpenOptions::new().write(true), path),
             header,
             previous,
             on_zero,
             entries: Vec::new(),
             seen: Vec::with_capacity(previous.len()),
             data_pages: 0,
-            pending: Vec::with_capacity(limits::WRITE_CHUNK),
             written: 0,
         })
     }
 
-    /// Adds captured pages; runs must come in ascending order over all calls.
+    /// Adds captured pages; runs must come in ascending order over all calls. Each part is hashed
+    /// while the one before it is written.
     ///
     /// # Errors
     /// [`DeltaError::File`], also when the disk is full.
     pub fn append(&mut self, runs: &[PageRun], data: &[u8]) -> Result<(), DeltaError> {
         let pages: Vec<u32> = runs.iter().flat_map(|run| run.pages()).collect();
+        let mut changed: Vec<&[u8]> = Vec::new();
         for (pages, data) in
-            pages.chunks(limits::WRITE_CHUNK * 4 / PAGE).zip(data.chunks(limits::WRITE_CHUNK * 4))
+            pages.chunks(limits::HASH_CHUNK / PAGE).zip(data.chunks(limits::HASH_CHUNK))
         {
-            let digests = hash_pages(data);
-            for ((page, digest), bytes) in pages.iter().zip(digests).zip(data.chunks_exact(PAGE)) {
-                self.add(*page, digest, bytes)?;
+            let (digests, written) = hash_pages(data, || self.write_pages(&changed));
+            written?;
+            changed.clear();
+            let mut from = None;
+            for (at, (page, digest)) in pages.iter().zip(digests).enumerate() {
+                match (self.add(*page, digest)?, from) {
+                    (true, None) => from = Some(at),
+                    (false, Some(start)) => {
+                        changed.push(&data[start * PAGE..at * PAGE]);
+                        from = None;
+                    }
+                    _ => {}
+                }
             }
+            changed.extend(from.map(|start| &data[start * PAGE..]));
         }
-        Ok(())
+        self.write_pages(&changed)
     }
 
-    fn add(&mut self, page: u32, digest: PageDigest, bytes: &[u8]) -> Result<(), DeltaError> {
+    /// Notes a page and returns whether its data must be written.
+    fn add(&mut self, page: u32, digest: PageDigest) -> Result<bool, DeltaError> {
         if self.seen.last().is_some_and(|(last, _)| *last >= page) {
             let detail = format!("page {page} was captured out of order");
             return Err(DeltaError::corrupt(&self.path, detail));
         }
         self.seen.push((page, digest));
-        let before = self.previous.get(page);
-        let unchanged = match before {
+        let unchanged = match self.previous.get(page) {
             Some(before) => *before == digest,
             None => self.on_zero && digest == ZERO_PAGE,
         };
         if unchanged {
-            return Ok(());
+            return Ok(false);
         }
         let data = (digest != ZERO_PAGE).then_some(self.data_pages);
-        if data.is_some() {
-            self.data_pages += 1;
-            self.pending.extend_from_slice(bytes);
-            if self.pending.len() >= limits::WRITE_CHUNK {
-                self.flush()?;
-            }
-        }
+        self.data_pages += u32::from(data.is_some());
         self.entries.push(Entry { page, data, digest });
-        Ok(())
+        Ok(data.is_some())
     }
 
-    fn flush(&mut self) -> Result<(), DeltaError> {
-        let mut pending = std::mem::take(&mut self.pending);
-        self.write(&pending)?;
-        pending.clear();
-        self.pending = pending;
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), DeltaError> {
-        self.file.write_all(bytes).map_err(|e| DeltaError::file("write", &self.path, e))?;
-        start_writeback(&self.file, self.written, bytes.len() as u64);
-        self.written += bytes.len() as u64;
+    fn write_pages(&mut self, pages: &[&[u8]]) -> Result<(), DeltaError> {
+        for batch in pages.chunks(limits::IOV_MAX) {
+            let length = batch.iter().map(|pages| pages.len() as u64).sum();
+            let direct = self.direct.as_ref().map(|file| write_all(file, batch, self.written));
+            match direct {
+                Some(Ok(())) => {}
+                // The file system has let us open it so, and does not write so; or a short write
+                // has left a rest that is not aligned.
+                Some(Err(error)) if error.kind() != io::ErrorKind::InvalidInput => {
+                    return Err(DeltaError::file("write", &self.path, error));
+                }
+                _ => {
+                    self.direct = None;
+                    write_all(&self.file, batch, self.written)
+                        .map_err(|e| DeltaError::file("write", &self.path, e))?;
+                    start_writeback(&self.file, self.written, length);
+                }
+            }
+            self.written += length;
+        }
         Ok(())
     }
 
@@ -174,11 +195,14 @@ impl<'a> DeltaWriter<'a> {
     /// # Errors
     /// [`DeltaError::File`].
     pub fn finish(mut self) -> Result<DeltaSummary, DeltaError> {
-        self.flush()?;
         let index = encode_index(self.header, &self.entries);
         let trailer = encode_trailer(self.written, index.len() as u64);
-        self.write(&index)?;
-        self.write(&trailer)?;
+        for bytes in [index.as_slice(), trailer.as_slice()] {
+            self.file
+                .write_all_at(bytes, self.written)
+                .map_err(|e| DeltaError::file("write", &self.path, e))?;
+            self.written += bytes.len() as u64;
+        }
         self.file.sync_data().map_err(|e| DeltaError::file("sync", &self.path, e))?;
         Ok(DeltaSummary {
             digest: blake3::hash(&index).to_hex().to_string(),
@@ -187,6 +211,22 @@ impl<'a> DeltaWriter<'a> {
             digests: PageDigests { sorted: self.seen },
         })
     }
+}
+
+/// Writes all of `parts`, one after another, from `at` on.
+fn write_all(file: &File, parts: &[&[u8]], mut at: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        let written = match rustix::io::pwritev(file, rest, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(rustix::io::Errno::INTR) => continue,
+            written => written?,
+        };
+        at += written as u64;
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
 }
 
 /// Asks the kernel to begin writing a range, so that the `fsync` at the end finds little to do.
@@ -211,12 +251,13 @@ fn start_writeback(file: &File, offset: u64, length: u64) {
     }
 }
 
-fn hash_pages(data: &[u8]) -> Vec<PageDigest> {
+/// Returns the digests of pages, and what `beside` returned, which runs meanwhile.
+fn hash_pages<T>(data: &[u8], beside: impl FnOnce() -> T) -> (Vec<PageDigest>, T) {
     let pages = data.len() / PAGE;
     let threads = threads_for(data.len());
     let share = pages.div_ceil(threads).max(1);
     let mut digests = vec![ZERO_PAGE; pages];
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         for (out, bytes) in digests.chunks_mut(share).zip(data.chunks(share * PAGE)) {
             scope.spawn(move || {
                 for (digest, page) in out.iter_mut().zip(bytes.chunks_exact(PAGE)) {
@@ -224,8 +265,9 @@ fn hash_pages(data: &[u8]) -> Vec<PageDigest> {
                 }
             });
         }
+        beside()
     });
-    digests
+    (digests, result)
 }
 
 #[cfg(test)]
@@ -261,6 +303,31 @@ mod tests {
         assert_eq!(pages_of(&second), [2, 4, 9], "9 became zero and must say so");
         assert_eq!(two.digests.len(), 5);
         DeltaReader::open(&second, Some(&two.digest)).unwrap().verify().unwrap();
+    }
+
+    #[test]
+    fn what_changed_is_written_the_same_from_any_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        // More ranges than one write takes, and an odd page now and then that is zero or not new.
+        let pages = 5000;
+        let mut aligned = crate::PageBuffer::new(pages).unwrap();
+        for (number, page) in aligned.chunks_exact_mut(PAGE).enumerate() {
+            page.fill(if number % 3 == 0 { 0 } else { u8::try_from(number % 251).unwrap() });
+        }
+        let mut shifted = vec![0; pages * PAGE + 1];
+        shifted[1..].copy_from_slice(&aligned);
+        let run = PageRun { start: 7, count: u32::try_from(pages).unwrap() };
+        let header = DeltaHeader { ram: 1 << 30 };
+        let before = PageDigests::default();
+        let files = [("aligned", &aligned[..]), ("shifted", &shifted[1..])].map(|(name, data)| {
+            let path = dir.path().join(name);
+            let mut writer = DeltaWriter::create(&path, header, &before, false).unwrap();
+            writer.append(&[run], data).unwrap();
+            writer.finish().unwrap();
+            DeltaReader::open(&path, None).unwrap().verify().unwrap();
+            std::fs::read(path).unwrap()
+        });
+        assert!(files[0] == files[1]);
     }
 
     #[test]

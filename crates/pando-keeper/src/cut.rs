@@ -185,7 +185,7 @@ fn prepare(
         let runs = runs_to_read(node, ram)?;
         let seen = pages::page_count(&runs);
         let spare = seen / limits::CAPTURE_SPARE + limits::CAPTURE_SPARE_PAGES;
-        Ok(Capture::prepare(seen + spare))
+        Capture::prepare(seen + spare).map_err(|e| trouble::delta(&e))
     };
     each(nodes, prepare_node).into_iter().collect()
 }
