@@ -10,12 +10,14 @@ use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use pando_model::guest::{Identity, InterfaceConfig};
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::config::{Authority, Config};
+use crate::limits::{SSH_SERVER_POLL, SSH_SERVER_TIMEOUT};
 use crate::netlink::{Interface, Netlink, Prefixed, Up, interfaces};
 use crate::users::read_table;
 
@@ -241,17 +243,27 @@ fn apply_network(plan: &[Step]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a running SSH server read its new host key.
+/// Has a running SSH server read its new host key. It starts anew for that, and refuses connections
+/// until it has: this waits until it listens, within bounds.
 fn reload_ssh_server(root: &Path) {
-    let pid = read_table(&root.join("run/sshd.pid")).ok();
+    let file = root.join("run/sshd.pid");
+    let pid = read_table(&file).ok();
     let pid = pid.and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
-    if let Some(pid) = pid {
-        let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
-        if name.is_ok_and(|name| name.trim() == "sshd") {
-            // It may end this instant.
-            let _ = kill_process(pid, Signal::HUP);
-        }
+    let Some(pid) = pid.filter(|pid| is_ssh_server(*pid)) else { return };
+    // It removes the file at once, and writes it again when it listens (OpenSSH, sshd.c).
+    let written = || fs::metadata(&file).and_then(|facts| facts.modified()).ok();
+    let (before, deadline) = (written(), Instant::now() + SSH_SERVER_TIMEOUT);
+    let listens = || written().is_some_and(|time| Some(time) != before);
+    // It may end this instant.
+    let _ = kill_process(pid, Signal::HUP);
+    while !listens() && is_ssh_server(pid) && Instant::now() < deadline {
+        std::thread::sleep(SSH_SERVER_POLL);
     }
+}
+
+fn is_ssh_server(pid: Pid) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+    name.is_ok_and(|name| name.trim() == "sshd")
 }
 
 #[cfg(test)]

@@ -45,3 +45,8 @@ pub const PORT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const INTERFACES_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may take to clean up when the host has left for good.
 pub const LEAVING: Duration = Duration::from_secs(5);
+/// How long a running SSH server may take to start anew: a second under translation. Whoever waits
+/// for the new identity waits for it.
+pub const SSH_SERVER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often is looked whether it has: on the way of warm starts.
+pub const SSH_SERVER_POLL: Duration = Duration::from_millis(5);
