@@ -3,7 +3,8 @@
 //!
 //! The user's own user data is passed on byte for byte. What installs the guest program is vendor
 //! data, which cloud-init processes beside it: a boothook, run early and at each boot, that copies
-//! the program from the seed disk, adds a unit for it, and starts it.
+//! the program from the seed disk, adds a unit for it, and starts it; and settings that keep
+//! cloud-init from what the guest program does, which user data may overrule.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,21 @@ const NO_USER_DATA: &str = "#cloud-config\n{}\n";
 
 /// Meta data likewise; JSON is YAML.
 const NO_META_DATA: &str = "{}\n";
+
+/// Without, cloud-init would ask for an address on every interface and hold up the boot until it has
+/// one; a machine whose ready state is made has no network. The guest program sets addresses.
+const NETWORK_CONFIG: &str = "config: disabled\n";
+
+/// A machine from a ready state sees its own instance id first when it reboots: without these
+/// settings it would then lose the host key and the name by which it is known.
+const SETTINGS: &str = "#cloud-config
+ssh_deletekeys: false
+ssh_genkeytypes: [ed25519]
+manage_etc_hosts: false
+";
+
+/// Between the parts of the vendor data.
+const BOUNDARY: &str = "pando-part";
 
 /// Runs early at each boot, before cloud-init's own modules; ends in the same state however often.
 const BOOTHOOK: &str = "#cloud-boothook
@@ -40,7 +56,8 @@ cat > /etc/systemd/system/pando-guest.service <<'UNIT'
 [Unit]
 Description=Pando guest program
 DefaultDependencies=no
-After=local-fs.target
+After=local-fs.target network-pre.target
+Wants=network-pre.target
 Conflicts=shutdown.target
 Before=shutdown.target
 
@@ -58,6 +75,18 @@ systemctl enable pando-guest.service
 systemctl start --no-block pando-guest.service
 ";
 
+/// Returns the vendor data: all parts, as mail has them (RFC 2046 §5.1).
+fn vendor_data() -> String {
+    let part = |kind: &str, text: &str| {
+        format!("--{BOUNDARY}\nContent-Type: text/{kind}; charset=\"us-ascii\"\n\n{text}\n")
+    };
+    format!(
+        "Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n{}{}--{BOUNDARY}--\n",
+        part("cloud-boothook", BOOTHOOK),
+        part("cloud-config", SETTINGS),
+    )
+}
+
 /// Returns the bytes of a seed disk: the data source's own files (`meta-data`, `user-data`, and
 /// whatever else cloud-init knows), the vendor data of ours unless there is some, and the guest
 /// program.
@@ -69,11 +98,17 @@ pub fn seed_image(
     guest_program: &[u8],
 ) -> Result<Vec<u8>, IsoError> {
     let text = |text: &str| IsoFile { bytes: text.as_bytes().to_vec(), mode: 0o444 };
-    let mut all =
-        [("vendor-data", BOOTHOOK), ("user-data", NO_USER_DATA), ("meta-data", NO_META_DATA)]
-            .into_iter()
-            .map(|(name, contents)| (name.to_owned(), text(contents)))
-            .collect::<BTreeMap<_, _>>();
+    let vendor_data = vendor_data();
+    let defaults = [
+        ("vendor-data", vendor_data.as_str()),
+        ("user-data", NO_USER_DATA),
+        ("meta-data", NO_META_DATA),
+        ("network-config", NETWORK_CONFIG),
+    ];
+    let mut all = defaults
+        .into_iter()
+        .map(|(name, contents)| (name.to_owned(), text(contents)))
+        .collect::<BTreeMap<_, _>>();
     all.extend(files.iter().map(|(name, contents)| (name.clone(), text(contents))));
     let program = IsoFile { bytes: guest_program.to_vec(), mode: 0o555 };
     all.insert(GUEST_PROGRAM.to_owned(), program);
