@@ -6,8 +6,9 @@ pub const MAX_PAGE: u32 = 500;
 pub const DEFAULT_PAGE: u32 = 50;
 /// Most bytes of a file inside one request or result; larger files are streamed.
 pub const MAX_INLINE_FILE_BYTES: u64 = 8 * 1024 * 1024;
-/// Default time until a new machine answers, in seconds: a cold boot on a busy machine takes 20.
-pub const DEFAULT_READY_TIMEOUT_S: u64 = 120;
+/// Default time until a new machine answers, in seconds: under translation on a busy machine
+/// a cloud image takes 150 to boot, and the default image 20.
+pub const DEFAULT_READY_TIMEOUT_S: u64 = 300;
 /// Default time for a guest to shut down by itself, in seconds, before it is killed.
 pub const DEFAULT_SHUTDOWN_TIMEOUT_S: u64 = 30;
 /// Longest wait that one call may ask for, in seconds: one hour; wait again for more.
