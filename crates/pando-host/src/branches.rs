@@ -1,7 +1,7 @@
 //! The life of a branch's incarnations.
 
 use pando_driver::host::{
-    BranchSpec, Clock, CutReport, CutSpec, HostError, Observation, StartReport, StopMode,
+    BranchSpec, Clock, CutReport, CutSpec, HostError, NodeStart, Observation, StartReport, StopMode,
 };
 use pando_driver::progress::Reporter;
 use pando_model::{BranchId, ByteCount, CommitId, Name};
@@ -63,7 +63,8 @@ impl LocalHost {
             files::remove_file(&directory.join("ended.json"))?;
             keepers::spawn(layout, &self.config.keeper_program, branch)?;
         }
-        reporter.report("starting", 0, 0);
+        let boots = spec.nodes.iter().any(|node| matches!(node.start, NodeStart::Boot));
+        reporter.report(if boots { "booting" } else { "restoring" }, 0, 0);
         let started = self.await_start(spec, reporter).await;
         if started.is_err() {
             self.end_failed_start(branch).await;
