@@ -103,8 +103,11 @@ pub struct VmCreateResult {
     pub state: BranchState,
     /// Whether it started from a ready state.
     pub warm: bool,
-    /// From the request until it answered, in milliseconds.
+    /// From the request until it was ready, its boot complete, in milliseconds.
     pub ready_ms: u64,
+    /// From the start of its machine until its guest answered, in milliseconds.
+    #[serde(default)]
+    pub answered_ms: u64,
     /// How its user data script ended, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<ExecRunResult>,

@@ -40,6 +40,8 @@ pub(crate) struct VmCreate {
     pub ready: Option<CommitId>,
     pub disks: Disks,
     pub ready_ms: u64,
+    #[serde(default)]
+    pub answered_ms: u64,
     pub script_result: Option<ExecRunResult>,
     /// Secret, and made anew whenever the steps run again.
     #[serde(skip)]
@@ -131,7 +133,7 @@ impl VmCreate {
             timeout: Duration::from_millis(self.timeout_ms),
             ..Incarnation::new(&cx.engine, &self.cluster, &self.branch)
         };
-        incarnation.start(cx).await?;
+        self.answered_ms = incarnation.start(cx).await?.answered_us / 1000;
         self.ready_ms = super::elapsed_ms(self.started_us);
         Ok(())
     }
@@ -244,6 +246,7 @@ impl Kind for VmCreate {
             state: self.branch.state,
             warm: self.ready.is_some(),
             ready_ms: self.ready_ms,
+            answered_ms: self.answered_ms,
             user_data: self.script_result.clone(),
             operation_id: Some(id.clone()),
             ssh_hint: ssh,

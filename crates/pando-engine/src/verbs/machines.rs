@@ -128,6 +128,7 @@ impl Engine {
             ready: None,
             disks: Disks::default(),
             ready_ms: 0,
+            answered_ms: 0,
             script_result: None,
             identity: None,
         };
