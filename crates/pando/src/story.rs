@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pando_api::branch::{BranchCreateResult, BranchRollbackResult};
 use pando_api::commit::CommitCreateResult;
 use pando_api::exec::{ExecFanoutResult, ExecRunResult};
+use pando_api::image::ImageView;
 use pando_api::machine::{VmCreateResult, VmDeleteResult, VmStatusResult};
 use pando_api::{ApiError, Control};
 use serde_json::{Value, json};
@@ -141,6 +142,14 @@ async fn chapters<W: Write>(
 
     narrator.chapter("1. A real Debian machine", &format!("pando vm create {name}"))?;
     let params = json!({"name": name, "image": options.image});
+    let image: ImageView = session.ask("image_show", json!({"image": options.image})).await?;
+    if image.ready.is_empty() {
+        let (_, time): (VmCreateResult, _) = session.timed("vm_create", params.clone()).await?;
+        let text = "The image's first boot. What it came to is kept: machines start from there.";
+        narrator.took("first boot, once for an image", time, text)?;
+        let again = json!({"name": name, "force": true, "remove_overlays": true});
+        session.ask::<VmDeleteResult>("vm_delete", again).await?;
+    }
     let (vm, time): (VmCreateResult, _) = session.timed("vm_create", params).await?;
     narrator.took(
         "machine created",
