@@ -31,6 +31,10 @@ NEEDS=(
   "run|program:ssh|openssh-client|pando ssh"
   "test|program:passt|passt|connects machines to the outside, where they are to have an uplink"
   "test|program:ip|iproute2|makes the networks that tests use"
+  "test|program:sfdisk|fdisk|partitions the cloud image that tests import"
+  "test|program:mcopy|mtools|fills that image's boot partition, without root"
+  "test|program:syslinux|syslinux|boots that image under BIOS"
+  "test|file:/usr/lib/syslinux/mbr/gptmbr.bin|syslinux-common|begins that boot"
 )
 # Root maps no user ids. (fakechroot, which mmdebstrap could do with, cannot install systemd.)
 if ((EUID != 0)); then
