@@ -105,7 +105,9 @@ fn a_shell_in_a_guest_is_a_shell_on_this_terminal() {
 
     // An interrupt goes to the guest's program, and not to ours.
     terminal.write("sleep 1000; echo rc-$?\r");
-    until("it runs", || (home.sh("shop", "pgrep -f 'sleep 100[0]' || :") != "").then_some(()));
+    until("it runs", || {
+        (!home.sh("shop", "pgrep -f 'sleep 100[0]' || :").is_empty()).then_some(())
+    });
     terminal.write("\u{3}");
     terminal.write("echo still-$((1+2))\r");
     terminal.wait_for("still-3");
