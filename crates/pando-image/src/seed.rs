@@ -129,8 +129,9 @@ mod tests {
         let files = BTreeMap::from([("user-data".to_owned(), given.to_owned())]);
         let image = seed_image(&files, b"\x7fELF the program").unwrap();
         assert!(holds(&image, given));
-        assert!(holds(&image, BOOTHOOK));
-        assert!(holds(&image, "ELF the program"));
+        for ours in [BOOTHOOK, SETTINGS, NETWORK_CONFIG, "ELF the program"] {
+            assert!(holds(&image, ours), "{ours}");
+        }
         assert_eq!(image.len() % iso::SECTOR, 0);
     }
 
