@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
-use crate::{branch, commit, exec, image, machine, operation, parse, schema, suggest, system};
+use crate::{
+    branch, commit, exec, image, machine, operation, parse, schema, state, suggest, system,
+};
 
 macro_rules! verbs {
     ($(
@@ -258,6 +260,12 @@ verbs! {
     ImageRemove = "image_remove" (image::ImageRemoveParams) -> image::ImageRemoveResult,
     Image, Destructive, AsOperation,
     cli(&["image", "rm"], &["image"]).shorts(&[('f', "force")]),
+    [];
+
+    /// List what was done in a machine, newest first.
+    JournalList = "journal_list" (state::JournalListParams) -> state::JournalListResult,
+    State, Read, Directly,
+    cli(&["history"], &["address"]).shorts(&[('n', "limit")]),
     [];
 
     /// List operations, newest first.

@@ -47,6 +47,7 @@ pub(crate) fn check(call: &Call) -> Checked {
         Call::ImageBuild(params) => image_build(params),
         Call::ImageImport(params) => image_import(params),
         Call::ImageList(params) => page(params.limit),
+        Call::JournalList(params) => page(params.limit),
         Call::OperationList(params) => page(params.limit),
         Call::OperationWait(params) => {
             at_most("timeout_s", params.timeout_s, limits::MAX_WAIT_S, "seconds")

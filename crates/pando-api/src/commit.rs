@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::page::{Page, default_limit};
+use crate::state::CommandRow;
 
 const fn full() -> CommitKind {
     CommitKind::Full
@@ -155,6 +156,12 @@ pub struct CommitShowResult {
     pub commit: CommitRow,
     /// Its nodes.
     pub nodes: Vec<CommitNodeView>,
+    /// What was done on its branch since the commit before it: the newest, oldest first.
+    #[serde(default)]
+    pub commands: Vec<CommandRow>,
+    /// How much that was in all.
+    #[serde(default)]
+    pub commands_total: u64,
     /// How long the branch stood still, in milliseconds.
     pub pause_ms: f64,
     /// Copies that are kept ready.

@@ -29,6 +29,7 @@ pub mod operation;
 pub mod page;
 mod parse;
 mod schema;
+pub mod state;
 pub mod suggest;
 pub mod system;
 pub mod verb;

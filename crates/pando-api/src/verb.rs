@@ -18,6 +18,8 @@ pub enum Toolset {
     Exec,
     /// Images.
     Image,
+    /// What was done, what the state is, what differs.
+    State,
     /// Operations.
     Operation,
     /// The daemon and the host.
@@ -32,6 +34,7 @@ impl Toolset {
         Self::Commit,
         Self::Exec,
         Self::Image,
+        Self::State,
         Self::Operation,
         Self::System,
     ];
@@ -44,6 +47,7 @@ impl Toolset {
             Self::Commit => "commit",
             Self::Exec => "exec",
             Self::Image => "image",
+            Self::State => "state",
             Self::Operation => "operation",
             Self::System => "system",
         }
@@ -141,7 +145,31 @@ pub struct Verb {
     pub result: Value,
 }
 
+/// Verbs that change something and, called again with the same parameters, change nothing more.
+const IDEMPOTENT: &[&str] = &[
+    "vm_delete",
+    "branch_checkout",
+    "branch_delete",
+    "commit_delete",
+    "tag_set",
+    "tag_delete",
+    "file_push",
+    "image_remove",
+    "operation_cancel",
+    "gc",
+];
+
 impl Verb {
+    /// Returns its summary as a title: without the full stop.
+    pub fn title(&self) -> &'static str {
+        self.summary.trim_end_matches('.')
+    }
+
+    /// Returns whether calling it again with the same parameters changes nothing more.
+    pub fn is_idempotent(&self) -> bool {
+        self.effect == Effect::Read || IDEMPOTENT.contains(&self.name)
+    }
+
     /// Returns the verb that has this name or alias.
     pub fn find(name: &str) -> Option<&'static Verb> {
         Self::resolve(name).map(|(verb, _)| verb)
@@ -174,5 +202,18 @@ impl Verb {
             .get("required")
             .and_then(Value::as_array)
             .is_some_and(|names| names.iter().any(|name| name == parameter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idempotent_verbs_exist_and_do_more_than_read() {
+        for name in IDEMPOTENT {
+            let verb = crate::catalogue().iter().find(|verb| verb.name == *name);
+            assert!(verb.is_some_and(|verb| verb.effect != Effect::Read), "{name}");
+        }
     }
 }

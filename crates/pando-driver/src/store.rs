@@ -10,7 +10,9 @@ mod record;
 
 use async_trait::async_trait;
 
-pub use audit::{AuditEntry, AuditRow, Decision, Journal, JournalEntry};
+pub use audit::{
+    AuditEntry, AuditRow, Decision, Journal, JournalEnd, JournalEntry, JournalQuery, JournalRecord,
+};
 pub use record::{Event, Record, Row};
 
 /// One table.

@@ -4,9 +4,10 @@
 
 mod branches;
 mod commits;
-mod exec;
+pub(crate) mod exec;
 mod files;
 pub(crate) mod images;
+pub(crate) mod journal;
 mod machines;
 mod operations;
 mod status;
@@ -95,6 +96,7 @@ impl Engine {
                 json(&self.operation_wait(&params.id, patience).await?)
             }
             Call::OperationCancel(params) => json(&self.operation_cancel(&params.id).await?),
+            Call::JournalList(params) => json(&self.journal_list(caller, params).await?),
             Call::SystemStatus(_) => json(&self.system_status().await?),
             call => Err(Failure::internal(format!("{} is an operation", call.name()))),
         }

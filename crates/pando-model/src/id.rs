@@ -48,6 +48,8 @@ pub const KINDS: &[(&str, &str)] = &[
     ("ly_", "a disk layer"),
     ("op_", "an operation"),
     ("rq_", "a request"),
+    ("jr_", "a journal entry"),
+    ("cp_", "a capture"),
 ];
 
 /// Returns the kind that an id-shaped string names by its prefix, if any.
@@ -172,6 +174,10 @@ id!(/// The durable record of one mutating request.
     OperationId, "op_", "an operation");
 id!(/// One call through the gate, whether or not it mutates.
     RequestId, "rq_", "a request");
+id!(/// One act in a guest: a command, a file written or read.
+    JournalId, "jr_", "a journal entry");
+id!(/// Evidence of a branch's state at one time; for comparing, not for restoring.
+    CaptureId, "cp_", "a capture");
 
 #[cfg(test)]
 mod tests {

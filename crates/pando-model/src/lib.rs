@@ -25,7 +25,9 @@ pub use branch::{Branch, BranchRole, BranchState};
 pub use cluster::{Cluster, ClusterState, NodeDef, Uplink};
 pub use commit::{Commit, CommitKind, CommitNode};
 pub use error::ErrorCode;
-pub use id::{BranchId, ClusterId, CommitId, ImageId, LayerId, OperationId, RequestId};
+pub use id::{
+    BranchId, CaptureId, ClusterId, CommitId, ImageId, JournalId, LayerId, OperationId, RequestId,
+};
 pub use image::{BootMethod, Image, ReadyState};
 pub use layout::Layout;
 pub use machine::{Accelerator, MachineProfile, NodeShape};

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::address::Address;
-use crate::id::{BranchId, ClusterId, CommitId, ImageId, LayerId, OperationId, RequestId};
+use crate::id::{
+    BranchId, CaptureId, ClusterId, CommitId, ImageId, JournalId, LayerId, OperationId, RequestId,
+};
 use crate::name::Name;
 
 macro_rules! text_schema {
@@ -37,4 +39,6 @@ text_schema! {
     LayerId, "LayerId", "^ly_[0-9a-z]{12}$";
     OperationId, "OperationId", "^op_[0-9a-z]{12}$";
     RequestId, "RequestId", "^rq_[0-9a-z]{12}$";
+    JournalId, "JournalId", "^jr_[0-9a-z]{12}$";
+    CaptureId, "CaptureId", "^cp_[0-9a-z]{12}$";
 }

@@ -19,7 +19,10 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Work in them", &["exec", "sh", "cp", "ssh", "console", "fanout", "connect-info"]),
     (
         "State like git",
-        &["commit", "log", "show", "verify", "tag", "branch", "branches", "checkout", "rollback"],
+        &[
+            "commit", "log", "show", "verify", "tag", "branch", "branches", "checkout", "rollback",
+            "history",
+        ],
     ),
     ("Images", &["image", "images"]),
     (

@@ -6,7 +6,7 @@ use pando_model::commit::{Below, CommitMemory, Layer};
 use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
 use pando_model::{BranchId, BranchState, ByteCount, CommitId, Image, ImageId, LayerId, Name};
 
-use crate::store::{AuditRow, JournalEntry, Row, Table};
+use crate::store::{AuditRow, JournalRecord, Row, Table};
 
 /// Contents of a memory or a disk.
 pub(crate) type Contents = BTreeMap<String, String>;
@@ -66,7 +66,7 @@ pub(crate) struct State {
     pub flat: BTreeMap<(CommitId, Name), Contents>,
     pub tables: BTreeMap<Table, BTreeMap<String, Row>>,
     pub audit: Vec<AuditRow>,
-    pub journal: Vec<JournalEntry>,
+    pub journal: Vec<JournalRecord>,
     pub memory_free: ByteCount,
     pub disk_free: ByteCount,
     pub qemu_version: String,

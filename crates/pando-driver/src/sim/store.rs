@@ -8,8 +8,8 @@ use super::faults::Outcome;
 use super::state::State;
 use super::{Connection, SimWorld};
 use crate::store::{
-    AuditEntry, AuditRow, Guard, Journal, JournalEntry, Order, Query, Row, Store, StoreError,
-    Table, Transaction,
+    AuditEntry, AuditRow, Guard, Journal, JournalEnd, JournalEntry, JournalQuery, JournalRecord,
+    Order, Query, Row, Store, StoreError, Table, Transaction,
 };
 
 struct SimStore(Connection);
@@ -30,8 +30,21 @@ struct SimJournal(SimWorld);
 
 impl Journal for SimJournal {
     fn append(&self, entry: &JournalEntry) -> std::io::Result<()> {
-        self.0.state().journal.push(entry.clone());
+        self.0.state().journal.push(JournalRecord { entry: entry.clone(), end: None });
         Ok(())
+    }
+
+    fn end(&self, end: &JournalEnd) -> std::io::Result<()> {
+        let mut state = self.0.state();
+        if let Some(of) = state.journal.iter_mut().find(|of| of.entry.id == end.ends) {
+            of.end = Some(end.clone());
+        }
+        Ok(())
+    }
+
+    fn read(&self, query: &JournalQuery) -> std::io::Result<Vec<JournalRecord>> {
+        let state = self.0.state();
+        Ok(state.journal.iter().filter(|of| query.fits(&of.entry)).cloned().collect())
     }
 }
 

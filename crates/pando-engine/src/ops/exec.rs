@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use pando_api::exec::ExecRunResult;
 use pando_driver::store::Transaction;
 use pando_model::guest::ExecSpec;
-use pando_model::{BranchId, ClusterId, ErrorCode, Name, OperationId};
+use pando_model::{BranchId, ClusterId, ErrorCode, JournalId, Name, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ use crate::failure::{Failure, Result};
 use crate::locks::LockSet;
 use crate::operation::{Cx, Direction, Kind, memo};
 use crate::output::Bound;
+use crate::verbs::exec::ended_by;
+use crate::verbs::journal::Noted;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Exec {
@@ -25,6 +27,9 @@ pub(crate) struct Exec {
     /// Whether it was said that its end is unknown.
     pub reported: bool,
     pub ended: Option<ExecRunResult>,
+    /// Its entry in the journal, whose end is still to be noted.
+    #[serde(default)]
+    pub journal: Option<JournalId>,
 }
 
 #[async_trait]
@@ -57,6 +62,13 @@ impl Kind for Exec {
             .engine
             .run_command(&self.host_id, &self.node, &self.spec, stdin, bound, &cx.cancel)
             .await;
+        if let Some(id) = self.journal.take() {
+            let noted = Noted::again(&cx.engine.journal, id);
+            match &ended {
+                Ok(ran) => noted.exited(ran.exit_code, ended_by(ran)),
+                Err(_) => noted.ended(&ended),
+            }
+        }
         self.ended = Some(ended?);
         Ok(Transaction::new())
     }

@@ -26,6 +26,9 @@ use crate::ops::milliseconds;
 use crate::ops::records::RecordsOnly;
 use crate::paging::page;
 
+/// Most commands that are shown with a commit: the newest.
+const MAX_COMMANDS: usize = 20;
+
 impl Engine {
     pub(super) async fn plan_commit_create(
         &self,
@@ -168,7 +171,10 @@ impl Engine {
             memory_base: node.memory.as_ref().and_then(|memory| memory.base.clone()),
             profile: node.profile.clone(),
         });
+        let (commands, commands_total) = self.commands_of(&commit, MAX_COMMANDS).await?;
         Ok(CommitShowResult {
+            commands,
+            commands_total,
             nodes: nodes.collect(),
             pause_ms: milliseconds(commit.pause_us),
             warm: commit.warm,

@@ -6,7 +6,6 @@ use pando_api::exec::{
 };
 use pando_api::{AttachIo, AttachRequest, Caller};
 use pando_driver::host::ExecIo;
-use pando_driver::store::JournalEntry;
 use pando_model::guest::{Command, ExecOutcome, ExecSpec};
 use pando_model::{Address, BranchState, limits};
 use tokio::time::Instant;
@@ -27,8 +26,6 @@ const FANOUT_WIDTH: usize = 64;
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// A login shell, as the guest's user has it.
 const LOGIN_SHELL: [&str; 2] = ["/bin/sh", "-l"];
-/// Most bytes of a command line in the journal.
-const MAX_JOURNAL_BYTES: usize = 1024;
 
 impl Target {
     /// Returns the environment of commands in this node: its own, then the call's.
@@ -54,35 +51,15 @@ fn spec_of(target: &Target, params: &ExecRunParams) -> ExecSpec {
     }
 }
 
+/// Returns what else than itself ended a command.
+pub(crate) fn ended_by(ran: &ExecRunResult) -> Option<String> {
+    match (ran.timed_out, ran.signal) {
+        (true, _) => Some("timed out".to_owned()),
+        (false, signal) => signal.map(|signal| format!("signal {signal}")),
+    }
+}
+
 impl Engine {
-    /// Notes an act in a guest before it happens.
-    pub(super) fn journal(
-        &self,
-        caller: &Caller,
-        act: &str,
-        target: &Target,
-        detail: &str,
-    ) -> Result<()> {
-        let entry = JournalEntry {
-            at: jiff::Timestamp::now(),
-            request: caller.request_id.to_string(),
-            principal: caller.principal.clone(),
-            act: act.to_owned(),
-            target: format!("{}/{}", target.place.branch.id, target.node),
-            detail: detail.chars().take(MAX_JOURNAL_BYTES).collect(),
-        };
-        self.journal
-            .append(&entry)
-            .map_err(|error| Failure::internal(format!("the journal cannot be written: {error}")))
-    }
-
-    fn journal_command(&self, caller: &Caller, target: &Target, command: &Command) -> Result<()> {
-        match command {
-            Command::Shell(line) => self.journal(caller, "exec", target, line),
-            Command::Argv(argv) => self.journal(caller, "exec", target, &format!("{argv:?}")),
-        }
-    }
-
     pub(super) async fn exec_run(
         &self,
         caller: &Caller,
@@ -100,12 +77,16 @@ impl Engine {
     ) -> Result<ExecRunResult> {
         self.must_run(&target.place)?;
         let spec = spec_of(target, params);
-        self.journal_command(caller, target, &spec.command)?;
+        let noted = self.journal_command(caller, target, &spec.command)?;
         let stdin = params.stdin.clone().map(String::into_bytes);
         let bound = Bound::new(params.max_output_bytes);
         let host_id = &target.place.branch.host_id;
         let never = CancellationToken::new();
         let result = self.run_command(host_id, &target.node, &spec, stdin, bound, &never).await;
+        match &result {
+            Ok(ran) => noted.exited(ran.exit_code, ended_by(ran)),
+            Err(_) => noted.ended(&result),
+        }
         self.notice_loss(result)
     }
 
@@ -118,7 +99,7 @@ impl Engine {
         let target = self.target(&caller.principal, params.address.as_ref()).await?;
         self.must_run(&target.place)?;
         let spec = spec_of(&target, &params);
-        self.journal_command(caller, &target, &spec.command)?;
+        let noted = self.journal_command(caller, &target, &spec.command)?;
         let timeout = std::time::Duration::from_secs(params.timeout_s) + MARGIN;
         let kind = Exec {
             cluster: target.place.cluster.id,
@@ -129,8 +110,10 @@ impl Engine {
             max_output_bytes: params.max_output_bytes,
             reported: false,
             ended: None,
+            journal: None,
         };
         let guard = self.hold(LockSet::new(), "exec_run").await?;
+        let kind = Exec { journal: Some(noted.leave_open()), ..kind };
         let early = json(&ExecRunResult::default())?;
         Ok(Planned { plan: Plan { kind: Box::new(kind), guard, timeout }, early })
     }
@@ -230,11 +213,12 @@ impl Engine {
             timeout_ms: timeout_s.min(limits::MAX_EXEC_TIMEOUT_S) * 1000,
             terminal: request.terminal,
         };
-        self.journal_command(caller, &target, &spec.command)?;
+        let noted = self.journal_command(caller, &target, &spec.command)?;
         let io = ExecIo { input: io.input, output: io.output };
         let host_id = &target.place.branch.host_id;
-        let result = self.host.exec(host_id, &target.node, &spec, io).await;
-        self.notice_loss(result.map_err(Failure::from))
+        let result = self.host.exec(host_id, &target.node, &spec, io).await.map_err(Failure::from);
+        noted.attached(&result);
+        self.notice_loss(result)
     }
 
     /// Looks at a branch again whose keeper seems to be gone.

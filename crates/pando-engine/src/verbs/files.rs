@@ -34,7 +34,7 @@ impl Engine {
     ) -> Result<FileFacts> {
         let target = self.target(&caller.principal, Some(&request.address)).await?;
         self.must_run(&target.place)?;
-        self.journal(caller, "push", &target, &request.path)?;
+        let noted = self.journal(caller, "push", &target, &request.path)?;
         let spec = PushSpec {
             path: request.path,
             mode: request.mode,
@@ -44,7 +44,9 @@ impl Engine {
         };
         let host_id = &target.place.branch.host_id;
         let facts = self.host.push(host_id, &target.node, &spec, chunks).await;
-        self.notice_loss(facts.map_err(Failure::from))
+        let facts = facts.map_err(Failure::from);
+        noted.ended(&facts);
+        self.notice_loss(facts)
     }
 
     pub(crate) async fn pull_stream(
@@ -55,10 +57,12 @@ impl Engine {
     ) -> Result<FileFacts> {
         let target = self.target(&caller.principal, Some(&request.address)).await?;
         self.must_run(&target.place)?;
-        self.journal(caller, "pull", &target, &request.path)?;
+        let noted = self.journal(caller, "pull", &target, &request.path)?;
         let host_id = &target.place.branch.host_id;
         let facts = self.host.pull(host_id, &target.node, &request.path, chunks).await;
-        self.notice_loss(facts.map_err(Failure::from))
+        let facts = facts.map_err(Failure::from);
+        noted.ended(&facts);
+        self.notice_loss(facts)
     }
 
     pub(super) async fn file_push(

@@ -2,6 +2,7 @@
 //! view of its own is shown as names and values.
 
 mod lists;
+mod state;
 
 use pando_api::branch::{BranchCheckoutResult, BranchCreateResult, BranchRollbackResult};
 use pando_api::commit::{CommitCreateResult, CommitShowResult, CommitVerifyResult};
@@ -40,6 +41,7 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         "operation_get" | "operation_wait" | "operation_cancel" => {
             with(result, |view| operation(ui, &view))
         }
+        "journal_list" => with(result, |view| state::history(ui, &view)),
         "gc" => with(result, |view| collected(ui, &view)),
         "system_status" => with(result, |view| system(ui, &view)),
         _ => false,
@@ -235,6 +237,12 @@ fn commit(ui: &Ui, view: &CommitShowResult) {
                 units::bytes(node.memory_bytes)
             ),
         );
+    }
+    for command in &view.commands {
+        field(ui, "command", &state::command(ui, command));
+    }
+    if view.commands_total > view.commands.len() as u64 {
+        field(ui, "commands", &format!("{} in all: pando history", view.commands_total));
     }
     if !commit.message.is_empty() {
         ui.line("");

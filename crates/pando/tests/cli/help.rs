@@ -33,6 +33,7 @@ const COMMANDS: &[&str] = &[
     "exec",
     "fanout",
     "gc",
+    "history",
     "image",
     "image build",
     "image import",

@@ -15,7 +15,13 @@ use crate::output::table::{Cell, Table, printable};
 use crate::output::{Look, Talk, Ui, units};
 
 /// Shows a table, or its first column when quiet, and says what was left out.
-fn table(ui: &Ui, headings: &[&'static str], rows: Vec<Vec<Cell>>, names: &[String], page: &Page) {
+pub(super) fn table(
+    ui: &Ui,
+    headings: &[&'static str],
+    rows: Vec<Vec<Cell>>,
+    names: &[String],
+    page: &Page,
+) {
     if ui.talk == Talk::Quiet {
         names.iter().for_each(|name| ui.line(name));
         return;
