@@ -73,15 +73,13 @@ impl Home {
     }
 
     fn output(&self, arguments: &[&str]) -> Output {
-        let path = std::env::var_os("PATH").unwrap_or_default();
         let guest = std::env::var_os("PANDO_GUEST").map_or_else(
             || checkout().join("target/x86_64-unknown-linux-gnu/guest/pando-guest"),
             PathBuf::from,
         );
         let child = Command::new(env!("CARGO_BIN_EXE_pando"))
             .args(arguments)
-            .env_clear()
-            .env("PATH", path)
+            .env_remove("PANDO_SOCKET")
             .env("PANDO_GUEST", guest)
             .env("HOME", self.directory.path())
             .env("PANDO_HOME", self.path())
