@@ -103,6 +103,9 @@ pub struct VmCreateResult {
     pub state: BranchState,
     /// Whether it started from a ready state.
     pub warm: bool,
+    /// Whether that ready state was made first: the image had not booted with such hardware before.
+    #[serde(default)]
+    pub first_of_its_kind: bool,
     /// From the request until it was ready, its boot complete, in milliseconds.
     pub ready_ms: u64,
     /// From the start of its machine until its guest answered, in milliseconds.
@@ -236,6 +239,9 @@ pub struct Resources {
     /// Memory of the host that its keeper takes beside it, in bytes; nodes of a branch share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper_memory_bytes: Option<u64>,
+    /// Processor time of the branch's keeper, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper_cpu_ms: Option<u64>,
     /// Bytes that it wrote to its disk since its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_disk_bytes: Option<u64>,
@@ -363,14 +369,15 @@ pub struct VmControlResult {
     pub duration_ms: u64,
 }
 
-/// Delete a machine: stop all its branches and forget it. Its disks and commits stay under the
-/// name unless `remove_overlays` is set; refused while it has tagged commits, unless forced.
+/// Delete a machine: stop all its branches; with `remove_overlays`, remove its disks, commits and
+/// name too. That is refused while it runs or has tagged commits, unless forced. Without, all stays
+/// under its name, and it can be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmDeleteParams {
     /// Name or id of the cluster.
     pub name: String,
-    /// Also when it runs or has tagged commits.
+    /// Also when it runs or has tagged commits. Guests are not asked to shut down then.
     #[serde(default)]
     pub force: bool,
     /// Remove its disks and commits too. They cannot be brought back.

@@ -242,6 +242,29 @@ impl Engine {
         }
     }
 
+    /// Returns the commit with a tag that only one cluster has.
+    async fn tagged_anywhere(&self, tag: &str) -> Result<(Cluster, Commit)> {
+        let clusters: Vec<Cluster> = self.store.list(&Query::all()).await?;
+        let mut found = Vec::new();
+        for cluster in clusters {
+            if let Some(commit) = self.tagged(&cluster, tag).await? {
+                found.push((cluster, commit));
+            }
+        }
+        match (found.pop(), found.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                let all = found.iter().chain([&last]).map(|(cluster, _)| &cluster.name);
+                let message = format!("several machines have a tag `{tag}`");
+                let places: Vec<String> = all.map(|name| format!("{name}@{tag}")).collect();
+                Err(Failure::new(ErrorCode::Ambiguous, message)
+                    .hint(format!("one of {}", places.join(", "))))
+            }
+            (None, _) => Err(Failure::not_found("commit or tag", tag)
+                .hint("`pando log MACHINE` lists them; commits have ids such as cm_0123456789ab")),
+        }
+    }
+
     /// Returns the commit that `CLUSTER@TAG`, an id, or a tag of `home` names.
     pub(crate) async fn commit_named(
         &self,
@@ -255,7 +278,7 @@ impl Engine {
         let (cluster, tag) = match (text.split_once('@'), home) {
             (Some((cluster, tag)), _) => (self.cluster(cluster).await?, tag),
             (None, Some(home)) => (home.clone(), text),
-            (None, None) => (self.only_cluster().await?, text),
+            (None, None) => return self.tagged_anywhere(text).await,
         };
         match self.tagged(&cluster, tag).await? {
             Some(commit) => Ok((cluster, commit)),

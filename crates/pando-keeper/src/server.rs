@@ -228,6 +228,7 @@ impl Server {
             generation: self.identity.generation,
             keeper_pid,
             keeper_memory: procfs::proportional_memory(keeper_pid),
+            keeper_cpu_ms: procfs::cpu_ms(keeper_pid),
             nodes,
         }
     }

@@ -311,6 +311,9 @@ pub struct Observation {
     pub keeper_pid: u32,
     /// The keeper's own memory.
     pub keeper_memory: ByteCount,
+    /// Its processor time, in milliseconds.
+    #[serde(default)]
+    pub keeper_cpu_ms: u64,
     /// Its nodes.
     pub nodes: Vec<NodeObservation>,
 }

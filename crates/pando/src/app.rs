@@ -4,14 +4,15 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
-use pando_api::verb::Runs;
+use pando_api::verb::{Effect, Runs};
 use pando_api::{ApiError, Call, Caller, Control, OperationView, Verb, catalogue};
 use pando_http::{Client, Launch};
 use pando_model::operation::{OperationStatus, Progress};
-use pando_model::{ErrorCode, Layout, OperationId};
+use pando_model::{ErrorCode, Layout, OperationId, RequestId};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,7 +34,9 @@ pub struct App {
     /// The daemon.
     pub client: Client,
     /// Who calls.
-    pub caller: Caller,
+    caller: Caller,
+    /// Calls so far that came with the key of the command line.
+    keyed: AtomicUsize,
 }
 
 /// What a command ends with: an exit status, or an error that is shown.
@@ -142,7 +145,19 @@ impl App {
                 Client::new(layout.daemon_socket(), Some(launcher))
             }
         };
-        Self { ui, layout, client, caller }
+        Self { ui, layout, client, caller, keyed: AtomicUsize::new(0) }
+    }
+
+    /// Returns who makes the next call: each is a request of its own, and has a key of its own if
+    /// the command line gave one for several.
+    pub fn caller(&self) -> Caller {
+        let key = self.caller.idempotency_key.clone().map(|key| {
+            match self.keyed.fetch_add(1, Ordering::Relaxed) {
+                0 => key,
+                number => format!("{key}/{number}"),
+            }
+        });
+        Caller { request_id: RequestId::random(), idempotency_key: key, ..self.caller.clone() }
     }
 
     async fn warn_of_another_version(&self) -> Result<(), ApiError> {
@@ -180,7 +195,7 @@ impl App {
     pub async fn verb(&self, verb: &'static Verb, params: Value, wait: Wait) -> Ending {
         let call = Call::parse(verb.name, params)?;
         if verb.runs == Runs::AsOperation && wait == Wait::Begun {
-            let id = self.client.start(&self.caller, call).await?;
+            let id = self.client.start(&self.caller(), call).await?;
             self.ui.answer(id.as_str(), json!({ "operation_id": id }));
             self.ui.remark(format!("it has begun; wait for it: pando operation wait {id}"));
             return Ok(0);
@@ -214,7 +229,12 @@ impl App {
         let progress = Progress { message, done: 0, total: 0 };
         let mut meter = Meter::new(&self.ui);
         let mut frames = tokio::time::interval(PROGRESS_FRAME);
-        let call = self.client.call(&self.caller, call);
+        // Only what changes something has use for a key.
+        let caller = match call.verb().effect {
+            Effect::Read => Caller { idempotency_key: None, ..self.caller.clone() },
+            _ => self.caller(),
+        };
+        let call = self.client.call(&caller, call);
         tokio::pin!(call);
         loop {
             // Cancel-safe: the call is pinned.
@@ -230,7 +250,7 @@ impl App {
         // From here on an interrupt leaves the operation alone and says where it is.
         let mut interrupts = signal(SignalKind::interrupt())
             .map_err(|source| ApiError::new(ErrorCode::Internal, source.to_string()))?;
-        let id = self.client.start(&self.caller, call).await?;
+        let id = self.client.start(&self.caller(), call).await?;
         let mut states = self.client.watch_operation(&self.caller, &id).await?;
         let mut meter = Meter::new(&self.ui);
         let mut frames = tokio::time::interval(PROGRESS_FRAME);

@@ -67,7 +67,6 @@ pub fn root() -> Command {
         .styles(STYLES)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .max_term_width(100)
         .args(global());
     for (name, aliases, about) in PARENTS {
@@ -142,15 +141,16 @@ fn global() -> Vec<Arg> {
 fn grouped(root: &Command) -> String {
     let mut text = String::new();
     for (heading, names) in GROUPS {
-        let _ = write!(text, "\n{heading}:\n");
+        let _ = writeln!(text, "{heading}:");
         for name in *names {
             if let Some(command) = root.find_subcommand(name) {
                 let about = command.get_about().map(ToString::to_string).unwrap_or_default();
                 let _ = writeln!(text, "  {name:<13} {}", about.trim_end_matches('.'));
             }
         }
+        text.push('\n');
     }
-    let _ = write!(text, "\n{EXAMPLES}");
+    text.push_str(EXAMPLES);
     text
 }
 

@@ -519,7 +519,12 @@ impl Bench<'_> {
             Figure::new("`true` in 50 branches", "ms", Some(700.0), fanout),
             Figure::new("memory of an idle branch among 50 (PSS)", "MB", Some(42.0), memory),
             Figure::new("memory of its keeper (PSS)", "MB", Some(8.0), keepers),
-            Figure::new("idle CPU of a branch, share of a core", "%", Some(1.0), idle),
+            Figure::new(
+                "idle CPU of a branch and its keeper, share of a core",
+                "%",
+                Some(1.0),
+                idle,
+            ),
         ])
     }
 
@@ -543,7 +548,10 @@ impl Bench<'_> {
         let elapsed = ms(began.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of processor time")]
         let share = |before: &VmStatusResult, after: &VmStatusResult| {
-            let used = |status: &VmStatusResult| status.resources.cpu_ms.unwrap_or(0) as f64;
+            let used = |status: &VmStatusResult| {
+                let resources = &status.resources;
+                (resources.cpu_ms.unwrap_or(0) + resources.keeper_cpu_ms.unwrap_or(0)) as f64
+            };
             (used(after) - used(before)) / elapsed * 100.0
         };
         Ok(before.iter().zip(&after).map(|(before, after)| share(before, after)).collect())

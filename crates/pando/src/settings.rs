@@ -11,7 +11,7 @@ use pando_api::{ApiError, suggest};
 use pando_model::ErrorCode;
 
 pub use file::{read, write};
-pub use value::Setting;
+pub use value::{AcceleratorChoice, Setting};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +91,7 @@ settings! {
     /// QEMU's program; looked for in PATH when empty.
     qemu: String = String::new(), "qemu.binary";
     /// How guest code runs: auto, kvm or tcg.
-    accelerator: String = "auto".to_owned(), "qemu.accelerator";
+    accelerator: AcceleratorChoice = AcceleratorChoice::Auto, "qemu.accelerator";
     /// The guest program that goes into images; looked for beside pando when empty.
     guest_program: String = String::new(), "image.guest_program";
     /// Whether disk flushes of guests reach the host's disk.

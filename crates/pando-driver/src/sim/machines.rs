@@ -229,6 +229,7 @@ pub(crate) fn observation(keeper: &Keeper) -> Observation {
         generation: keeper.spec.generation,
         keeper_pid: 4241,
         keeper_memory: ByteCount::from_mib(4),
+        keeper_cpu_ms: 0,
         nodes: nodes.collect(),
     }
 }

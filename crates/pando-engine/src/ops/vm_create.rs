@@ -42,6 +42,8 @@ pub(crate) struct VmCreate {
     pub ready_ms: u64,
     #[serde(default)]
     pub answered_ms: u64,
+    #[serde(default)]
+    pub first_of_its_kind: bool,
     pub script_result: Option<ExecRunResult>,
     /// Secret, and made anew whenever the steps run again.
     #[serde(skip)]
@@ -83,6 +85,7 @@ impl VmCreate {
             let image = cx.engine.image(&def.image).await?;
             let ready = cx.engine.ensure_ready(&image, &def.shape, cx).await?;
             self.start_from(&cx.engine, ready).await?;
+            self.first_of_its_kind = true;
             records.put(&self.branch);
         }
         Ok(records)
@@ -247,6 +250,7 @@ impl Kind for VmCreate {
             warm: self.ready.is_some(),
             ready_ms: self.ready_ms,
             answered_ms: self.answered_ms,
+            first_of_its_kind: self.first_of_its_kind,
             user_data: self.script_result.clone(),
             operation_id: Some(id.clone()),
             ssh_hint: ssh,

@@ -129,6 +129,7 @@ impl Engine {
             disks: Disks::default(),
             ready_ms: 0,
             answered_ms: 0,
+            first_of_its_kind: false,
             script_result: None,
             identity: None,
         };
@@ -211,10 +212,13 @@ impl Engine {
 /// Refuses to remove what somebody named, or what runs.
 fn refuse_to_lose(kind: &VmDelete) -> Result<()> {
     let name = &kind.cluster.name;
-    let force = format!("`pando vm rm {name} --remove-overlays --force` removes it all the same");
+    let force = format!("`pando rm --disks --force {name}` removes it all the same");
     if let Some(tag) = kind.tags.first() {
         let count = kind.tags.len();
-        let message = format!("{name} has {count} tagged commits, `{}` for one", tag.name);
+        let message = match count {
+            1 => format!("{name} has a tagged commit, `{}`", tag.name),
+            _ => format!("{name} has {count} tagged commits, `{}` for one", tag.name),
+        };
         return Err(ApiError::new(ErrorCode::InUse, message)
             .subject(name.as_str())
             .hint(force)

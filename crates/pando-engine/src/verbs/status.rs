@@ -47,6 +47,7 @@ fn resources(
         disk_gib: gib(def.shape.disk),
         host_memory_bytes: node.map(|node| node.memory_used.0),
         keeper_memory_bytes: seen.map(|seen| seen.keeper_memory.0),
+        keeper_cpu_ms: seen.map(|seen| seen.keeper_cpu_ms),
         host_disk_bytes: node.map(|node| node.disk_used.0),
         cpu_ms: node.map(|node| node.cpu_ms),
     }

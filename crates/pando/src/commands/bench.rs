@@ -12,6 +12,7 @@ pub fn command() -> Command {
         .about("Measure what SPECIFICATION.md promises, on this machine")
         .arg(
             Arg::new("scenario")
+                .value_name("SCENARIO")
                 .num_args(0..)
                 .value_parser(SCENARIOS.to_vec())
                 .help("What to measure; everything if left out"),
@@ -19,11 +20,18 @@ pub fn command() -> Command {
         .arg(
             Arg::new("runs")
                 .long("runs")
+                .value_name("N")
                 .default_value("10")
                 .value_parser(value_parser!(u16).range(1..=1000))
                 .help("Repetitions of each measurement"),
         )
-        .arg(Arg::new("image").long("image").default_value("default").help("What to measure with"))
+        .arg(
+            Arg::new("image")
+                .long("image")
+                .value_name("IMAGE")
+                .default_value("default")
+                .help("What to measure with"),
+        )
 }
 
 /// Runs the benchmark; ends with 1 when a promise was missed.

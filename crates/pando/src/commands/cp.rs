@@ -152,7 +152,8 @@ async fn push(
         drop(sender);
         Ok::<(), ApiError>(())
     };
-    let (pushed, read) = tokio::join!(app.client.push(&app.caller, request, chunks), read);
+    let caller = app.caller();
+    let (pushed, read) = tokio::join!(app.client.push(&caller, request, chunks), read);
     read.and(pushed)
 }
 
@@ -164,7 +165,8 @@ async fn pull(app: &App, address: Address, path: String, to: &Path) -> Result<Fi
     let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(CHUNKS);
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
     let request = PullRequest { address, path };
-    let pull = app.client.pull(&app.caller, request, sender);
+    let caller = app.caller();
+    let pull = app.client.pull(&caller, request, sender);
     if to == Path::new("-") {
         let write = async {
             while let Some(chunk) = chunks.recv().await {

@@ -18,8 +18,20 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Leave the machine and its branches there at the end"),
         )
-        .arg(Arg::new("name").long("name").default_value("demo").help("The machine's name"))
-        .arg(Arg::new("image").long("image").default_value("default").help("What it starts from"))
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("NAME")
+                .default_value("demo")
+                .help("The machine's name"),
+        )
+        .arg(
+            Arg::new("image")
+                .long("image")
+                .value_name("IMAGE")
+                .default_value("default")
+                .help("What it starts from"),
+        )
 }
 
 /// Runs the demonstration.

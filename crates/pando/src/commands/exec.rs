@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Cli};
 use pando_api::{ApiError, AttachIo, AttachRequest, Control, Verb};
-use pando_model::guest::{Command, ExecInput, ExecOutput, ExecStatus, OutputStream};
+use pando_model::guest::{Command, ExecInput, ExecOutcome, ExecOutput, ExecStatus, OutputStream};
 use pando_model::{Address, ErrorCode};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,10 +16,12 @@ use crate::cli::generated::{pairs, seconds};
 use crate::commands::terminal::{self, Escape, Raw};
 use crate::commands::{text, texts, typed};
 use crate::limits::CHUNKS;
-use crate::output::{Format, Ui};
+use crate::output::{Format, Ui, failure};
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
+/// Exit status of a command that could not be started, as in a shell.
+const NOT_STARTED: u8 = 127;
 
 /// Returns what `exec`, `sh` and `fanout` have in common.
 pub fn options() -> Vec<Arg> {
@@ -261,14 +263,27 @@ async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
             }
         }
     };
-    let run = app.client.attach(&app.caller, request, AttachIo { input, output });
+    let caller = app.caller();
+    let run = app.client.attach(&caller, request, AttachIo { input, output });
     let finished = async { tokio::join!(run, write_out(received)).0 };
     // Cancel-safe: the second interrupt gives the command up, and with it its streams.
     let outcome = tokio::select! {
-        outcome = finished => outcome?,
+        outcome = finished => outcome,
         () = hand_on => return Ok(130),
     };
-    Ok(exit_status(&app.ui, outcome.status))
+    ended(app, outcome)
+}
+
+/// Returns the exit status of a command as ours; what a guest cannot start has that of shells.
+fn ended(app: &App, outcome: Result<ExecOutcome, ApiError>) -> Ending {
+    match outcome {
+        Ok(outcome) => Ok(exit_status(&app.ui, outcome.status)),
+        Err(error) if error.code == ErrorCode::GuestFailed => {
+            failure::show(&app.ui, &error);
+            Ok(NOT_STARTED)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the exit status of a command as ours, and says what a number cannot.
@@ -338,7 +353,8 @@ async fn interactive(app: &App, mut request: AttachRequest) -> Ending {
             }
         }
     };
-    let run = app.client.attach(&app.caller, request, AttachIo { input, output });
+    let caller = app.caller();
+    let run = app.client.attach(&caller, request, AttachIo { input, output });
     let finished = async { tokio::join!(run, write_out(received)).0 };
     // Cancel-safe: leaving gives the command up, and with it its streams.
     let outcome = tokio::select! {
@@ -347,7 +363,7 @@ async fn interactive(app: &App, mut request: AttachRequest) -> Ending {
     };
     drop(raw);
     match outcome {
-        Some(outcome) => Ok(exit_status(&app.ui, outcome?.status)),
+        Some(outcome) => ended(app, outcome),
         None => {
             left(&app.ui);
             Ok(130)

@@ -11,7 +11,7 @@ use crate::output::Format;
 /// Returns the command.
 pub fn command() -> Command {
     Command::new("rm")
-        .about("Delete machines (NAME), branches (NAME@BRANCH, br_…) and commits (cm_…)")
+        .about("Delete branches (NAME@BRANCH, br_…), commits (cm_…) and images (im_…); stop machines (NAME), or delete them with --disks")
         .arg(
             Arg::new("targets")
                 .value_name("TARGET")
@@ -24,7 +24,7 @@ pub fn command() -> Command {
                 .long("force")
                 .short('f')
                 .action(ArgAction::SetTrue)
-                .help("Also what runs, is tagged, or holds changes that no commit has"),
+                .help("Also what runs, is tagged, or holds changes that no commit has; guests are not asked first"),
         )
         .arg(
             Arg::new("disks")

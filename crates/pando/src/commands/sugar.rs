@@ -35,6 +35,7 @@ pub fn actions() -> Vec<Command> {
                 Arg::new("timeout")
                     .long("timeout")
                     .value_name("TIME")
+                    .hide(!matches!(*name, "stop" | "restart"))
                     .help("How long a guest may take to shut down [default: 30s]"),
             )
     });

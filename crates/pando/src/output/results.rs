@@ -11,6 +11,7 @@ use pando_api::image::ImageView;
 use pando_api::machine::{VmControlResult, VmCreateResult, VmDeleteResult, VmStatusResult};
 use pando_api::operation::OperationView;
 use pando_api::system::{GcResult, SystemStatusResult};
+use pando_model::BranchState;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -93,7 +94,11 @@ fn say(ui: &Ui, short: &str, long: String) {
 
 fn created(ui: &Ui, view: &VmCreateResult) {
     let name = view.name.as_str();
-    let how = if view.warm { "warm" } else { "booted" };
+    let how = match (view.warm, view.first_of_its_kind) {
+        (true, true) => "first of its kind; the next is ready at once",
+        (true, false) => "warm",
+        (false, _) => "booted",
+    };
     let ready = units::whole_millis(view.ready_ms);
     let bold = ui.paint(Look::Bold, name);
     say(ui, name, format!("{bold} is running ({how}, ready in {ready})"));
@@ -117,12 +122,17 @@ fn controlled(ui: &Ui, view: &VmControlResult) {
 
 fn deleted(ui: &Ui, view: &VmDeleteResult) {
     let name = view.name.as_str();
-    let kept = match (view.removed_overlays, view.kept_commits) {
-        (true, _) => "with its disks and commits".to_owned(),
-        (false, 0) => "its disks are kept".to_owned(),
-        (false, count) => format!("its disks and {count} commits are kept"),
+    if view.removed_overlays {
+        say(ui, name, format!("{name} is deleted, with its disks and commits"));
+        return;
+    }
+    let kept = match view.kept_commits {
+        0 => "its disks are kept".to_owned(),
+        1 => "its disks and its commit are kept".to_owned(),
+        count => format!("its disks and {count} commits are kept"),
     };
-    say(ui, name, format!("{name} is deleted; {kept}"));
+    say(ui, name, format!("{name} is stopped; {kept}"));
+    ui.remark(format!("back: pando start {name}  ·  gone: pando rm --disks {name}"));
 }
 
 fn branched(ui: &Ui, view: &BranchCreateResult) {
@@ -163,7 +173,8 @@ fn branched(ui: &Ui, view: &BranchCreateResult) {
             ));
         }
     }
-    if view.pause_ms > 0 {
+    if view.pause_ms > 0 && view.branches.iter().any(|branch| branch.state == BranchState::Running)
+    {
         ui.remark(format!("the original stood still for {}", units::whole_millis(view.pause_ms)));
     }
 }
@@ -413,10 +424,10 @@ fn joined<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-const fn state_name(state: pando_model::BranchState) -> &'static str {
+const fn state_name(state: BranchState) -> &'static str {
     match state {
-        pando_model::BranchState::Running => "running",
-        pando_model::BranchState::Paused => "paused",
-        pando_model::BranchState::Stopped => "stopped",
+        BranchState::Running => "running",
+        BranchState::Paused => "paused",
+        BranchState::Stopped => "stopped",
     }
 }

@@ -1,5 +1,7 @@
 //! The types that a setting can have.
 
+use pando_model::Accelerator;
+
 /// A type with one way to write it.
 pub trait Setting: Sized {
     /// Returns the value of a text.
@@ -19,6 +21,33 @@ impl Setting for String {
 
     fn show(&self) -> String {
         self.clone()
+    }
+}
+
+/// How guest code runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceleratorChoice {
+    /// By whatever works best.
+    Auto,
+    /// By this, or not at all.
+    Fixed(Accelerator),
+}
+
+impl Setting for AcceleratorChoice {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.trim() {
+            "" | "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Fixed(Accelerator::Kvm)),
+            "tcg" => Ok(Self::Fixed(Accelerator::Tcg)),
+            _ => Err("auto, kvm or tcg"),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Fixed(accelerator) => accelerator.as_str().to_owned(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use pando_qemu::{Qemu, QemuConfig, QemuError, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::PROBE_STAGE;
-use crate::settings::Settings;
+use crate::settings::{AcceleratorChoice, Settings};
 
 /// What is remembered.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -143,11 +143,9 @@ pub fn profile(layout: &Layout, settings: &Settings) -> Result<MachineProfile, H
     let failed = |detail: String| HostError::Machine { node: "any".to_owned(), detail };
     let qemu = qemu(layout, settings).map_err(|error| failed(error.to_string()))?;
     fs::create_dir_all(layout.tmp()).map_err(|error| failed(error.to_string()))?;
-    let wanted = match settings.accelerator.as_str() {
-        "auto" => None,
-        "kvm" => Some(Accelerator::Kvm),
-        "tcg" => Some(Accelerator::Tcg),
-        other => return Err(failed(format!("`qemu.accelerator` is `{other}`: auto, kvm or tcg"))),
+    let wanted = match settings.accelerator {
+        AcceleratorChoice::Auto => None,
+        AcceleratorChoice::Fixed(accelerator) => Some(accelerator),
     };
     let reports = reports(layout, &qemu, Probing::Remembered);
     let chosen = reports.iter().find(|report| match wanted {

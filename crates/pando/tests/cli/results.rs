@@ -1,5 +1,6 @@
 //! Results: tables, graphs, JSON, progress, failures.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -247,6 +248,24 @@ fn another_version_of_the_daemon_is_mentioned() {
     let fake = Fake::of_version("0.0.1");
     fake.control.answer("system_status", json!({}));
     assert!(shown(&fake.run(&["status"])).contains("pando daemon restart"));
+}
+
+#[test]
+fn each_of_several_targets_is_a_request_of_its_own() {
+    let fake = Fake::new();
+    fake.control.answer("vm_control", json!({}));
+    fake.run(&["stop", "shop", "web"]);
+    fake.run(&["stop", "shop", "web", "--key", "k1"]);
+    let calls = fake.control.calls();
+    let callers: Vec<_> = calls
+        .into_iter()
+        .filter(|(_, call)| call.name() == "vm_control")
+        .map(|(caller, _)| caller)
+        .collect();
+    let requests: BTreeSet<_> = callers.iter().map(|caller| caller.request_id.clone()).collect();
+    assert_eq!(requests.len(), 4, "{callers:?}");
+    let keys: Vec<_> = callers[2..].iter().map(|c| c.idempotency_key.as_deref()).collect();
+    assert_eq!(keys, [Some("k1"), Some("k1/1")]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn exec_hands_on_output_and_the_exit_status() {
     assert_eq!(shown(&output), "a b\n--- stderr\nwarned\n");
     assert_eq!(fake.run(&["exec", "shop", "--", "exit", "3"]).status.code(), Some(3));
     let output = fake.run(&["exec", "shop", "-c", "unknown command"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(127), "it could not be started");
     assert!(shown(&output).contains("echo hello"), "{}", shown(&output));
 }
 
