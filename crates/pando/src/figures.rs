@@ -11,6 +11,7 @@ use pando_api::commit::{CommitCreateResult, CommitDeleteResult};
 use pando_api::exec::{ExecFanoutResult, ExecRunResult};
 use pando_api::machine::{VmCreateResult, VmDeleteResult, VmStatusResult};
 use pando_api::{ApiError, Control};
+use pando_model::CommitId;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -265,7 +266,7 @@ impl Bench<'_> {
     /// Pause and durability of commits, at two sizes of RAM.
     async fn commit(&self) -> Figures {
         let mut figures = Vec::new();
-        let mut pause_of_ram = Vec::new();
+        let (mut pause_of_ram, mut total_of_ram) = (Vec::new(), Vec::new());
         for ram in [512, 2048] {
             for (mib, promised) in [(20, 15.0), (100, 35.0)] {
                 let (mut pauses, mut ratios, mut totals) = (vec![], vec![], vec![]);
@@ -287,13 +288,19 @@ impl Bench<'_> {
                         label("commit: acknowledged, against writing and syncing the bytes");
                     figures.push(Figure::new(&ratio, "x", promised, ratios));
                 }
-                figures.push(Figure::new(&label("commit: acknowledged"), "ms", None, totals));
+                let total = Figure::new(&label("commit: acknowledged"), "ms", None, totals);
+                if mib == 100 {
+                    total_of_ram.push(total.median);
+                }
+                figures.push(total);
                 figures.push(pause);
             }
         }
-        if let [small, big] = pause_of_ram.as_slice() {
-            let name = "commit: pause at 2 GiB against 512 MiB";
-            figures.push(Figure::new(name, "x", Some(1.2), vec![big / small]));
+        for (what, medians) in [("pause", pause_of_ram), ("acknowledged", total_of_ram)] {
+            if let [small, big] = medians.as_slice() {
+                let name = format!("commit: {what} at 2 GiB of RAM against 512 MiB");
+                figures.push(Figure::new(&name, "x", Some(1.2), vec![big / small]));
+            }
         }
         Ok(figures)
     }
@@ -345,6 +352,7 @@ impl Bench<'_> {
         let commits = self.options.runs * 20;
         self.vm(NAME, 512).await?;
         let (mut early, mut late) = ((vec![], vec![]), (vec![], vec![]));
+        let mut made = Vec::new();
         for number in 0..commits {
             self.sh(
                 NAME,
@@ -352,6 +360,7 @@ impl Bench<'_> {
             )
             .await?;
             let (commit, _) = self.commit_of(NAME).await?;
+            made.push((number, commit.commit_id.clone()));
             let exec = ms(self.truth(NAME).await?);
             let window = if (5..15).contains(&number) {
                 &mut early
@@ -362,6 +371,9 @@ impl Bench<'_> {
             };
             window.0.push(commit.pause_ms);
             window.1.push(exec);
+        }
+        for (number, commit) in made.iter().step_by(commits.div_ceil(20)) {
+            self.must_hold(commit, *number).await?;
         }
         let ratio = |late: &[f64], early: &[f64]| {
             let median = |samples: &[f64]| Figure::new("", "", None, samples.to_vec()).median;
@@ -374,6 +386,21 @@ impl Bench<'_> {
             Figure::new(&label("exec"), "x", Some(1.2), ratio(&late.1, &early.1)),
             Figure::new("pause of the last ten commits", "ms", None, late.0),
         ])
+    }
+
+    /// Restores a commit of `history` and looks whether it holds its number.
+    async fn must_hold(&self, commit: &CommitId, number: usize) -> Result<(), ApiError> {
+        self.branches(commit.as_str(), &["b".to_owned()]).await?;
+        let address = format!("{NAME}@b");
+        let found = self.sh(&address, "cat /root/number").await?;
+        self.delete_branch(&address).await?;
+        match found.stdout.trim() == number.to_string() {
+            true => Ok(()),
+            false => Err(ApiError::new(
+                pando_model::ErrorCode::Corrupt,
+                format!("{commit} holds {}, not {number}", found.stdout.trim()),
+            )),
+        }
     }
 
     async fn branches(&self, from: &str, names: &[String]) -> Result<BranchCreateResult, ApiError> {
