@@ -1,0 +1,368 @@
+//! One call of a tool, from a name and arguments to an answer. Knows no protocol.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pando_api::verb::Runs;
+use pando_api::{ApiError, Call, Caller, Control, Effect, Verb};
+use pando_model::{ErrorCode, OperationId, RequestId};
+use serde_json::{Map, Value, json};
+
+use crate::answer::{Answer, Next};
+use crate::budget::{self, Cut};
+use crate::confirm::{self, Consent, Plan};
+use crate::find;
+use crate::follow::{self, Client, Confirmed, Followed};
+use crate::limits::DIRECT_EXEC_S;
+use crate::profile::Profile;
+use crate::tools::{CALL, CONFIRM, FIND};
+
+/// What a call comes to.
+pub enum Outcome {
+    /// It is answered.
+    Done(Answer),
+    /// A person must agree first; the call is made again with what they said.
+    Ask {
+        /// What they are asked.
+        question: String,
+        /// Stands for the plan that they are asked about.
+        token: String,
+    },
+}
+
+/// Everything that calls need.
+pub struct Calls {
+    /// The engine.
+    pub control: Arc<dyn Control>,
+    /// Who calls.
+    pub caller: Caller,
+    /// What may be called.
+    pub profile: Profile,
+    /// How long a call waits for its operation.
+    pub wait: Duration,
+    /// Makes tokens this process's own.
+    pub key: [u8; 32],
+}
+
+impl Calls {
+    /// Returns the caller of a new request.
+    pub fn caller(&self) -> Caller {
+        Caller { request_id: RequestId::random(), ..self.caller.clone() }
+    }
+
+    /// Answers a call of a tool.
+    pub async fn call(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        consent: Consent,
+        client: &dyn Client,
+    ) -> Outcome {
+        let outcome = match name {
+            FIND => find::find(&self.profile, &arguments).map(|result| {
+                let mut answer = Answer::result(result);
+                if let Ok(result) = &mut answer.outcome {
+                    answer.cut = budget::fit(result, crate::limits::RESULT_BYTES);
+                }
+                Outcome::Done(answer)
+            }),
+            CALL => match named(arguments) {
+                Ok((name, arguments)) => self.verb(&name, arguments, consent, client).await,
+                Err(error) => Err(error),
+            },
+            name => self.verb(name, arguments, consent, client).await,
+        };
+        outcome.unwrap_or_else(|error| Outcome::Done(self.refused(name, error)))
+    }
+
+    /// Returns the answer to a call that was refused before it was begun.
+    fn refused(&self, name: &str, error: ApiError) -> Answer {
+        let next = match error.code {
+            ErrorCode::UnknownVerb => Some(self.search(name)),
+            ErrorCode::InvalidParameter if Verb::find(name).is_some() => Some(self.search(name)),
+            _ => None,
+        };
+        Answer::error(error).next(next)
+    }
+
+    fn search(&self, name: &str) -> Next {
+        let shown: String = name.chars().take(64).collect();
+        Next::new(FIND, json!({"query": shown}))
+    }
+
+    async fn verb(
+        &self,
+        name: &str,
+        mut arguments: Map<String, Value>,
+        consent: Consent,
+        client: &dyn Client,
+    ) -> Result<Outcome, ApiError> {
+        let Some(verb) = Verb::find(name) else {
+            // Says what is nearest.
+            Call::parse(name, Value::Null)?;
+            return Err(ApiError::new(ErrorCode::UnknownVerb, "there is no such tool"));
+        };
+        self.profile.check(verb)?;
+        let token = match verb.effect {
+            Effect::Destructive => arguments.remove(CONFIRM),
+            Effect::Read | Effect::Write => None,
+        };
+        let consent = match token {
+            None | Some(Value::Null) => consent,
+            Some(Value::String(token)) => Consent::Given(token),
+            Some(_) => return Err(ApiError::parameter(CONFIRM, "`confirm` is not a string")),
+        };
+        let mut arguments = self.under_own_names(name, verb, arguments)?;
+        let budget = budget::prepare(verb, &mut arguments);
+        let call = Call::parse(verb.name, Value::Object(arguments.clone()))?;
+        if let Some(loses) = confirm::loses(&call) {
+            let plan = self.plan(&call, loses).await?;
+            if let Some(outcome) = self.agreed(&plan, consent, client, name).await? {
+                return Ok(outcome);
+            }
+        }
+        let answer = self.carry_out(call, client).await;
+        Ok(Outcome::Done(self.fitted(verb, &arguments, answer, budget).await))
+    }
+
+    /// Returns an alias's arguments under our names.
+    fn under_own_names(
+        &self,
+        name: &str,
+        verb: &Verb,
+        arguments: Map<String, Value>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        if name == verb.name {
+            return Ok(arguments);
+        }
+        match Call::parse(name, Value::Object(arguments))?.params()? {
+            Value::Object(arguments) => Ok(arguments),
+            _ => Ok(Map::new()),
+        }
+    }
+
+    async fn plan(&self, call: &Call, loses: String) -> Result<Plan, ApiError> {
+        let mut now = Vec::new();
+        for (verb, params, fields) in confirm::facts(call) {
+            let read = Call::parse(verb, params)?;
+            match self.control.call(&self.caller(), read).await {
+                Ok(fact) => now.push(confirm::pick(&fact, fields)),
+                // What does not exist is not asked about.
+                Err(error) if error.code == ErrorCode::NotFound => return Err(error),
+                Err(_) => now.push(Value::Null),
+            }
+        }
+        Ok(Plan { tool: call.name(), arguments: call.params()?, loses, now })
+    }
+
+    /// Returns nothing once a plan may be carried out, otherwise what to answer.
+    async fn agreed(
+        &self,
+        plan: &Plan,
+        consent: Consent,
+        client: &dyn Client,
+        name: &str,
+    ) -> Result<Option<Outcome>, ApiError> {
+        let token = plan.token(&self.key);
+        let note = match consent {
+            Consent::Given(given) if given == token => return Ok(None),
+            Consent::Refused => return Err(refused(plan)),
+            Consent::Given(_) => "The token is that of another plan, or the state has changed.",
+            Consent::None => "Nothing was done yet.",
+        };
+        if client.asks_between_calls() {
+            return Ok(Some(Outcome::Ask { question: plan.question(), token }));
+        }
+        match client.ask(&plan.question()).await {
+            Some(Confirmed::Yes) => return Ok(None),
+            Some(Confirmed::No) => return Err(refused(plan)),
+            None => {}
+        }
+        let mut again = plan.arguments.as_object().cloned().unwrap_or_default();
+        again.insert(CONFIRM.to_owned(), json!(token));
+        let (tool, arguments) = if name == plan.tool && self.is_listed(plan.tool) {
+            (plan.tool, again)
+        } else {
+            let mut wrapped = Map::new();
+            wrapped.insert("name".to_owned(), json!(plan.tool));
+            wrapped.insert("arguments".to_owned(), Value::Object(again));
+            (CALL, wrapped)
+        };
+        let answer = Answer::result(json!({
+            "status": "confirmation_required", "note": note, "plan": plan.to_value(),
+            "confirm": token,
+        }));
+        let next = Next { tool: tool.to_owned(), arguments };
+        Ok(Some(Outcome::Done(answer.next(Some(next)))))
+    }
+
+    fn is_listed(&self, name: &str) -> bool {
+        Verb::find(name).is_some_and(|verb| self.profile.lists(verb))
+    }
+
+    async fn carry_out(&self, call: Call, client: &dyn Client) -> Answer {
+        let caller = self.caller();
+        match call {
+            Call::OperationWait(params) => {
+                // A client that hears nothing meanwhile gives up on longer waits.
+                let wait = Duration::from_secs(params.timeout_s).min(self.wait);
+                self.watched(&caller, &params.id, wait, client).await
+            }
+            Call::ExecRun(mut params) if params.timeout_s > DIRECT_EXEC_S && !params.detach => {
+                params.detach = true;
+                let begun = self.control.call(&caller, Call::ExecRun(params)).await;
+                let id = begun.map(|result| result.get("operation_id").cloned());
+                match id.map(|id| id.and_then(|id| serde_json::from_value(id).ok())) {
+                    Ok(Some(id)) => self.waited_for(&caller, &id, client).await,
+                    Ok(None) => Answer::error(ApiError::new(
+                        ErrorCode::Internal,
+                        "the command was begun and its operation is not known",
+                    )),
+                    Err(error) => Answer::error(error),
+                }
+            }
+            Call::VmCreate(params) if !params.wait => {
+                self.begun(&caller, Call::VmCreate(params)).await
+            }
+            call if call.verb().runs == Runs::AsOperation => {
+                match self.control.start(&caller, call).await {
+                    Ok(id) => self.waited_for(&caller, &id, client).await,
+                    Err(error) => Answer::error(error),
+                }
+            }
+            call => match follow::directly(&self.control, &caller, call, client).await {
+                Ok(result) => Answer::result(result),
+                Err(error) => Answer::error(error),
+            },
+        }
+    }
+
+    async fn begun(&self, caller: &Caller, call: Call) -> Answer {
+        let id = match self.control.start(caller, call).await {
+            Ok(id) => id,
+            Err(error) => return Answer::error(error),
+        };
+        match self.control.watch_operation(caller, &id).await {
+            Ok(states) => follow::still_running(&states.borrow(), self.wait),
+            Err(error) => Answer::error(error),
+        }
+    }
+
+    /// Waits for an operation that this call began.
+    async fn waited_for(&self, caller: &Caller, id: &OperationId, client: &dyn Client) -> Answer {
+        match follow::operation(&self.control, caller, id, self.wait, client).await {
+            Followed::Ended(view) => match follow::outcome(*view) {
+                Ok(result) => Answer::result(result),
+                Err(error) => Answer::error(error),
+            },
+            Followed::Running(view) => follow::still_running(&view, self.wait),
+            Followed::TakenBack(_) => {
+                self.cancel(id).await;
+                let message = format!("the request was taken back, and so the operation {id}");
+                let error = ApiError::new(ErrorCode::Cancelled, message).operation(id.clone());
+                Answer::error(error)
+            }
+            Followed::Lost(error) => Answer::error(error.operation(id.clone())),
+        }
+    }
+
+    /// Waits for an operation that another call began: taking this one back leaves it alone.
+    async fn watched(
+        &self,
+        caller: &Caller,
+        id: &OperationId,
+        wait: Duration,
+        client: &dyn Client,
+    ) -> Answer {
+        match follow::operation(&self.control, caller, id, wait, client).await {
+            Followed::Ended(view) => match serde_json::to_value(&view) {
+                Ok(value) => Answer::result(value),
+                Err(source) => {
+                    Answer::error(ApiError::new(ErrorCode::Internal, source.to_string()))
+                }
+            },
+            Followed::Running(view) | Followed::TakenBack(view) => {
+                follow::still_running(&view, self.wait)
+            }
+            Followed::Lost(error) => Answer::error(error),
+        }
+    }
+
+    async fn cancel(&self, id: &OperationId) {
+        let call = Call::parse("operation_cancel", json!({"id": id}));
+        let cancelled = match call {
+            Ok(call) => self.control.call(&self.caller(), call).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cancelled {
+            tracing::info!(%id, %error, "the operation could not be cancelled");
+        }
+    }
+
+    /// Makes an answer fit: a page is read again with fewer rows, so that its cursor is right; the
+    /// rest is cut.
+    async fn fitted(
+        &self,
+        verb: &Verb,
+        arguments: &Map<String, Value>,
+        mut answer: Answer,
+        budget: usize,
+    ) -> Answer {
+        let Ok(result) = &mut answer.outcome else { return answer };
+        let total = budget::size(result);
+        if total > budget
+            && let Some(rows) = budget::rows_that_fit(result, budget)
+        {
+            let mut fewer = arguments.clone();
+            fewer.insert("limit".to_owned(), json!(rows));
+            let call = Call::parse(verb.name, Value::Object(fewer));
+            if let Ok(call) = call
+                && let Ok(page) = self.control.call(&self.caller(), call).await
+            {
+                *result = page;
+            }
+        }
+        let cut: Vec<Cut> = budget::fit(result, budget);
+        let rest = budget::rest(verb, arguments, result);
+        answer.cut = cut;
+        if answer.next.is_none() {
+            answer.next = rest;
+        }
+        answer
+    }
+}
+
+fn refused(plan: &Plan) -> ApiError {
+    ApiError::new(
+        ErrorCode::Cancelled,
+        format!("{} was not confirmed; nothing was done", plan.tool),
+    )
+    .hint("a person said no: do not call it again unless they ask for it")
+}
+
+/// Returns the call that `tool_call` wraps.
+fn named(mut arguments: Map<String, Value>) -> Result<(String, Map<String, Value>), ApiError> {
+    let usage = "tool_call{name, arguments?}";
+    let name = match arguments.remove("name") {
+        Some(Value::String(name)) => name,
+        Some(_) => return Err(ApiError::parameter("name", "`name` is not a string").hint(usage)),
+        None => return Err(ApiError::parameter("name", "tool_call needs `name`").hint(usage)),
+    };
+    let wrapped = match arguments.remove("arguments") {
+        Some(Value::Object(wrapped)) => wrapped,
+        None | Some(Value::Null) => Map::new(),
+        Some(_) => {
+            let message = "`arguments` is not an object";
+            return Err(ApiError::parameter("arguments", message).hint(usage));
+        }
+    };
+    match arguments.keys().next() {
+        Some(extra) => {
+            let shown: String = extra.chars().take(64).collect();
+            let message = format!("tool_call has no parameter `{shown}`");
+            Err(ApiError::parameter(&shown, message)
+                .hint(format!("arguments of the tool go into `arguments`: {usage}")))
+        }
+        None => Ok((name, wrapped)),
+    }
+}

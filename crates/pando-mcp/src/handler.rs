@@ -1,0 +1,409 @@
+//! The server in the protocol library's words: which request becomes which call, and what becomes
+//! of its answer. Made once for a process, cloned for every client.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pando_api::{ApiError, Caller, Control};
+use pando_model::ErrorCode;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ElicitRequest,
+    ElicitRequestParams, ElicitationAction, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, Implementation, InputRequest, InputRequests, InputRequiredResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, Prompt, PromptArgument,
+    PromptMessage, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities,
+    ServerConfig, Tool, ToolAnnotations,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::answer::Answer;
+use crate::calls::{Calls, Outcome};
+use crate::confirm::Consent;
+use crate::follow::{Client, Confirmed};
+use crate::limits::{CONFIRM_WAIT, MAX_CALLS, WAIT};
+use crate::profile::Profile;
+use crate::{prompts, resources, tools};
+
+/// The revisions that are spoken, oldest first.
+const VERSIONS: &[ProtocolVersion] =
+    &[ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
+
+/// Under which name a person's answer to a confirmation comes back.
+const ANSWER: &str = "confirm";
+
+/// How long clients may believe what never changes while the process lives, in milliseconds.
+const FIXED_TTL_MS: u64 = 3_600_000;
+
+const INSTRUCTIONS: &str = "\
+Whole virtual machines that behave like git. vm_create makes one; exec_run runs commands in it. \
+commit_create keeps memory, devices and disk at one instant; branch_create makes live copies of a \
+machine or commit (same addresses, no collision) to try things in parallel; branch_rollback \
+returns to a commit.
+An address is CLUSTER[@BRANCH][/NODE]; a lone machine may be left out. Ids (br_, cm_, op_) and, \
+for commits, CLUSTER@TAG stand as well.
+Every result is {success, result, error}; `next` is a call that can be made as it stands. What \
+may lose something returns a plan first. Long work returns an operation_id: operation_wait.";
+
+/// See the module.
+#[derive(Clone)]
+pub struct Handler {
+    calls: Arc<Calls>,
+    tools: Arc<Vec<Tool>>,
+    permits: Arc<Semaphore>,
+    /// Set once the client is gone: what it began then goes on.
+    closed: Arc<AtomicBool>,
+}
+
+impl Handler {
+    /// Returns a server of `control` for `caller`, who may do what `profile` permits. `key` makes
+    /// the tokens of plans this server's own.
+    pub fn new(control: Arc<dyn Control>, caller: Caller, profile: Profile, key: [u8; 32]) -> Self {
+        let tools = tools::tools(&profile).into_iter().map(tool).collect();
+        Self {
+            calls: Arc::new(Calls { control, caller, profile, wait: WAIT, key }),
+            tools: Arc::new(tools),
+            permits: Arc::new(Semaphore::new(MAX_CALLS)),
+            closed: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Returns a server whose calls wait for their operations for another time.
+    #[must_use]
+    pub fn waiting(mut self, wait: Duration) -> Self {
+        let Calls { control, caller, profile, key, .. } = &*self.calls;
+        self.calls = Arc::new(Calls {
+            control: Arc::clone(control),
+            caller: caller.clone(),
+            profile: profile.clone(),
+            wait,
+            key: *key,
+        });
+        self
+    }
+
+    pub(crate) fn until(mut self, closed: Arc<AtomicBool>) -> Self {
+        self.closed = closed;
+        self
+    }
+
+    /// Does a piece of work of which a defect must not end the session.
+    async fn guarded<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _permit =
+            self.permits.acquire().await.map_err(|_| {
+                ApiError::new(ErrorCode::Internal, "this server is being shut down")
+            })?;
+        AbortOnDropHandle::new(tokio::spawn(work)).await.map_err(|source| {
+            tracing::error!(%source, "a request ended by a defect");
+            ApiError::new(ErrorCode::Internal, "a defect of pando ended this request")
+                .hint("`pando logs` shows more; the session goes on")
+        })
+    }
+}
+
+fn tool(tool: tools::Tool) -> Tool {
+    let annotations = ToolAnnotations::new()
+        .read_only(tool.read_only)
+        .destructive(tool.destructive)
+        .idempotent(tool.idempotent)
+        .open_world(false);
+    Tool::new(tool.name, tool.description, Arc::new(tool.input))
+        .with_title(tool.title)
+        .with_annotations(annotations)
+}
+
+fn result(answer: &Answer) -> CallToolResult {
+    let value = answer.to_value();
+    match &answer.outcome {
+        Ok(_) => CallToolResult::structured(value),
+        Err(_) => CallToolResult::structured_error(value),
+    }
+}
+
+/// Returns an error of a request that has no envelope to carry it.
+fn protocol_error(error: &ApiError) -> ErrorData {
+    let data = serde_json::to_value(error).ok();
+    let message = match &error.hint {
+        Some(hint) => format!("{}; {hint}", error.message),
+        None => error.message.clone(),
+    };
+    match error.code {
+        ErrorCode::NotFound => ErrorData::resource_not_found(message, data),
+        ErrorCode::InvalidParameter | ErrorCode::Ambiguous | ErrorCode::Forbidden => {
+            ErrorData::invalid_params(message, data)
+        }
+        _ => ErrorData::internal_error(message, data),
+    }
+}
+
+/// Returns the form that asks a person.
+fn form(question: &str) -> Result<ElicitRequestParams, serde_json::Error> {
+    let schema = json!({
+        "type": "object",
+        "required": [ANSWER],
+        "properties": {ANSWER: {"type": "boolean", "title": "Do it", "default": false}},
+    });
+    Ok(ElicitRequestParams::FormElicitationParams {
+        meta: None,
+        message: question.to_owned(),
+        requested_schema: serde_json::from_value(schema)?,
+    })
+}
+
+/// Returns what a person said, from the answer to the form.
+fn said(action: &Value, content: Option<&Value>) -> Confirmed {
+    let agreed = content.and_then(|content| content.get(ANSWER)) == Some(&Value::Bool(true));
+    if action == "accept" && agreed { Confirmed::Yes } else { Confirmed::No }
+}
+
+/// The client of one request.
+struct Requester {
+    context: RequestContext<RoleServer>,
+    token: Option<ProgressToken>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Requester {
+    fn new(context: RequestContext<RoleServer>, closed: Arc<AtomicBool>) -> Self {
+        Self { token: context.meta.get_progress_token(), context, closed }
+    }
+
+    fn is_modern(&self) -> bool {
+        let modern = ProtocolVersion::V_2026_07_28;
+        self.context.protocol_version().is_some_and(|own| own.as_str() >= modern.as_str())
+    }
+
+    fn shows_forms(&self) -> bool {
+        let capabilities = self.context.client_capabilities();
+        let elicitation = capabilities.and_then(|capabilities| capabilities.elicitation);
+        elicitation.is_some_and(|own| own.form.is_some() || own.url.is_none())
+    }
+}
+
+#[async_trait]
+impl Client for Requester {
+    async fn progress(&self, done: f64, total: Option<f64>, message: String) {
+        let Some(token) = &self.token else { return };
+        let mut params = ProgressNotificationParam::new(token.clone(), done).with_message(message);
+        params.total = total;
+        // A client that is gone needs no progress.
+        let _ = self.context.peer.notify_progress(params).await;
+    }
+
+    async fn cancelled(&self) {
+        self.context.ct.cancelled().await;
+        if self.closed.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn ask(&self, question: &str) -> Option<Confirmed> {
+        if self.is_modern() || !self.shows_forms() {
+            return None;
+        }
+        let form = form(question).ok()?;
+        let asked = self.context.peer.create_elicitation_with_timeout(form, Some(CONFIRM_WAIT));
+        // Cancel-safe: a question that is no longer awaited is dropped.
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = self.context.ct.cancelled() => return Some(Confirmed::No),
+        };
+        match answer {
+            Ok(answer) if answer.action == ElicitationAction::Accept => {
+                Some(said(&json!("accept"), answer.content.as_ref()))
+            }
+            Ok(_) => Some(Confirmed::No),
+            Err(error) => {
+                tracing::info!(%error, "the client could not ask for a confirmation");
+                None
+            }
+        }
+    }
+
+    fn asks_between_calls(&self) -> bool {
+        self.is_modern() && self.shows_forms()
+    }
+}
+
+/// Returns what the client's repeated request says to a plan.
+fn consent(request: &CallToolRequestParams) -> Consent {
+    let (Some(token), Some(responses)) = (&request.request_state, &request.input_responses) else {
+        return Consent::None;
+    };
+    let Some(response) = responses.get(ANSWER) else { return Consent::None };
+    let action = response.get("action").unwrap_or(&Value::Null);
+    match said(action, response.get("content")) {
+        Confirmed::Yes => Consent::Given(token.clone()),
+        Confirmed::No => Consent::Refused,
+    }
+}
+
+fn input_required(question: &str, token: String) -> CallToolResponse {
+    match form(question) {
+        Ok(form) => {
+            let ask = InputRequest::Elicitation(ElicitRequest::new(form));
+            let requests = InputRequests::from([(ANSWER.to_owned(), ask)]);
+            InputRequiredResult::new(Some(requests), Some(token)).into()
+        }
+        Err(source) => {
+            let error = ApiError::new(ErrorCode::Internal, source.to_string());
+            result(&Answer::error(error)).into()
+        }
+    }
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .build();
+        ServerConfig::new(capabilities)
+            .with_protocol_version(ProtocolVersion::V_2025_11_25)
+            .with_server_info(
+                Implementation::new("pando", env!("CARGO_PKG_VERSION")).with_title("pando"),
+            )
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(VERSIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        // Another process may have another profile.
+        Ok(ListToolsResult::with_all_items(self.tools.to_vec())
+            .with_ttl_ms(FIXED_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.tools.iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let consent = consent(&request);
+        let calls = Arc::clone(&self.calls);
+        let client = Requester::new(context, Arc::clone(&self.closed));
+        let outcome = self
+            .guarded(async move {
+                let arguments = request.arguments.unwrap_or_default();
+                calls.call(&request.name, arguments, consent, &client).await
+            })
+            .await;
+        Ok(match outcome {
+            Ok(Outcome::Done(answer)) => result(&answer).into(),
+            Ok(Outcome::Ask { question, token }) => input_required(&question, token),
+            Err(error) => result(&Answer::error(error)).into(),
+        })
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let calls = Arc::clone(&self.calls);
+        let listed = self.guarded(async move { resources::list(&calls).await }).await;
+        let entries = listed.flatten().map_err(|error| protocol_error(&error))?;
+        let resources = entries.into_iter().map(|entry| {
+            Resource::new(entry.uri, entry.name)
+                .with_description(entry.description)
+                .with_mime_type(entry.mime)
+        });
+        Ok(ListResourcesResult::with_all_items(resources.collect())
+            .with_ttl_ms(0)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let templates = resources::TEMPLATES.iter().map(|template| {
+            ResourceTemplate::new(template.uri, template.name)
+                .with_description(template.description)
+                .with_mime_type(template.mime)
+        });
+        Ok(ListResourceTemplatesResult::with_all_items(templates.collect())
+            .with_ttl_ms(FIXED_TTL_MS)
+            .with_cache_scope(CacheScope::Public))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let calls = Arc::clone(&self.calls);
+        let uri = request.uri.clone();
+        let read = self.guarded(async move { resources::read(&calls, &uri).await }).await;
+        let contents = read.flatten().map_err(|error| protocol_error(&error))?;
+        let contents =
+            ResourceContents::text(contents.text, request.uri).with_mime_type(contents.mime);
+        Ok(ReadResourceResult::new(vec![contents])
+            .with_ttl_ms(0)
+            .with_cache_scope(CacheScope::Private)
+            .into())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let prompts = prompts::PROMPTS.iter().map(|prompt| {
+            let arguments = prompt.arguments.iter().map(|argument| {
+                PromptArgument::new(argument.name)
+                    .with_description(argument.description)
+                    .with_required(argument.default.is_none())
+            });
+            let arguments = Some(arguments.collect());
+            Prompt::new(prompt.name, Some(prompt.description), arguments).with_title(prompt.title)
+        });
+        Ok(ListPromptsResult::with_all_items(prompts.collect())
+            .with_ttl_ms(FIXED_TTL_MS)
+            .with_cache_scope(CacheScope::Public))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let given = request.arguments.unwrap_or_default();
+        let argument = |name: &str| match given.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Null => None,
+            other => Some(other.to_string()),
+        };
+        let (prompt, text) = prompts::text(&request.name, &argument).map_err(|error| {
+            // No prompt is a wrong parameter, in every revision.
+            let error = ApiError { code: ErrorCode::InvalidParameter, ..error };
+            protocol_error(&error)
+        })?;
+        let message = PromptMessage::new_text(Role::User, text);
+        Ok(GetPromptResult::new(vec![message]).with_description(prompt.description).into())
+    }
+}

@@ -1,0 +1,40 @@
+//! Limits of the MCP server: value, unit, reason.
+
+use std::time::Duration;
+
+/// Longest message of a client: the longest parameter that any verb takes, twice over.
+pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// Size of a result when nothing else is asked for: some clients cut at 10 KB.
+pub const RESULT_BYTES: usize = 8 * 1024;
+/// Output of a command that is kept of each stream when nothing else is asked for, in bytes: both
+/// fit into a result.
+pub const OUTPUT_BYTES: u64 = 3 * 1024;
+/// Contents of a file or a console that are returned when nothing else is asked for, in bytes.
+pub const TEXT_BYTES: u64 = 6 * 1024;
+/// Rows of a list when nothing else is asked for: about what fits into a result.
+pub const PAGE_ROWS: u64 = 20;
+/// How long a call waits for its operation: several clients give up after 60 s.
+pub const WAIT: Duration = Duration::from_secs(50);
+/// Longest time, in seconds, for which a command is waited for directly; one that may take longer
+/// becomes an operation.
+pub const DIRECT_EXEC_S: u64 = 60;
+/// Time between two words of progress when something changes: what a person can read.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Time after which progress is repeated when nothing changes, so that clients go on waiting.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a person may think about a confirmation.
+pub const CONFIRM_WAIT: Duration = Duration::from_secs(300);
+/// Calls under way at once, for all of a client's requests.
+pub const MAX_CALLS: usize = 64;
+/// Verbs that `tool_find` describes in full; more are named only.
+pub const FOUND_IN_FULL: usize = 3;
+/// Verbs that `tool_find` returns when nothing else is asked for.
+pub const FOUND: usize = 8;
+/// Longest query of `tool_find`, in bytes.
+pub const MAX_QUERY_BYTES: usize = 400;
+/// Objects of one kind in a list of resources: what a person picks from.
+pub const RESOURCES_PER_KIND: u64 = 50;
+/// Longest URI, in bytes: the longest address and then some.
+pub const MAX_URI_BYTES: usize = 1024;
+/// Longest argument of a prompt, in bytes.
+pub const MAX_PROMPT_ARGUMENT_BYTES: usize = 8 * 1024;

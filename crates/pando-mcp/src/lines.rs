@@ -1,0 +1,382 @@
+//! One JSON message a line, both ways. What is no message is answered with an error that names
+//! what is wrong, with the request's id wherever one can be made out: a client that waits for an
+//! answer gets one.
+//!
+//! ```text
+//!  line ─▶ too long? ─▶ JSON? ─▶ a message? ─▶ to be handled
+//!            │ -32600     │ -32700   │ -32600, -32602: answered here
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rmcp::RoleServer;
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::Mutex;
+
+use crate::limits::MAX_LINE_BYTES;
+
+/// Bytes of a line that was too long in which its id is looked for.
+const MAX_PREFIX_BYTES: usize = 4096;
+
+const PARSE_ERROR: i32 = -32_700;
+const INVALID_REQUEST: i32 = -32_600;
+const INVALID_PARAMS: i32 = -32_602;
+
+/// See the module.
+pub struct Lines<R, W> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    /// Set while the rest of a line that was too long goes by.
+    skipping: bool,
+    /// Whether a request came that begins a session: what comes before one and expects no answer
+    /// is nothing to fail over.
+    has_begun: bool,
+    closed: Arc<AtomicBool>,
+    writer: Arc<Mutex<W>>,
+}
+
+enum Read {
+    Line,
+    TooLong,
+    End,
+}
+
+impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send + 'static> Lines<R, W> {
+    /// Returns the two ends of a client's streams. `closed` is set once it has closed its own.
+    pub fn new(reader: R, writer: W, closed: Arc<AtomicBool>) -> Self {
+        Self {
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+            skipping: false,
+            has_begun: false,
+            closed,
+            writer: Arc::new(Mutex::new(writer)),
+        }
+    }
+
+    /// Reads a line into `line`. Cancel-safe: what was read stays there.
+    async fn read(&mut self) -> Read {
+        loop {
+            let Ok(available) = self.reader.fill_buf().await else { return Read::End };
+            if available.is_empty() {
+                // The last line may lack its end.
+                let rest = !self.skipping && !self.line.is_empty();
+                return if rest { Read::Line } else { Read::End };
+            }
+            let newline = available.iter().position(|byte| *byte == b'\n');
+            let taken = newline.map_or(available.len(), |at| at + 1);
+            let whole = newline.is_some();
+            if !self.skipping {
+                self.line.extend(available.iter().take(taken));
+            }
+            self.reader.consume(taken);
+            if self.skipping {
+                if whole {
+                    self.skipping = false;
+                    return Read::TooLong;
+                }
+            } else if self.line.len() > MAX_LINE_BYTES {
+                self.line.truncate(MAX_PREFIX_BYTES);
+                if whole {
+                    return Read::TooLong;
+                }
+                self.skipping = true;
+            } else if whole {
+                return Read::Line;
+            }
+        }
+    }
+
+    /// Returns the line's message, or the answer that it gets in place of being handled.
+    fn message(&mut self) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Value> {
+        let line = self.line.trim_ascii();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let value: Value = serde_json::from_slice(line).map_err(|source| {
+            let message = format!("this line is not JSON: {source}");
+            error(id_in(line).as_ref(), PARSE_ERROR, &message)
+        })?;
+        check(&value)?;
+        let id = value.get("id").cloned();
+        let method = value.get("method").and_then(Value::as_str).map(str::to_owned);
+        let message = serde_json::from_value::<RxJsonRpcMessage<RoleServer>>(value);
+        match (message, &method) {
+            (Ok(message), _) => {
+                let expects_answer = id.is_some() && method.is_some();
+                if !self.has_begun && !expects_answer {
+                    return Ok(None);
+                }
+                let probes = ["ping", "server/discover"];
+                self.has_begun |= method.is_some_and(|name| !probes.contains(&name.as_str()));
+                Ok(Some(message))
+            }
+            (Err(source), Some(method)) if id.is_some() => {
+                let detail: String = source.to_string().chars().take(200).collect();
+                let message = format!("the parameters of {method} are not understood: {detail}");
+                Err(error(id.as_ref(), INVALID_PARAMS, &message))
+            }
+            // Nobody waits for an answer.
+            (Err(_), _) => Ok(None),
+        }
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    writer: &Mutex<W>,
+    message: &impl serde::Serialize,
+) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    let mut writer = writer.lock().await;
+    writer.write_all(&line).await?;
+    writer.flush().await
+}
+
+impl<R, W> Transport<RoleServer> for Lines<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        message: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let writer = Arc::clone(&self.writer);
+        async move { write(&writer, &message).await }
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        loop {
+            let read = self.read().await;
+            let outcome = match read {
+                Read::Line => self.message(),
+                Read::TooLong => {
+                    let message = format!("this message has more than {MAX_LINE_BYTES} bytes");
+                    Err(error(id_in(&self.line).as_ref(), INVALID_REQUEST, &message))
+                }
+                Read::End => {
+                    self.closed.store(true, Ordering::Release);
+                    return None;
+                }
+            };
+            self.line.clear();
+            self.line.shrink_to(MAX_PREFIX_BYTES);
+            match outcome {
+                Ok(Some(message)) => return Some(message),
+                Ok(None) => {}
+                Err(answer) => {
+                    if write(&Arc::clone(&self.writer), &answer).await.is_err() {
+                        self.closed.store(true, Ordering::Release);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.writer.lock().await.shutdown().await
+    }
+}
+
+fn error(id: Option<&Value>, code: i32, message: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
+}
+
+/// Refuses what is no message of the protocol, naming what is wrong with it.
+fn check(value: &Value) -> Result<(), Value> {
+    let Some(object) = value.as_object() else {
+        let what = if value.is_array() { "a batch" } else { "not an object" };
+        return Err(error(
+            None,
+            INVALID_REQUEST,
+            &format!("this message is {what}; send one object a line"),
+        ));
+    };
+    let id = object.get("id").filter(|id| id.is_string() || id.is_number());
+    let wrong = |code: i32, message: &str| Err(error(id, code, message));
+    if object.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+        return wrong(INVALID_REQUEST, "`jsonrpc` must be \"2.0\"");
+    }
+    let is_answer = object.contains_key("result") || object.contains_key("error");
+    match object.get("method") {
+        Some(Value::String(_)) => {}
+        None if is_answer => return Ok(()),
+        _ => return wrong(INVALID_REQUEST, "`method` must be a string"),
+    }
+    match object.get("id") {
+        None | Some(Value::String(_)) => {}
+        Some(Value::Number(number)) if number.is_i64() => {}
+        Some(_) => return wrong(INVALID_REQUEST, "`id` must be a string or a whole number"),
+    }
+    let params = object.get("params");
+    if params.is_some_and(|params| !params.is_object()) {
+        return wrong(INVALID_PARAMS, "`params` must be an object");
+    }
+    if object.get("method").and_then(Value::as_str) == Some("tools/call") {
+        let field = |name: &str| params.and_then(|params| params.get(name));
+        if !field("name").is_some_and(Value::is_string) {
+            return wrong(INVALID_PARAMS, "`params.name` must be a tool's name");
+        }
+        if field("arguments").is_some_and(|value| !value.is_object() && !value.is_null()) {
+            let message = "`params.arguments` must be an object of the tool's parameters";
+            return wrong(INVALID_PARAMS, message);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the id of a message that is no JSON as a whole, if it can be made out: that of its
+/// outermost object.
+fn id_in(line: &[u8]) -> Option<Value> {
+    let mut depth = 0u32;
+    let mut at = 0;
+    while let Some(byte) = line.get(at) {
+        match byte {
+            b'{' | b'[' => depth = depth.saturating_add(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let end = string_end(line, at)?;
+                let rest = line.get(end..)?.trim_ascii_start();
+                if depth == 1
+                    && line.get(at..end) == Some(b"\"id\"")
+                    && let Some(value) = rest.strip_prefix(b":")
+                {
+                    let mut values =
+                        serde_json::Deserializer::from_slice(value).into_iter::<Value>();
+                    let id = values.next()?.ok()?;
+                    return (id.is_string() || id.is_i64()).then_some(id);
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Returns where a string that begins at `from` has ended.
+fn string_end(line: &[u8], from: usize) -> Option<usize> {
+    let mut at = from + 1;
+    loop {
+        match line.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    async fn read(input: &[u8]) -> (Vec<RxJsonRpcMessage<RoleServer>>, Vec<Value>) {
+        let (mine, theirs) = tokio::io::duplex(1 << 16);
+        let closed = Arc::new(AtomicBool::new(false));
+        let mut lines = Lines::new(io::Cursor::new(input.to_vec()), mine, Arc::clone(&closed));
+        lines.has_begun = true;
+        let mut messages = Vec::new();
+        while let Some(message) = lines.receive().await {
+            messages.push(message);
+        }
+        assert!(closed.load(Ordering::Acquire));
+        drop(lines);
+        let mut answers = Vec::new();
+        let mut theirs = BufReader::new(theirs).lines();
+        while let Some(line) = theirs.next_line().await.unwrap() {
+            answers.push(serde_json::from_str(&line).unwrap());
+        }
+        (messages, answers)
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_answered_by_name() {
+        let deep =
+            format!(r#"{{"jsonrpc":"2.0","id":9,"method":"x","params":{}"#, "[".repeat(4000));
+        let cases = [
+            ("nonsense", Value::Null, -32_700, "not JSON"),
+            (r#"{"jsonrpc":"2.0","id":4,"method":"#, json!(4), -32_700, "not JSON"),
+            (deep.as_str(), json!(9), -32_700, "not JSON"),
+            ("[]", Value::Null, -32_600, "a batch"),
+            ("7", Value::Null, -32_600, "not an object"),
+            (r#"{"id":1,"method":"ping"}"#, json!(1), -32_600, "jsonrpc"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":5}"#, json!(1), -32_600, "method"),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, Value::Null, -32_600, "`id`"),
+            (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, json!(1.5), -32_600, "`id`"),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
+                json!(1),
+                -32_602,
+                "params",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":5}}"#,
+                json!("a"),
+                -32_602,
+                "params.name",
+            ),
+            (r#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#, json!(2), -32_602, "params.name"),
+            (
+                r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"x","arguments":[1]}}"#,
+                json!(3),
+                -32_602,
+                "params.arguments",
+            ),
+        ];
+        for (line, id, code, says) in cases {
+            let (messages, answers) = read(format!("{line}\n").as_bytes()).await;
+            assert!(messages.is_empty(), "{line}");
+            let [answer] = answers.as_slice() else { panic!("{line}: {answers:?}") };
+            assert_eq!(answer["id"], id, "{line}");
+            assert_eq!(answer["error"]["code"], code, "{line}");
+            assert!(answer["error"]["message"].as_str().unwrap().contains(says), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_answered_and_the_next_is_read() {
+        let mut input = br#"{"jsonrpc":"2.0","id":11,"method":"x","params":{"a":""#.to_vec();
+        input.resize(input.len() + MAX_LINE_BYTES + 10, b'y');
+        input.extend(b"\"}}\n\n{\"jsonrpc\":\"2.0\",\"id\":12,\"method\":\"ping\"}\n");
+        let (messages, answers) = read(&input).await;
+        assert_eq!((messages.len(), answers.len()), (1, 1));
+        assert_eq!(answers[0]["id"], 11);
+    }
+
+    #[test]
+    fn an_id_is_found_in_what_is_no_json() {
+        let cases: &[(&[u8], Option<Value>)] = &[
+            (br#"{"id": 5, "#, Some(json!(5))),
+            (br#"{"a":{"id":1},"id":"x""#, Some(json!("x"))),
+            (br#"{"a":"\"id\":3","#, None),
+            (br#"{"id""#, None),
+            (br#"{"id":[1]}"#, None),
+        ];
+        for (line, id) in cases {
+            assert_eq!(&id_in(line), id, "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = id_in(&bytes);
+            if let Ok(value) = serde_json::from_slice::<Value>(&bytes) {
+                let _ = check(&value);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Which verbs a server offers. A profile is chosen by the process's arguments and never changes.
+//!
+//! Two questions, two answers: what a profile *permits* may be called; what it *lists* is shown as
+//! a tool. The default lists the everyday verbs and permits all; `tool_find` leads to the rest.
+
+use std::collections::BTreeSet;
+
+use pando_api::{ApiError, Effect, Toolset, Verb, catalogue};
+use pando_model::ErrorCode;
+
+/// What most sessions need. Everything else is a `tool_find` away.
+const EVERYDAY: &[&str] = &[
+    "vm_create",
+    "vm_list",
+    "vm_status",
+    "vm_control",
+    "vm_delete",
+    "branch_create",
+    "branch_list",
+    "branch_checkout",
+    "branch_rollback",
+    "branch_delete",
+    "commit_create",
+    "commit_list",
+    "commit_show",
+    "tag_set",
+    "exec_run",
+    "exec_fanout",
+    "file_push",
+    "file_pull",
+    "console_read",
+    "image_list",
+    "operation_wait",
+    "operation_cancel",
+    "system_status",
+];
+
+/// What every profile permits and lists, since any call may turn into an operation.
+const FOLLOW: &[&str] = &["operation_get", "operation_wait", "operation_cancel"];
+
+/// What somebody does with machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Works in machines: changes machines, branches, commits and what is in them.
+    Dev,
+    /// Looks after machines: changes machines, branches, commits, images and the host, and runs
+    /// nothing in them.
+    Ops,
+    /// Everything, all of it listed.
+    Admin,
+}
+
+impl Role {
+    /// Every role with its name.
+    pub const ALL: &'static [(&'static str, Self)] =
+        &[("dev", Self::Dev), ("ops", Self::Ops), ("admin", Self::Admin)];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Ops => "ops",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Returns whether the role may change things of a toolset. Reading is open to all.
+    const fn changes(self, toolset: Toolset) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Dev => !matches!(toolset, Toolset::Image | Toolset::System),
+            Self::Ops => !matches!(toolset, Toolset::Exec),
+        }
+    }
+}
+
+/// Whether anything may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// What the role allows.
+    #[default]
+    Full,
+    /// Nothing.
+    ReadOnly,
+}
+
+/// Under which names verbs are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// Their own.
+    #[default]
+    Own,
+    /// Those of earlier systems, where a verb has such a name.
+    Compat,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// Only these toolsets, all of them listed; `None` leaves it to the role.
+    pub toolsets: Option<BTreeSet<Toolset>>,
+    /// Whose work it is; `None` permits everything and lists the everyday verbs.
+    pub role: Option<Role>,
+    /// Whether anything may be changed.
+    pub access: Access,
+    /// Under which names verbs are listed.
+    pub names: Names,
+}
+
+impl Profile {
+    /// Returns the toolsets that a comma-separated list names.
+    ///
+    /// # Errors
+    /// `invalid_parameter` with the names that exist.
+    pub fn toolsets(list: &str) -> Result<BTreeSet<Toolset>, ApiError> {
+        let parsed = list.split(',').map(|name| {
+            let name = name.trim();
+            let found = Toolset::ALL.iter().copied().find(|toolset| toolset.as_str() == name);
+            found.ok_or_else(|| {
+                let known: Vec<&str> = Toolset::ALL.iter().map(|known| known.as_str()).collect();
+                ApiError::parameter("toolset", format!("there is no toolset `{name}`"))
+                    .hint(format!("one or more of {}", known.join(",")))
+            })
+        });
+        parsed.collect()
+    }
+
+    /// Returns whether a verb may be called.
+    pub fn permits(&self, verb: &Verb) -> bool {
+        if self.access == Access::ReadOnly && verb.effect != Effect::Read {
+            return false;
+        }
+        if FOLLOW.contains(&verb.name) {
+            return true;
+        }
+        let in_toolset = self.toolsets.as_ref().is_none_or(|sets| sets.contains(&verb.toolset));
+        let in_role =
+            verb.effect == Effect::Read || self.role.is_none_or(|role| role.changes(verb.toolset));
+        in_toolset && in_role
+    }
+
+    /// Returns whether a verb is shown as a tool.
+    pub fn lists(&self, verb: &Verb) -> bool {
+        let shown = match (&self.toolsets, self.role) {
+            (Some(_), _) | (None, Some(Role::Admin)) => true,
+            (None, Some(Role::Ops)) => verb.toolset != Toolset::Exec,
+            (None, None | Some(Role::Dev)) => EVERYDAY.contains(&verb.name),
+        };
+        shown && self.permits(verb)
+    }
+
+    /// Returns every verb that may be called.
+    pub fn permitted(&self) -> impl Iterator<Item = &'static Verb> + '_ {
+        catalogue().iter().filter(|verb| self.permits(verb))
+    }
+
+    /// Refuses a verb that may not be called, saying which argument would permit it.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn check(&self, verb: &Verb) -> Result<(), ApiError> {
+        if self.permits(verb) {
+            return Ok(());
+        }
+        let (why, remedy) = if self.access == Access::ReadOnly && verb.effect != Effect::Read {
+            ("it only reads".to_owned(), "`pando mcp` without `--read-only`".to_owned())
+        } else if self.toolsets.as_ref().is_some_and(|sets| !sets.contains(&verb.toolset)) {
+            let name = verb.toolset.as_str();
+            (format!("the toolset `{name}` is not open"), format!("`pando mcp --toolset {name}`"))
+        } else {
+            let role = self.role.map_or("", Role::name);
+            (format!("the role `{role}` does not do that"), "`pando mcp --role admin`".to_owned())
+        };
+        Err(ApiError::new(
+            ErrorCode::Forbidden,
+            format!("this server does not permit `{}`: {why}", verb.name),
+        )
+        .subject(verb.name)
+        .hint(format!("whoever configured this server can permit it: {remedy}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyday_verbs_exist() {
+        for name in EVERYDAY.iter().chain(FOLLOW) {
+            assert!(catalogue().iter().any(|verb| verb.name == *name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_permitted_and_reading_changes_nothing() {
+        let sets = [None, Profile::toolsets("exec").ok(), Profile::toolsets("image,commit").ok()];
+        let roles = [None, Some(Role::Dev), Some(Role::Ops), Some(Role::Admin)];
+        for toolsets in sets {
+            for role in roles {
+                for access in [Access::Full, Access::ReadOnly] {
+                    let names = Names::Own;
+                    let profile = Profile { toolsets: toolsets.clone(), role, access, names };
+                    for verb in catalogue() {
+                        assert!(!profile.lists(verb) || profile.permits(verb), "{profile:?}");
+                        assert_eq!(profile.permits(verb), profile.check(verb).is_ok());
+                        let writes = verb.effect != Effect::Read;
+                        assert!(!(access == Access::ReadOnly && writes && profile.permits(verb)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn toolsets_are_named_one_by_one() {
+        assert_eq!(
+            Profile::toolsets("exec, commit").ok(),
+            Some([Toolset::Exec, Toolset::Commit].into())
+        );
+        let error = Profile::toolsets("exec,disk").err();
+        assert!(error.is_some_and(|error| error.message.contains("`disk`")));
+    }
+}
