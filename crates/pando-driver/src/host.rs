@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::Layer;
 pub use pando_model::guest::{ExecInput, ExecOutput};
 use pando_model::guest::{ExecOutcome, ExecSpec, FileFacts, GuestFacts, PushSpec};
@@ -151,6 +152,23 @@ pub trait BranchHost: Send + Sync {
 
     /// Asks a guest about itself.
     async fn facts(&self, branch: &BranchId, node: &Name) -> Result<GuestFacts, HostError>;
+
+    /// Asks a guest for its state. Its size is bounded, whatever the guest says.
+    async fn capture(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        aspects: &[Aspect],
+    ) -> Result<Capture, HostError>;
+
+    /// Asks a guest for the digests of regular files' contents; what could not be read is left
+    /// out.
+    async fn digests(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        paths: &[String],
+    ) -> Result<BTreeMap<String, String>, HostError>;
 
     /// Opens a port on the host's loopback that leads to a port of the guest's loopback, or returns
     /// the one that is open. It ends with the incarnation.

@@ -22,6 +22,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod boot;
+mod capture;
 mod channel;
 mod clock;
 mod command;

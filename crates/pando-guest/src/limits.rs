@@ -50,3 +50,21 @@ pub const LEAVING: Duration = Duration::from_secs(5);
 pub const SSH_SERVER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often is looked whether it has: on the way of warm starts.
 pub const SSH_SERVER_POLL: Duration = Duration::from_millis(5);
+/// Most files that a capture lists: what the host takes, and a minute of walking.
+pub const MAX_CAPTURED_FILES: usize = 500_000;
+/// Most entries of one directory that are held in memory while it is listed.
+pub const MAX_CAPTURED_ENTRIES: usize = 100_000;
+/// Most processes, sockets, units and users of a capture, each.
+pub const MAX_CAPTURED_ITEMS: usize = 8192;
+/// Most messages of the kernel in a capture: the newest.
+pub const MAX_KERNEL_LINES: usize = 1000;
+/// Longest text of a capture that is not a path, in bytes.
+pub const MAX_CAPTURED_TEXT: usize = 1024;
+/// Longest table of packages that is read, in bytes.
+pub const MAX_PACKAGES_BYTES: u64 = 64 * 1024 * 1024;
+/// Largest file that is digested, in bytes: seconds under translation.
+pub const MAX_DIGESTED_BYTES: u64 = 256 * 1024 * 1024;
+/// How long the service manager may take to list its units.
+pub const UNITS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest answer of the service manager, in bytes.
+pub const MAX_UNITS_BYTES: usize = 4 * 1024 * 1024;

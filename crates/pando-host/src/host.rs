@@ -11,6 +11,7 @@ use pando_driver::host::{
     StartReport, StopMode,
 };
 use pando_driver::progress::Reporter;
+use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::{Below, Layer};
 use pando_model::guest::{ExecOutcome, ExecSpec, FileFacts, GuestFacts, PushSpec};
 use pando_model::machine::MachineProfile;
@@ -191,6 +192,24 @@ impl BranchHost for LocalHost {
             Reply::Facts { facts } => Ok(*facts),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn capture(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        aspects: &[Aspect],
+    ) -> Result<Capture, HostError> {
+        self.capture_of(branch, node, aspects).await
+    }
+
+    async fn digests(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        paths: &[String],
+    ) -> Result<BTreeMap<String, String>, HostError> {
+        self.digests_of(branch, node, paths).await
     }
 
     async fn forward(

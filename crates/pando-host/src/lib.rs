@@ -7,6 +7,7 @@
 //! by a secret in its handshake. It knows the keeper's protocol and its spool, nothing of machines.
 
 mod branches;
+mod captures;
 mod client;
 mod disks;
 mod files;

@@ -16,3 +16,5 @@ pub const LOCK_POLL: Duration = Duration::from_millis(2);
 pub const FLATTEN: Duration = Duration::from_secs(3600);
 /// Most bytes of a console read.
 pub const MAX_CONSOLE: u64 = 4 << 20;
+/// How long a capture may take: the keeper's own limit, and a moment.
+pub const CAPTURE: Duration = Duration::from_secs(130);

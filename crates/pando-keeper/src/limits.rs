@@ -38,3 +38,5 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const CAPTURE_SPARE: usize = 8;
 /// Spare pages in a capture buffer in any case.
 pub const CAPTURE_SPARE_PAGES: usize = 1024;
+/// How long a guest may take to tell its state: a large file system from a cold disk, translated.
+pub const CAPTURE: Duration = Duration::from_secs(120);

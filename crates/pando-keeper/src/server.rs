@@ -13,6 +13,7 @@ use pando_link::{ExecEvent, ExecHandle};
 use pando_model::guest::{ExecSpec, OutputStream, PushSpec};
 use pando_model::host::{HostError, NodeObservation, Observation};
 use pando_model::{BranchId, ByteCount, Name};
+use pando_wire::guest::Request as GuestRequest;
 use pando_wire::keeper::{
     Answer, Control, Frame, Hello, KeeperWireError, MAX_DATA, PROTOCOL, Reply, Request,
 };
@@ -141,6 +142,12 @@ impl Server {
             Request::AwaitStart { timeout } => self.await_start(timeout),
             Request::Observe => Ok(Reply::Observed { observation: self.observe() }),
             Request::AwaitCut { commit, timeout } => self.await_cut(&commit, timeout),
+            Request::Capture { node, aspects } => {
+                self.capture(client, &node, &GuestRequest::Capture { aspects })
+            }
+            Request::Digest { node, paths } => {
+                self.capture(client, &node, &GuestRequest::Digest { paths })
+            }
             Request::Facts { node } => self.facts(&node),
             Request::Forward { node, port } => self
                 .forwards
@@ -302,6 +309,16 @@ impl Server {
             .pull(path, &mut Outgoing { client }, deadline)
             .map_err(self.failed(node))?;
         Ok(Reply::File { facts })
+    }
+
+    fn capture(&self, client: &UnixStream, node: &Name, request: &GuestRequest) -> Answer {
+        let deadline = Instant::now() + limits::CAPTURE;
+        // Many small writes for the guest, few for the client.
+        let mut records = io::BufWriter::with_capacity(MAX_DATA, Outgoing { client });
+        let end = self.link(node)?.capture(request, &mut records, deadline);
+        let end = end.map_err(self.failed(node))?;
+        records.flush().map_err(|e| trouble::io("send a capture to the client", &e))?;
+        Ok(Reply::Captured { end })
     }
 }
 

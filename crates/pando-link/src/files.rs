@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Instant;
 
+use pando_model::capture::Captured;
 use pando_model::guest::{FileFacts, PushSpec};
 use pando_wire::guest::{HostMessage, Reply, Request};
 use pando_wire::limits::MAX_CHUNK_BYTES;
@@ -56,7 +57,42 @@ impl GuestLink {
         deadline: Instant,
     ) -> Result<FileFacts, LinkError> {
         let request = Request::Pull { path: path.to_owned() };
-        let open = self.shared.open(&request, "read the file", deadline)?;
+        let (reply, received, open) =
+            self.receive(&request, "read the file", contents, deadline)?;
+        match reply {
+            Reply::File(facts) if facts.size == received => Ok(facts),
+            _ => Err(open.wrong_reply()),
+        }
+    }
+
+    /// Asks for the guest's state ([`Request::Capture`] or [`Request::Digest`]) and writes its
+    /// records into `records`, within the guest protocol's credit. On an error, a part may have
+    /// been written there.
+    ///
+    /// # Errors
+    /// As [`GuestLink::push`].
+    pub fn capture(
+        &self,
+        request: &Request,
+        records: &mut dyn Write,
+        deadline: Instant,
+    ) -> Result<Captured, LinkError> {
+        let (reply, _, open) = self.receive(request, "tell its state", records, deadline)?;
+        match reply {
+            Reply::Captured(end) => Ok(end),
+            _ => Err(open.wrong_reply()),
+        }
+    }
+
+    /// Moves a stream's data into `contents`, and returns its reply and how much that was.
+    fn receive(
+        &self,
+        request: &Request,
+        what: &'static str,
+        contents: &mut dyn Write,
+        deadline: Instant,
+    ) -> Result<(Reply, u64, OpenStream), LinkError> {
+        let open = self.shared.open(request, what, deadline)?;
         let mut received = 0;
         loop {
             let event = open.stream.wait(deadline, |inbox| match inbox.take() {
@@ -68,14 +104,10 @@ impl GuestLink {
                 Some(Ok(bytes)) => {
                     received += bytes.len() as u64;
                     let written = contents.write_all(&bytes);
-                    written
-                        .map_err(|source| LinkError::Local { what: "write the file", source })?;
+                    written.map_err(|source| LinkError::Local { what, source })?;
                     open.grant();
                 }
-                Some(Err(end)) => match open.end_error(end)? {
-                    Reply::File(facts) if facts.size == received => return Ok(facts),
-                    _ => return Err(open.wrong_reply()),
-                },
+                Some(Err(end)) => return Ok((open.end_error(end)?, received, open)),
             }
         }
     }

@@ -4,6 +4,8 @@
 
 pub mod address;
 pub mod branch;
+pub mod capture;
+pub mod change;
 pub mod cluster;
 pub mod commit;
 pub mod error;

@@ -23,6 +23,7 @@
 //! than a message is sent in parts. `Done` is a stream's last word; `Close` from the host ends a
 //! stream without one (a command is then killed, a half-written file removed).
 
+use pando_model::capture::{Aspect, Captured};
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, GuestFacts, Identity, Inherited, OutputStream, PushSpec,
     TerminalSize,
@@ -218,6 +219,18 @@ pub enum Request {
         /// Port.
         port: u16,
     },
+    /// Tells the guest's state, as records in the stream's data
+    /// ([`capture`](crate::capture)). [`Reply::Captured`].
+    Capture {
+        /// Of what.
+        aspects: Vec<Aspect>,
+    },
+    /// Digests the contents of regular files, as records in the stream's data.
+    /// [`Reply::Captured`].
+    Digest {
+        /// Absolute paths; links are not followed.
+        paths: Vec<String>,
+    },
 }
 
 /// What a request was answered with.
@@ -235,6 +248,8 @@ pub enum Reply {
     Facts(Box<GuestFacts>),
     /// The boot's end.
     Booted(Booted),
+    /// The end of a capture.
+    Captured(Captured),
 }
 
 /// The entries of a directory.

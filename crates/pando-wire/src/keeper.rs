@@ -16,6 +16,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pando_model::capture::{Aspect, Captured};
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, GuestFacts, OutputStream, PushSpec, TerminalSize,
 };
@@ -125,6 +126,20 @@ pub enum Request {
         /// The node.
         node: Name,
     },
+    /// Tell a guest's state; records out ([`crate::capture`]).
+    Capture {
+        /// The node.
+        node: Name,
+        /// Of what.
+        aspects: Vec<Aspect>,
+    },
+    /// Digest files' contents; records out.
+    Digest {
+        /// The node.
+        node: Name,
+        /// Absolute paths.
+        paths: Vec<String>,
+    },
     /// Open a port on the host's loopback.
     Forward {
         /// The node.
@@ -189,6 +204,11 @@ pub enum Reply {
     Facts {
         /// The facts.
         facts: Box<GuestFacts>,
+    },
+    /// A guest's state was told.
+    Captured {
+        /// The guest's clock then.
+        end: Captured,
     },
     /// A port is open.
     Forwarded {

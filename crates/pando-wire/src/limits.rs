@@ -29,3 +29,11 @@ pub const MAX_INHERITED_COMMAND_BYTES: usize = 200;
 pub const MAX_LISTED_ENTRIES: usize = 4096;
 /// Longest message of a refusal, in bytes.
 pub const MAX_REFUSAL_BYTES: usize = 1024;
+/// Longest record of a capture, in bytes: a path and a command line.
+pub const MAX_RECORD_BYTES: usize = 16 * 1024;
+/// Longest path in a capture, in bytes: Linux's own.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Most bytes of a whole capture: a million files, as they are in practice.
+pub const MAX_CAPTURE_BYTES: usize = 64 * 1024 * 1024;
+/// Most paths whose contents are digested by one request; they fit a request.
+pub const MAX_DIGESTS: usize = 4096;

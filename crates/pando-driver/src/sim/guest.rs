@@ -4,12 +4,13 @@
 //! `get-disk K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout). Anything else is a
 //! script that "runs" with status 0 if it starts with `#!`, and status 127 otherwise.
 
+use pando_model::capture::{Aspect, Capture, Coverage, FileState, Package, Process};
 use pando_model::guest::{
-    Command, ExecInput, ExecOutcome, ExecOutput, ExecSpec, ExecStatus, OutputStream,
+    Command, ExecInput, ExecOutcome, ExecOutput, ExecSpec, ExecStatus, FileKind, OutputStream,
 };
 use pando_model::{BranchId, Name};
 
-use super::state::State;
+use super::state::{State, now_ns};
 use crate::host::{ExecIo, HostError};
 
 /// What a command does, decided while the world is locked.
@@ -55,8 +56,7 @@ pub(crate) fn act(
         }
         ["get-mem", key] => found(state.node(branch, node)?.memory.get(*key).cloned()),
         ["set-disk", key, value] => {
-            let file = state.layers.get_mut(&layer).ok_or_else(|| super::state::missing(&layer))?;
-            file.data.insert((*key).to_owned(), Some((*value).to_owned()));
+            state.write(&layer, key, (*value).to_owned())?;
             Act::Ended(Vec::new(), 0)
         }
         ["get-disk", key] => found(state.disk(&layer).get(*key).cloned()),
@@ -66,6 +66,53 @@ pub(crate) fn act(
         [first, ..] if first.starts_with("#!") => Act::Ended(Vec::new(), 0),
         _ => Act::Ended(Vec::new(), 127),
     })
+}
+
+/// A value whose name is a path is a file, what is in memory a process of that name. A value
+/// `package.NAME` is a package of that version.
+pub(crate) fn capture(
+    state: &mut State,
+    branch: &BranchId,
+    node: &Name,
+    aspects: &[Aspect],
+) -> Result<Capture, HostError> {
+    let own = state.node(branch, node)?;
+    let (layer, memory) = (own.layer.clone(), own.memory.clone());
+    let mut capture = Capture { guest_ns: now_ns(), boot_id: "boot".into(), ..Capture::default() };
+    for aspect in aspects {
+        capture.coverage.insert(*aspect, Coverage::Complete);
+    }
+    for (key, value) in state.disk(&layer) {
+        if let Some(name) = key.strip_prefix("package.") {
+            let status = "installed".to_owned();
+            let package = Package { name: name.to_owned(), version: value, status };
+            capture.packages.insert(name.to_owned(), package);
+            continue;
+        }
+        if !key.starts_with('/') {
+            continue;
+        }
+        let at = state.written_at(&layer, &key);
+        let file = FileState {
+            kind: FileKind::File,
+            inode: key.bytes().fold(7, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte)),
+            ctime_ns: at,
+            mtime_ns: at,
+            size: value.len() as u64,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            target: None,
+        };
+        capture.files.insert(key, file);
+    }
+    for (pid, key) in memory.into_keys().enumerate() {
+        let pid = u32::try_from(pid).unwrap_or(u32::MAX);
+        let (name, command, service) = (key.clone(), key, String::new());
+        let process = Process { pid, parent: 1, uid: 0, started_ms: 0, name, command, service };
+        capture.processes.insert(process);
+    }
+    Ok(capture)
 }
 
 pub(crate) async fn perform(act: Act, spec: &ExecSpec, mut io: ExecIo) -> ExecOutcome {

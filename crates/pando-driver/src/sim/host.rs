@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::{Below, Layer};
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, FileKind, GuestFacts, InterfaceFacts, PushSpec,
@@ -308,8 +309,7 @@ impl BranchHost for SimHost {
                 });
             }
             let layer = state.node(branch, node)?.layer.clone();
-            let file = state.layers.get_mut(&layer).ok_or_else(|| missing(&layer))?;
-            file.data.insert(spec.path.clone(), Some(String::from_utf8_lossy(&bytes).into()));
+            state.write(&layer, &spec.path, String::from_utf8_lossy(&bytes).into())?;
             Ok(facts_of_file(&spec.path, spec.mode, spec.size))
         })
         .await
@@ -364,6 +364,35 @@ impl BranchHost for SimHost {
                 failed_services: Vec::new(),
                 guest_version: "0.1.0".to_owned(),
             })
+        })
+        .await
+    }
+
+    async fn capture(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        aspects: &[Aspect],
+    ) -> Result<Capture, HostError> {
+        self.act("host.capture", |state| {
+            machines::answering(state, branch)?;
+            guest::capture(state, branch, node, aspects)
+        })
+        .await
+    }
+
+    async fn digests(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        paths: &[String],
+    ) -> Result<BTreeMap<String, String>, HostError> {
+        self.act("host.digests", |state| {
+            machines::answering(state, branch)?;
+            let layer = state.node(branch, node)?.layer.clone();
+            let mut disk = state.disk(&layer);
+            let digest = |path: &String| Some((path.clone(), format!("of {}", disk.remove(path)?)));
+            Ok(paths.iter().filter_map(digest).collect())
         })
         .await
     }

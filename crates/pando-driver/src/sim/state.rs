@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub tables: BTreeMap<Table, BTreeMap<String, Row>>,
     pub audit: Vec<AuditRow>,
     pub journal: Vec<JournalRecord>,
+    /// When values of layers were written, in nanoseconds since 1970.
+    pub written: BTreeMap<(LayerId, String), i64>,
     pub memory_free: ByteCount,
     pub disk_free: ByteCount,
     pub qemu_version: String,
@@ -85,6 +87,7 @@ impl Default for State {
             tables: BTreeMap::new(),
             audit: Vec::new(),
             journal: Vec::new(),
+            written: BTreeMap::new(),
             memory_free: ByteCount::from_gib(64),
             disk_free: ByteCount::from_gib(64),
             qemu_version: "10.0.2".to_owned(),
@@ -100,7 +103,28 @@ pub(crate) fn refused(what: &str, detail: impl Into<String>) -> HostError {
     HostError::Io { what: what.to_owned(), detail: detail.into() }
 }
 
+/// Returns the clock of the world, in nanoseconds since 1970.
+pub(crate) fn now_ns() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+}
+
 impl State {
+    /// Writes a value to a layer.
+    pub fn write(&mut self, layer: &LayerId, key: &str, value: String) -> Result<(), HostError> {
+        let file = self.layers.get_mut(layer).ok_or_else(|| missing(layer))?;
+        file.data.insert(key.to_owned(), Some(value));
+        self.written.insert((layer.clone(), key.to_owned()), now_ns());
+        Ok(())
+    }
+
+    /// Returns when what a layer's user sees of a value was written.
+    pub fn written_at(&self, top: &LayerId, key: &str) -> i64 {
+        let chain = self.chain(top);
+        let at = |id: &LayerId| self.written.get(&(id.clone(), key.to_owned())).copied();
+        chain.iter().find_map(at).unwrap_or_default()
+    }
+
     pub fn keeper(&mut self, branch: &BranchId) -> Result<&mut Keeper, HostError> {
         self.keepers.get_mut(branch).ok_or_else(|| HostError::NotRunning { branch: branch.clone() })
     }

@@ -10,6 +10,7 @@ use pando_wire::limits::{MAX_REQUEST_BYTES, MAX_STREAMS};
 use rustix::event::PollFlags;
 
 use super::{Activity, Server};
+use crate::capture;
 use crate::files::{self, Feed};
 use crate::flow::Flow;
 use crate::forward::{Event as Relayed, Forward};
@@ -64,6 +65,18 @@ impl Server {
             Request::Pull { path } => {
                 let (grants, granted) = channel();
                 let job = move |voice: &_| files::pull(&path, &granted, voice);
+                self.start_job(stream, job).map(|_| Activity::Pull { grants })
+            }
+            Request::Capture { aspects } => {
+                let (grants, granted) = channel();
+                let config = self.config.clone();
+                let job = move |voice: &_| capture::tell(&config, &aspects, granted, voice);
+                self.start_job(stream, job).map(|_| Activity::Pull { grants })
+            }
+            Request::Digest { paths } => {
+                let (grants, granted) = channel();
+                let config = self.config.clone();
+                let job = move |voice: &_| capture::digest(&config, &paths, granted, voice);
                 self.start_job(stream, job).map(|_| Activity::Pull { grants })
             }
             Request::Stat { path } => self.start_job(stream, move |_| files::stat(&path)),
