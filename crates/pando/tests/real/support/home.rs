@@ -20,6 +20,8 @@ pub struct Home {
     /// Home and sockets.
     path: PathBuf,
     directory: Option<tempfile::TempDir>,
+    /// The binary.
+    program: PathBuf,
     /// What runs the binary, if it is not run as it is.
     through: Vec<String>,
     environment: Vec<(&'static str, String)>,
@@ -39,8 +41,14 @@ pub struct Guest {
 impl Home {
     /// Returns a home at a path that is there.
     pub fn at(path: PathBuf) -> Self {
-        let before = BTreeSet::new();
-        Self { path, directory: None, through: Vec::new(), environment: Vec::new(), before }
+        Self {
+            path,
+            directory: None,
+            program: env!("CARGO_BIN_EXE_pando").into(),
+            through: Vec::new(),
+            environment: Vec::new(),
+            before: BTreeSet::new(),
+        }
     }
 
     /// Returns a copy of the golden home.
@@ -69,6 +77,14 @@ impl Home {
     pub fn of_user(uid: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut home = Self::inside(directory.path());
+        // Nothing of the checkout's need be within this user's reach.
+        let images = home.path.join("images");
+        let shared = fs::canonicalize(&images).unwrap();
+        fs::remove_file(&images).unwrap();
+        golden::copy(&shared, &images, Share::Nothing);
+        let program = directory.path().join("pando");
+        fs::copy(&home.program, &program).unwrap();
+        home.program = program;
         give(directory.path(), uid);
         home.through = ["setpriv", &format!("--reuid={uid}"), &format!("--regid={uid}")]
             .into_iter()
@@ -105,8 +121,8 @@ impl Home {
 
     /// Returns the binary in this home.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let program = env!("CARGO_BIN_EXE_pando").to_owned();
-        let mut words = self.through.iter().chain([&program]);
+        let program = self.program.as_os_str();
+        let mut words = self.through.iter().map(OsStr::new).chain([program]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words);
         command
