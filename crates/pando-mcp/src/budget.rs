@@ -190,6 +190,23 @@ fn head_and_tail(text: &str, keep: usize) -> (String, usize) {
     (format!("{first}\n[{left_out} bytes left out]\n{last}"), first.len() + last.len())
 }
 
+/// Returns what a command's output is short of: a daemon keeps head and tail by itself.
+pub fn short_of(result: &Value) -> Vec<Cut> {
+    let stream = |name: &str| {
+        if result.get(format!("{name}_truncated"))? != &Value::Bool(true) {
+            return None;
+        }
+        let total = result.get(format!("{name}_bytes"))?.as_u64()?;
+        Some(Cut {
+            path: format!("/{name}"),
+            total: usize::try_from(total).ok()?,
+            kept: result.get(name)?.as_str()?.len(),
+            how: "head and tail; to read the rest, write it to a file and search that",
+        })
+    };
+    ["stdout", "stderr"].into_iter().filter_map(stream).collect()
+}
+
 /// Returns the call that shows what a result left out.
 pub fn rest(verb: &Verb, arguments: &Map<String, Value>, result: &Value) -> Option<Next> {
     let mut arguments = arguments.clone();

@@ -9,7 +9,7 @@ use pando_model::{ErrorCode, OperationId, RequestId};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{Answer, Next};
-use crate::budget::{self, Cut};
+use crate::budget;
 use crate::confirm::{self, Consent, Plan};
 use crate::find;
 use crate::follow::{self, Client, Confirmed, Followed};
@@ -322,7 +322,13 @@ impl Calls {
                 *result = page;
             }
         }
-        let cut: Vec<Cut> = budget::fit(result, budget);
+        let mut cut = budget::short_of(result);
+        for part in budget::fit(result, budget) {
+            match cut.iter_mut().find(|known| known.path == part.path) {
+                Some(known) => known.kept = part.kept,
+                None => cut.push(part),
+            }
+        }
         let rest = budget::rest(verb, arguments, result);
         answer.cut = cut;
         if answer.next.is_none() {

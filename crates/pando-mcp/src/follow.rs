@@ -125,7 +125,11 @@ pub async fn operation(
         if view.status.is_final() {
             return Followed::Ended(Box::new(view));
         }
-        meter.tell(&view.progress).await;
+        let mut progress = view.progress.clone();
+        if progress.message.is_empty() {
+            progress.message.clone_from(&view.verb);
+        }
+        meter.tell(&progress).await;
         // Cancel-safe: all of them can be asked again.
         tokio::select! {
             changed = states.changed(), if is_watched => is_watched = changed.is_ok(),

@@ -75,7 +75,8 @@ async fn commands_are_asked_for_little_output_unless_told_otherwise() {
     let envelope = session.call("exec_run", json!({"command": "dmesg"})).await;
     assert!(envelope.to_string().len() <= 8192 + 400);
     assert_eq!(envelope["cut"][0]["path"], "/stdout");
-    assert_eq!(envelope["cut"][0]["total"], 3072);
+    assert_eq!(envelope["cut"][0]["total"], 1 << 30);
+    assert!(envelope["cut"][0]["kept"].as_u64().unwrap() < 3072);
     assert_eq!(envelope["result"]["stdout_bytes"], 1 << 30);
     let envelope =
         session.call("exec_run", json!({"command": "dmesg", "max_output_bytes": 5000})).await;
