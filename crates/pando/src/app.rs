@@ -23,7 +23,7 @@ use crate::output::failure;
 use crate::output::progress::Meter;
 use crate::output::results;
 use crate::output::{Colour, Format, Talk, Ui};
-use crate::{cli, commands, daemon, home};
+use crate::{cli, commands, daemon, home, mcp};
 
 /// What a command works with.
 pub struct App {
@@ -118,6 +118,10 @@ fn dispatch(ui: Ui, name: &str, matches: &ArgMatches) -> Ending {
         .map_err(|source| ApiError::new(ErrorCode::Internal, format!("no runtime: {source}")))?;
     let ending = runtime.block_on(async {
         let app = App::new(ui, layout, matches);
+        if name == "mcp" {
+            // Its client is answered at once; a daemon is started by the first call that needs one.
+            return mcp::run(&app, matches).await;
+        }
         app.warn_of_another_version().await?;
         app.run(name, matches).await
     });

@@ -25,6 +25,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Images", &["image", "images"]),
+    ("For AI agents", &["mcp"]),
     (
         "Housekeeping",
         &["status", "operation", "gc", "logs", "daemon", "config", "bench", "completions", "man"],

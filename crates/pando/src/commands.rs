@@ -27,6 +27,7 @@ use pando_model::Layout;
 use serde_json::Value;
 
 use crate::app::{App, Ending};
+use crate::mcp;
 use crate::output::Ui;
 
 /// Returns every command made by hand.
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Command> {
         log::command(),
         logs::command(),
         man::command(),
+        mcp::command(),
         ps::command(),
         rm::command(),
         rollback::command(),
@@ -67,6 +69,10 @@ pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches)
         "daemon" => daemon::run(ui, layout, matches),
         "doctor" => doctor::run(ui, layout, matches),
         "man" => man::run(ui, matches),
+        "mcp" => match matches.subcommand() {
+            Some((_, matches)) => mcp::install::run(ui, layout.home(), matches),
+            None => return None,
+        },
         "logs" => logs::run(ui, layout, matches),
         "serve" => daemon::serve(layout, matches),
         _ => return None,

@@ -12,6 +12,7 @@ mod daemon;
 mod figures;
 mod home;
 mod limits;
+mod mcp;
 mod output;
 mod session;
 mod settings;

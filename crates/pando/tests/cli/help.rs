@@ -45,6 +45,8 @@ const COMMANDS: &[&str] = &[
     "log",
     "logs",
     "man",
+    "mcp",
+    "mcp install",
     "operation",
     "operation cancel",
     "operation list",

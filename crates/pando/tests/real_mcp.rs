@@ -1,0 +1,216 @@
+//! An agent's work with real machines, through `pando mcp` as a process of its own, in both eras of
+//! the protocol. Afterwards nothing is left.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where it fails"
+)]
+
+#[allow(dead_code, unused_imports, reason = "other journeys use the rest")]
+mod real {
+    pub mod support;
+}
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::real::support::Home;
+
+/// No answer takes longer: a first boot under translation on a busy machine, in several waits.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Era {
+    Modern,
+    Legacy,
+}
+
+/// An agent with its server.
+struct Agent {
+    era: Era,
+    server: Child,
+    input: Option<ChildStdin>,
+    output: mpsc::Receiver<Value>,
+    next_id: u64,
+    progress: usize,
+}
+
+fn messages(output: ChildStdout) -> mpsc::Receiver<Value> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { break };
+            let message = serde_json::from_str(&line).expect("only messages on standard output");
+            if sender.send(message).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+impl Agent {
+    fn start(home: &Home, era: Era) -> Self {
+        let mut command = home.command(&["mcp"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = command.spawn().unwrap();
+        let output = messages(server.stdout.take().unwrap());
+        let input = server.stdin.take();
+        let mut agent = Self { era, server, input, output, next_id: 0, progress: 0 };
+        if era == Era::Legacy {
+            let params = json!({
+                "protocolVersion": "2025-11-25", "capabilities": {},
+                "clientInfo": {"name": "test", "version": "1"},
+            });
+            let answer = agent.request("initialize", params);
+            assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
+            let begun = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+            agent.write(&begun);
+        }
+        agent
+    }
+
+    fn write(&mut self, message: &Value) {
+        writeln!(self.input.as_mut().unwrap(), "{message}").unwrap();
+    }
+
+    fn request(&mut self, method: &str, mut params: Value) -> Value {
+        self.next_id += 1;
+        let id = self.next_id;
+        params["_meta"]["progressToken"] = json!(id);
+        if self.era == Era::Modern {
+            params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
+        }
+        self.write(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        loop {
+            let message = self.output.recv_timeout(DEADLINE).expect("an answer in time");
+            if message["method"] == "notifications/progress" {
+                assert_eq!(message["params"]["progressToken"], id);
+                self.progress += 1;
+                continue;
+            }
+            assert_eq!(message["id"], id, "{message}");
+            return message;
+        }
+    }
+
+    /// Calls a tool and returns its envelope; goes on waiting and confirms where it is told to.
+    fn envelope(&mut self, tool: &str, arguments: &Value) -> Value {
+        let params = json!({"name": tool, "arguments": arguments});
+        let answer = self.request("tools/call", params);
+        let envelope = answer["result"]["structuredContent"].clone();
+        assert!(envelope.is_object(), "{answer}");
+        let told = envelope["next"]["tool"] == "operation_wait"
+            || envelope["result"]["status"] == "confirmation_required";
+        if !told {
+            return envelope;
+        }
+        let next = envelope["next"].clone();
+        let mut envelope = self.envelope(next["tool"].as_str().unwrap(), &next["arguments"]);
+        // What was waited for is the operation; its result is the verb's.
+        if next["tool"] == "operation_wait" && envelope["result"]["status"] == "succeeded" {
+            envelope["result"] = envelope["result"]["result"].clone();
+        }
+        envelope
+    }
+
+    fn ok(&mut self, tool: &str, arguments: &Value) -> Value {
+        let envelope = self.envelope(tool, arguments);
+        assert_eq!(envelope["success"], true, "{tool} {arguments}: {envelope:#}");
+        envelope["result"].clone()
+    }
+
+    /// Runs a line in a guest and returns what it printed and its exit status.
+    fn sh(&mut self, address: &str, line: &str) -> (String, i64) {
+        let result = self.ok("exec_run", &json!({"address": address, "command": line}));
+        let text = result["stdout"].as_str().unwrap().trim_end().to_owned();
+        (text, result["exit_code"].as_i64().unwrap())
+    }
+
+    fn end(mut self) {
+        drop(self.input.take());
+        let status = self.server.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn work(era: Era) {
+    let home = Home::new();
+    let mut agent = Agent::start(&home, era);
+
+    let made = agent.ok("vm_create", &json!({"name": "shop", "memory_mib": 256}));
+    assert_eq!(made["state"], "running");
+    assert_eq!(agent.sh("shop", "echo one >/root/state; hostname").0, "shop");
+    let commit = agent.ok("commit_create", &json!({"branch": "shop", "tag": "before"}));
+
+    let branched = json!({"from": "shop@before", "names": ["a", "b"]});
+    assert_eq!(agent.ok("branch_create", &branched)["succeeded"], 2);
+    agent.sh("shop@a", "echo two >/root/state");
+    let fanned = agent.ok("exec_fanout", &json!({"cluster": "shop", "command": "cat /root/state"}));
+    let mut printed: Vec<&str> = fanned["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["stdout"].as_str().unwrap().trim())
+        .collect();
+    printed.sort_unstable();
+    assert_eq!(printed, ["one", "one", "two"]);
+
+    let back = agent.ok("branch_rollback", &json!({"branch": "shop@a", "target": "before"}));
+    assert_eq!(back["rolled_back_to"], commit["commit_id"]);
+    assert_eq!(agent.sh("shop@a", "cat /root/state").0, "one");
+    assert!(agent.progress > 0, "long work told how far it was");
+
+    // What is long is cut, and says so.
+    let long = json!({"address": "shop", "command": "seq 1 100000"});
+    let envelope = agent.envelope("exec_run", &long);
+    assert!(envelope.to_string().len() < 8192, "{}", envelope.to_string().len());
+    assert_eq!(envelope["cut"][0]["path"], "/stdout");
+    assert!(envelope["result"]["stdout"].as_str().unwrap().ends_with("100000\n"));
+
+    // Mistakes are explained, and the session goes on.
+    let lost = agent.envelope("exec_run", &json!({"address": "shop@c", "command": "true"}));
+    assert_eq!(lost["error"]["code"], "not_found");
+    assert_eq!(lost["next"]["tool"], "branch_list");
+
+    // A session outlives the daemon.
+    home.kill_daemon();
+    assert_eq!(agent.sh("shop", "cat /root/state").0, "one");
+
+    let status = agent.request("resources/read", json!({"uri": "pando://machine/shop@b"}));
+    assert!(status["result"]["contents"][0]["text"].as_str().unwrap().contains("\"running\""));
+
+    let mut times: Vec<Duration> = (0..40)
+        .map(|_| {
+            let began = Instant::now();
+            agent.ok("exec_run", &json!({"address": "shop@main", "argv": ["true"]}));
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("exec true through MCP: p50 {:?}, p90 {:?}", times[20], times[36]);
+
+    agent.ok("branch_delete", &json!({"branch": "shop@b", "force": true}));
+    let gone = json!({"name": "shop", "force": true, "remove_overlays": true});
+    assert_eq!(agent.ok("vm_delete", &gone)["removed_overlays"], true);
+    assert_eq!(agent.ok("vm_list", &json!({}))["total"], 0);
+    agent.end();
+    home.assert_nothing_left();
+}
+
+#[test]
+fn an_agent_of_the_stateless_era_works_with_real_machines() {
+    work(Era::Modern);
+}
+
+#[test]
+fn an_agent_that_initializes_works_with_real_machines() {
+    work(Era::Legacy);
+}
