@@ -154,7 +154,8 @@ impl World {
         let state = self.path(&format!("{name}.state"));
         let ram = machine.ram().unwrap();
         let expected = written_pages(ram.pid, ram.address, ram.length).unwrap();
-        let mut capture = Capture::prepare(pando_delta::pages::page_count(&expected) + 4096).unwrap();
+        let mut capture =
+            Capture::prepare(pando_delta::pages::page_count(&expected) + 4096).unwrap();
 
         let started = Instant::now();
         machine.pause(soon()).unwrap();
