@@ -80,7 +80,8 @@ pub(crate) fn quoted(path: &str) -> String {
 /// Removes the keys of a cluster.
 pub(crate) fn remove_cluster_key(layout: &Layout, cluster: &ClusterId) -> Result<()> {
     let path = layout.ssh_key(cluster);
-    for path in [path.with_extension("pub"), path, known_hosts(layout, cluster)] {
+    let half_written = path.with_extension(PARTIAL);
+    for path in [half_written, path.with_extension("pub"), path, known_hosts(layout, cluster)] {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove", &path, &error));
@@ -91,6 +92,9 @@ pub(crate) fn remove_cluster_key(layout: &Layout, cluster: &ClusterId) -> Result
     Ok(())
 }
 
+/// What a key is called until it is whole.
+const PARTIAL: &str = "partial";
+
 /// Writes a file of mode 0600 that appears whole or not at all.
 fn write_private(path: &Path, contents: &str) -> io::Result<()> {
     use std::io::Write;
@@ -98,7 +102,7 @@ fn write_private(path: &Path, contents: &str) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
-    let partial = path.with_extension("partial");
+    let partial = path.with_extension(PARTIAL);
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -125,6 +129,8 @@ mod tests {
         assert_eq!(cluster_key(&layout, &cluster).unwrap(), public);
         let mode = std::fs::metadata(layout.ssh_key(&cluster)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        // As a crash leaves it.
+        std::fs::write(layout.ssh_key(&cluster).with_extension(PARTIAL), "half").unwrap();
         remove_cluster_key(&layout, &cluster).unwrap();
         remove_cluster_key(&layout, &cluster).unwrap();
         assert_eq!(std::fs::read_dir(home.path().join("keys")).unwrap().count(), 0);
