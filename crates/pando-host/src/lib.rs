@@ -67,6 +67,15 @@ impl LocalHost {
         Self { config, profile: OnceCell::new(), making: Mutex::default() }
     }
 
+    /// Removes what a power cut may have damaged, which is rebuilt when it is needed. Call it before
+    /// anything else.
+    ///
+    /// # Errors
+    /// [`HostError::Io`].
+    pub fn after_boot(&self) -> Result<(), HostError> {
+        memory::forget_other_boots(self.layout())
+    }
+
     fn layout(&self) -> &Layout {
         &self.config.layout
     }

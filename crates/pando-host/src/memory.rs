@@ -74,6 +74,18 @@ impl LocalHost {
     }
 }
 
+/// Removes flat memory that another boot of this host wrote: it was never synced, so after a power
+/// cut a file may be there without its contents. Nothing that maps it has outlived that boot.
+pub(crate) fn forget_other_boots(layout: &Layout) -> Result<(), HostError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let boot = fs::read(path).map_err(|e| trouble::path("read", path, &e))?;
+    if fs::read(layout.memory_boot()).is_ok_and(|written| written == boot) {
+        return Ok(());
+    }
+    files::remove_tree(&layout.memory())?;
+    files::write_whole(&layout.memory_boot(), &boot)
+}
+
 fn is_flat(path: &Path, size: ByteCount) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() == size.bytes())
 }

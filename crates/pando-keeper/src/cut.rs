@@ -324,7 +324,12 @@ fn make_durable(
         first_error = first_error.and(result);
     }
     first_error?;
-    spool::sync_directory(spool).map_err(|e| trouble::io("sync the spool", &e))
+    // What is synced must also be found after a power cut.
+    for directory in [context.layout.layers().as_path(), spool] {
+        let what = || format!("sync {}", directory.display());
+        spool::sync_directory(directory).map_err(|e| trouble::io(what(), &e))?;
+    }
+    Ok(())
 }
 
 fn save_node(

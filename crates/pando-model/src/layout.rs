@@ -2,7 +2,7 @@
 //! arithmetic, so that the daemon and the keepers agree without talking.
 //!
 //! ```text
-//! HOME/config.toml  pando.db  daemon.lock  daemon.log
+//! HOME/config.toml  pando.db  daemon.lock  daemon.log  memory.boot
 //!      images/IMAGE/      image.json disk.qcow2 kernel initrd vars.qcow2
 //!      layers/LAYER.qcow2
 //!      commits/COMMIT/    commit.json  NODE.pages  NODE.state
@@ -105,6 +105,11 @@ impl Layout {
     /// Directory of flat memory images: a cache, rebuilt from deltas.
     pub fn memory(&self) -> PathBuf {
         self.home.join("memory")
+    }
+
+    /// The boot of this host in which the flat memory images were written.
+    pub fn memory_boot(&self) -> PathBuf {
+        self.home.join("memory.boot")
     }
 
     /// Flat memory of one node of one commit.

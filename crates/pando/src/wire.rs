@@ -49,6 +49,9 @@ pub async fn engine(layout: &Layout, settings: &Settings) -> Result<Engine, ApiE
         seeds: Arc::new(move |files| seed(files, &seed_guest)),
         memory_reserve: ByteCount::from_mib(settings.memory_reserve_mib),
     });
+    host.after_boot().map_err(|error| {
+        ApiError::new(ErrorCode::Internal, format!("cannot clear the memory cache: {error}"))
+    })?;
     let drivers = Drivers {
         host: Arc::new(host),
         images: Arc::new(ImageStore::new(ImageConfig::new(layout.clone(), guest))),

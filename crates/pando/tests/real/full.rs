@@ -1,82 +1,19 @@
 //! A disk without room, and a host without memory.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::Command;
-
+use crate::support::disk::{Disk, in_namespace};
 use crate::support::{Home, text, until};
 
-/// Says that the test runs in a mount namespace of its own.
-const INSIDE: &str = "PANDO_TEST_IN_NAMESPACE";
 /// Size of the small disk: room for a copy of the golden home, a machine, and a little.
 const SIZE: u64 = 420 << 20;
-
-/// Runs this test again in a mount namespace of its own, unless it is there: what it mounts is
-/// seen by nobody else, and goes with it.
-fn in_namespace(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "yes")
-        .status();
-    assert!(status.unwrap().success());
-    false
-}
-
-/// A small file system. (A real one: in memory, where a hole of a file takes space when it is read,
-/// a full one ends machines.)
-struct SmallDisk {
-    directory: tempfile::TempDir,
-    _image: tempfile::NamedTempFile,
-}
-
-impl SmallDisk {
-    fn new() -> Self {
-        let image = tempfile::NamedTempFile::new().unwrap();
-        image.as_file().set_len(SIZE).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let mut make = Command::new("mkfs.ext4");
-        run(make.args(["-q", "-m", "0", "-O", "^has_journal"]).arg(image.path()));
-        let mut mount = Command::new("mount");
-        run(mount.args(["-o", "loop"]).arg(image.path()).arg(directory.path()));
-        std::fs::remove_dir(directory.path().join("lost+found")).unwrap();
-        Self { directory, _image: image }
-    }
-
-    /// Fills it but for so many bytes; returns what to remove to make room.
-    fn fill(&self, leave: u64) -> PathBuf {
-        let path = self.directory.path().join("ballast");
-        let facts = rustix::fs::statvfs(self.directory.path()).unwrap();
-        let size = (facts.f_bavail * facts.f_frsize).saturating_sub(leave);
-        let file = File::create(&path).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.directory.path()).status();
-    }
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
-}
 
 #[test]
 fn a_full_disk_refuses_commits_and_branches_and_harms_nothing() {
     if !in_namespace("full::a_full_disk_refuses_commits_and_branches_and_harms_nothing") {
         return;
     }
-    let disk = SmallDisk::new();
+    let disk = Disk::new(SIZE);
     for reserve in ["0", "16"] {
-        let mut home = Home::inside(disk.directory.path());
+        let mut home = Home::inside(disk.path());
         home.set("PANDO_LIMITS_DISK_RESERVE_MIB", reserve);
         home.create_shop();
         let before = home.guest("shop");
@@ -106,8 +43,8 @@ fn a_guest_that_writes_to_a_full_disk_waits_until_there_is_room() {
     if !in_namespace("full::a_guest_that_writes_to_a_full_disk_waits_until_there_is_room") {
         return;
     }
-    let disk = SmallDisk::new();
-    let mut home = Home::inside(disk.directory.path());
+    let disk = Disk::new(SIZE);
+    let mut home = Home::inside(disk.path());
     home.set("PANDO_LIMITS_DISK_RESERVE_MIB", "0");
     home.create_shop();
     let before = home.guest("shop");

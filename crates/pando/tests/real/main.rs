@@ -17,5 +17,6 @@ mod full;
 mod guests;
 mod journey;
 mod kills;
+mod power;
 mod support;
 mod terminal;

@@ -1,5 +1,6 @@
 //! A home with a machine in it, and the moves that tests make.
 
+pub mod disk;
 mod golden;
 mod home;
 mod processes;
