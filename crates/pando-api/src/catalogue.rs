@@ -262,6 +262,16 @@ verbs! {
     cli(&["image", "rm"], &["image"]).shorts(&[('f', "force")]),
     [];
 
+    /// Capture a machine's state, to compare with it later.
+    StateCapture = "state_capture" (state::StateCaptureParams) -> state::StateCaptureResult,
+    State, Write, Directly,
+    cli(&["capture"], &["address"]).shorts(&[('a', "aspects")]),
+    [alias("vers_snapshot_state")];
+    /// Say what differs between two branches or commits, and because of what.
+    StateDiff = "state_diff" (state::StateDiffParams) -> state::StateDiffResult,
+    State, Read, Directly,
+    cli(&["diff"], &["from", "to"]).by_hand(),
+    [renamed("vers_diff", &[("branch1", "from"), ("branch2", "to")])];
     /// List what was done in a machine, newest first.
     JournalList = "journal_list" (state::JournalListParams) -> state::JournalListResult,
     State, Read, Directly,

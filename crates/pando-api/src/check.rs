@@ -47,6 +47,12 @@ pub(crate) fn check(call: &Call) -> Checked {
         Call::ImageBuild(params) => image_build(params),
         Call::ImageImport(params) => image_import(params),
         Call::ImageList(params) => page(params.limit),
+        Call::StateDiff(params) => {
+            if let Some(path) = &params.hunks {
+                guest_path(path)?;
+            }
+            range("max_bytes", params.max_bytes, 1024, limits::MAX_DIFF_BYTES)
+        }
         Call::JournalList(params) => page(params.limit),
         Call::OperationList(params) => page(params.limit),
         Call::OperationWait(params) => {
@@ -62,6 +68,7 @@ pub(crate) fn check(call: &Call) -> Checked {
         | Call::TagSet(_)
         | Call::TagDelete(_)
         | Call::ConnectInfo(_)
+        | Call::StateCapture(_)
         | Call::ImageShow(_)
         | Call::ImageRemove(_)
         | Call::OperationGet(_)

@@ -23,3 +23,7 @@ pub const MAX_KEY_BYTES: usize = 128;
 pub const MAX_NICS: u8 = 8;
 /// Most warm copies of one commit: each takes a parked machine's memory.
 pub const MAX_WARM: u32 = 64;
+/// Bytes of differences in one result when nothing is said: what a model takes in.
+pub const DEFAULT_DIFF_BYTES: u64 = 8 * 1024;
+/// Most bytes of differences in one result.
+pub const MAX_DIFF_BYTES: u64 = 4 * 1024 * 1024;

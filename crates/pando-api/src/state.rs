@@ -1,10 +1,15 @@
 //! What was done in machines, what their state is, and what differs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use pando_model::{Address, JournalId};
+use pando_model::capture::Aspect;
+use pando_model::change::Change;
+use pando_model::{Address, CaptureId, JournalId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::DEFAULT_DIFF_BYTES;
 use crate::page::{Page, default_limit};
 
 /// List what was done in a machine on a branch, newest first: commands, files written and read.
@@ -59,6 +64,133 @@ pub struct CommandRow {
 pub struct JournalListResult {
     /// Newest first.
     pub commands: Vec<CommandRow>,
+    /// How much of the list this is.
+    #[serde(flatten)]
+    pub page: Page,
+}
+
+const fn diff_bytes() -> u64 {
+    DEFAULT_DIFF_BYTES
+}
+
+/// Capture a running machine's state: evidence to compare with later, which cannot be restored
+/// (commit the branch for that). The newest 64 captures are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StateCaptureParams {
+    /// `CLUSTER[@BRANCH][/NODE]` or an id; the only machine's checked-out branch if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// What to capture; everything if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aspects: Vec<Aspect>,
+}
+
+/// A capture that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StateCaptureResult {
+    /// The capture; `state_diff` takes it as `from` or `to`.
+    pub capture_id: CaptureId,
+    /// When.
+    pub captured_at: Timestamp,
+    /// Of what: `CLUSTER@BRANCH/NODE`.
+    pub address: String,
+    /// How many things of each kind it holds.
+    pub counts: BTreeMap<String, u64>,
+    /// What of it is not there, or not whole, and why.
+    pub unknown: BTreeMap<String, String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Say what differs between two branches, commits or captures of a machine, on which side it
+/// changed since their common ancestor, and which recorded commands it is because of. With `from`
+/// alone: what changed on that branch since its latest commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StateDiffParams {
+    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or the id of a branch, commit or capture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Address>,
+    /// What to compare it with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Address>,
+    /// Only these aspects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aspects: Vec<Aspect>,
+    /// Only what changed when this command began, or later: its id, as `journal_list` gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<JournalId>,
+    /// Also show this file's differing lines: an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunks: Option<String>,
+    /// Most bytes of differences in the result; the rest follows with `cursor`.
+    #[serde(default = "diff_bytes")]
+    pub max_bytes: u64,
+    /// Continue after an earlier result: its `next_cursor`. Nothing is looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// How much of an aspect differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AspectCount {
+    /// The aspect.
+    pub aspect: Aspect,
+    /// Only afterwards.
+    pub added: u64,
+    /// Only before.
+    pub removed: u64,
+    /// On both sides, and not the same.
+    pub changed: u64,
+}
+
+/// A command and what it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CommandChanges {
+    /// The command, as the journal has it.
+    pub id: JournalId,
+    /// `exec` or `push`.
+    pub act: String,
+    /// What was run or written.
+    pub command: String,
+    /// On which of the compared sides: its branch, by id.
+    pub branch: String,
+    /// How many of the differences are because of it.
+    pub changes: u64,
+}
+
+/// What differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StateDiffResult {
+    /// What is compared.
+    pub from: String,
+    /// With what.
+    pub to: String,
+    /// What both descend from: a commit. Absent where there is none, or it cannot be looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Whether nothing differs, and nothing is unknown.
+    pub equal: bool,
+    /// How much differs, by aspect.
+    pub counts: Vec<AspectCount>,
+    /// The most important of it, in words.
+    pub highlights: Vec<String>,
+    /// Recorded commands that differences are because of, in their order.
+    pub commands: Vec<CommandChanges>,
+    /// Differences that no recorded command explains.
+    pub unexplained: u64,
+    /// What differs, most important first.
+    pub differences: Vec<Change>,
+    /// What was left out because it changes by itself, and how much of it.
+    pub suppressed: BTreeMap<String, u64>,
+    /// What could not be compared, or not wholly, and why.
+    pub unknown: BTreeMap<String, String>,
+    /// The differing lines of the file that was asked for, in the unified format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunks: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
     /// How much of the list this is.
     #[serde(flatten)]
     pub page: Page,

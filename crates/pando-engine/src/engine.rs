@@ -1,6 +1,6 @@
 //! The engine's parts, and its beginning and end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::background::Background;
 use crate::config::Config;
 use crate::locks::Locks;
 use crate::operation::Live;
+use crate::verbs::diff::Compared;
 
 /// How long audit entries of calls that wrote nothing may wait for company.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub struct Inner {
     pub(crate) started_at: Timestamp,
     live: Mutex<HashMap<OperationId, Live>>,
     audit: Mutex<Vec<AuditEntry>>,
+    /// Comparisons that may be read on.
+    pub(crate) compared: Mutex<VecDeque<Arc<Compared>>>,
     /// Told when an entry waits that no transaction takes along.
     noted: Notify,
 }
@@ -89,6 +92,7 @@ impl Engine {
             started_at: Timestamp::now(),
             live: Mutex::new(HashMap::new()),
             audit: Mutex::new(Vec::new()),
+            compared: Mutex::new(VecDeque::new()),
             noted: Notify::new(),
         }));
         engine.adopt_images().await.map_err(|failure| failure.0)?;

@@ -12,6 +12,7 @@
 //! - a client that goes away changes nothing (`clients.rs`).
 
 mod background;
+mod captures;
 mod config;
 mod engine;
 mod failure;

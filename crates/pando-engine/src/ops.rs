@@ -14,6 +14,7 @@ pub(crate) mod gc;
 pub(crate) mod image_add;
 pub(crate) mod image_ready;
 pub(crate) mod image_remove;
+pub(crate) mod look;
 pub(crate) mod park;
 pub(crate) mod records;
 pub(crate) mod rollback;
@@ -47,6 +48,7 @@ pub(crate) fn revive(verb: &str, memo: &Value) -> serde_json::Result<Option<Box<
         "exec_run" => read::<exec::Exec>(memo),
         "gc" => read::<gc::Gc>(memo),
         image_ready::VERB => read::<image_ready::ImageReady>(memo),
+        look::VERB => read::<look::Look>(memo),
         park::VERB => read::<park::Park>(memo),
         flatten::VERB => read::<flatten::Flatten>(memo),
         // `tag_set` and `tag_delete` are one transaction and never unfinished.

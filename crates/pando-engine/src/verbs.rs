@@ -4,6 +4,7 @@
 
 mod branches;
 mod commits;
+pub(crate) mod diff;
 pub(crate) mod exec;
 mod files;
 pub(crate) mod images;
@@ -96,6 +97,8 @@ impl Engine {
                 json(&self.operation_wait(&params.id, patience).await?)
             }
             Call::OperationCancel(params) => json(&self.operation_cancel(&params.id).await?),
+            Call::StateCapture(params) => json(&self.state_capture(caller, params).await?),
+            Call::StateDiff(params) => json(&self.state_diff(caller, params).await?),
             Call::JournalList(params) => json(&self.journal_list(caller, params).await?),
             Call::SystemStatus(_) => json(&self.system_status().await?),
             call => Err(Failure::internal(format!("{} is an operation", call.name()))),

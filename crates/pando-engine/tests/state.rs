@@ -72,3 +72,145 @@ async fn a_commit_shows_the_commands_since_its_parent() {
         assert_eq!(shown["commands_total"], expected.len());
     }
 }
+
+fn differing(result: &Value) -> Vec<String> {
+    let one = |change: &Value| {
+        let causes = change["causes"].as_array().into_iter().flatten();
+        let causes: Vec<&str> = causes.map(|cause| cause["command"].as_str().unwrap()).collect();
+        format!(
+            "{} {} on {} by {causes:?}",
+            change["change"].as_str().unwrap(),
+            change["id"].as_str().unwrap(),
+            change["side"].as_str().unwrap()
+        )
+    };
+    result["differences"].as_array().unwrap().iter().map(one).collect()
+}
+
+/// Commands of the simulated guest take no time, and a guest's clock is blurred: what is done next
+/// must be another time.
+fn pass_time() {
+    let then = std::time::Instant::now() + std::time::Duration::from_millis(60);
+    while std::time::Instant::now() < then {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_branches_differ_in_what_was_done_since_they_parted() {
+    let bench = Bench::with_vm().await;
+    bench.exec("shop", "set-disk /srv/same 1").await;
+    bench.exec("shop", "set-disk /srv/touched 1").await;
+    bench.exec("shop", "set-disk /etc/conf old").await;
+    let branched = bench.ok("branch_create", json!({"from": "shop", "name": "try"})).await;
+    pass_time();
+    bench.exec("shop@try", "set-disk /srv/new 1").await;
+    pass_time();
+    bench.exec("shop@try", "set-disk /etc/conf new").await;
+    pass_time();
+    bench.exec("shop@try", "set-disk /srv/touched 1").await;
+    bench.exec("shop@try", "set-disk package.curl 8").await;
+    bench.exec("shop@main", "set-mem worker 1").await;
+    pass_time();
+    let diff = bench.ok("state_diff", json!({"from": "shop@main", "to": "shop@try"})).await;
+    assert_eq!(
+        differing(&diff),
+        [
+            r#"added packages:curl on to by []"#,
+            r#"changed config:/etc/conf on to by ["set-disk /etc/conf new"]"#,
+            r#"added files:/srv/new on to by ["set-disk /srv/new 1"]"#,
+            r#"removed processes:worker on from by []"#,
+        ]
+    );
+    assert_eq!(diff["base"], branched["commit_id"]);
+    assert_eq!(diff["suppressed"], json!({"files with other times only": 1}));
+    assert_eq!((&diff["equal"], &diff["unexplained"]), (&json!(false), &json!(2)));
+    let commands: Vec<&str> = diff["commands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["command"].as_str().unwrap())
+        .collect();
+    assert_eq!(commands, ["set-disk /srv/new 1", "set-disk /etc/conf new"]);
+
+    // From one command on, one aspect, one file's lines.
+    let since = &diff["commands"][1]["id"];
+    let params = json!({"from": "shop@main", "to": "shop@try", "since": since,
+        "aspects": ["config"], "hunks": "/etc/conf"});
+    let later = bench.ok("state_diff", params).await;
+    assert_eq!(later["page"], Value::Null);
+    assert_eq!(later["total"], 1);
+    assert_eq!(later["hunks"], "@@ -1,1 +1,1 @@\n-old\n+new\n");
+    let nobody = json!({"from": "shop@main", "to": "shop@try", "since": "jr_0123456789ab"});
+    assert_eq!(bench.fails("state_diff", nobody).await.code.as_str(), "not_found");
+    bench.assert_consistent("looked").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_looked_into_once_and_nothing_of_the_copy_stays() {
+    let bench = Bench::with_vm().await;
+    bench.exec("shop", "set-disk /srv/a 1").await;
+    let commit = bench.ok("commit_create", json!({"branch": "shop", "tag": "v1"})).await;
+    pass_time();
+    bench.exec("shop", "set-disk /srv/a 22").await;
+    let expected = [r#"changed files:/srv/a on to by ["set-disk /srv/a 22"]"#];
+    let first = bench.ok("state_diff", json!({"from": "shop@v1", "to": "shop"})).await;
+    assert_eq!(differing(&first), expected);
+    bench.assert_consistent("after a look").await;
+    // Alone, a branch is compared with its latest commit; the kept capture serves.
+    let looks = || async {
+        let all = bench.ok("operation_list", json!({"limit": 500})).await;
+        let all = all["operations"].as_array().unwrap().clone();
+        all.iter().filter(|one| one["verb"] == "commit_look").count()
+    };
+    let before = looks().await;
+    let again = bench.ok("state_diff", json!({"from": "shop"})).await;
+    assert_eq!(differing(&again), expected);
+    assert_eq!(again["from"], commit["commit_id"]);
+    assert_eq!((before, looks().await), (1, 1));
+    // A damaged cache is as good as none.
+    for file in std::fs::read_dir(bench.home.path().join("captures")).unwrap() {
+        std::fs::write(file.unwrap().path(), "x".repeat(100)).unwrap();
+    }
+    let again = bench.ok("state_diff", json!({"from": "shop"})).await;
+    assert_eq!(differing(&again), expected);
+    assert_eq!(looks().await, 2);
+    let same = bench.ok("state_diff", json!({"from": "shop@v1", "to": "shop@v1"})).await;
+    assert_eq!((&same["equal"], &same["differences"]), (&json!(true), &json!([])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capture_is_evidence_for_later() {
+    let bench = Bench::with_vm().await;
+    bench.exec("shop", "set-disk /srv/a 1").await;
+    let capture = bench.ok("state_capture", json!({"address": "shop"})).await;
+    assert_eq!(
+        (&capture["address"], &capture["counts"]["files"]),
+        (&json!("shop@main/shop"), &json!(1))
+    );
+    pass_time();
+    bench.exec("shop", "set-disk /srv/b 1").await;
+    let diff = bench.ok("state_diff", json!({"from": capture["capture_id"], "to": "shop"})).await;
+    assert_eq!(differing(&diff), [r#"added files:/srv/b on unknown by ["set-disk /srv/b 1"]"#]);
+    let gone = json!({"from": "cp_0123456789ab", "to": "shop"});
+    assert_eq!(bench.fails("state_diff", gone).await.code.as_str(), "not_found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_are_bounded_and_read_on() {
+    let bench = Bench::with_vm().await;
+    bench.ok("commit_create", json!({"branch": "shop", "tag": "v1"})).await;
+    for n in 0..60 {
+        bench.exec("shop", &format!("set-disk /srv/file-{n:03} {n}")).await;
+    }
+    let mut page = bench.ok("state_diff", json!({"from": "shop"})).await;
+    let mut seen = differing(&page);
+    assert!(page.to_string().len() <= 8 * 1024, "{}", page.to_string().len());
+    assert_eq!((&page["total"], &page["truncated"]), (&json!(60), &json!(true)));
+    while let Some(cursor) = page["next_cursor"].as_str().map(str::to_owned) {
+        page = bench.ok("state_diff", json!({"cursor": cursor})).await;
+        assert!(page.to_string().len() <= 8 * 1024);
+        seen.extend(differing(&page));
+    }
+    assert_eq!(seen.len(), 60);
+}

@@ -6,6 +6,7 @@
 //!      images/IMAGE/      image.json disk.qcow2 kernel initrd vars.qcow2
 //!      layers/LAYER.qcow2
 //!      commits/COMMIT/    commit.json  NODE.pages  NODE.state
+//!      captures/          ID.NODE.json (cache)
 //!      memory/            COMMIT.NODE.ram (cache)   zero-512M.ram
 //!      branches/BRANCH/   spec.json keeper.lock keeper.log NODE.console spool/COMMIT/
 //!      keys/CLUSTER  keys/CLUSTER.pub
@@ -100,6 +101,16 @@ impl Layout {
     /// Directory of one commit.
     pub fn commit(&self, commit: &CommitId) -> PathBuf {
         self.commits().join(commit.as_str())
+    }
+
+    /// Directory of kept captures: a cache and evidence, never needed.
+    pub fn captures(&self) -> PathBuf {
+        self.home.join("captures")
+    }
+
+    /// A kept capture of one node, of the commit or capture with this id.
+    pub fn capture(&self, id: &str, node: &Name) -> PathBuf {
+        self.captures().join(format!("{id}.{node}.json"))
     }
 
     /// Directory of flat memory images: a cache, rebuilt from deltas.

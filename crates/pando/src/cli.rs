@@ -21,7 +21,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         "State like git",
         &[
             "commit", "log", "show", "verify", "tag", "branch", "branches", "checkout", "rollback",
-            "history",
+            "history", "diff", "capture",
         ],
     ),
     ("Images", &["image", "images"]),

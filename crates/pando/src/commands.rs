@@ -7,6 +7,7 @@ mod console;
 mod cp;
 mod daemon;
 pub mod demo;
+mod diff;
 mod doctor;
 mod exec;
 mod fanout;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Command> {
         daemon::command(),
         daemon::serve_command(),
         demo::command(),
+        diff::command(),
         doctor::command(),
         exec::command(),
         exec::shell_command(),
@@ -86,6 +88,7 @@ pub async fn with_daemon(app: &App, name: &str, matches: &ArgMatches) -> Option<
         "console" => console::run(app, matches).await,
         "cp" => cp::run(app, matches).await,
         "demo" => demo::run(app, matches).await,
+        "diff" => diff::run(app, matches).await,
         "exec" => exec::run(app, matches).await,
         "fanout" => fanout::run(app, matches).await,
         "log" => log::run(app, matches).await,

@@ -19,6 +19,7 @@ use super::table::{Cell, Table, printable};
 use super::{Look, Talk, Ui, units};
 
 pub use lists::{Shape, commits};
+pub use state::{Extent, differences, script};
 
 /// Shows a verb's result.
 pub fn show(ui: &Ui, verb: &str, result: &Value) {
@@ -42,6 +43,7 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         "operation_get" | "operation_wait" | "operation_cancel" => {
             with(result, |view| operation(ui, &view))
         }
+        "state_capture" => with(result, |view| state::captured(ui, &view)),
         "journal_list" => with(result, |view| state::history(ui, &view)),
         "gc" => with(result, |view| collected(ui, &view)),
         "system_status" => with(result, |view| system(ui, &view)),

@@ -1,0 +1,176 @@
+//! A look into a full commit: a copy of it is restored without network, asked for its state, and
+//! ended. What it says is for the caller only; the operation is there so that nothing of the copy
+//! stays, whatever happens.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use pando_driver::host::Clock;
+use pando_driver::store::Transaction;
+use pando_model::branch::BranchRole;
+use pando_model::capture::{Aspect, Capture};
+use pando_model::{Branch, Cluster, ClusterId, Commit, Name, OperationId, Uplink};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::branch_create::{Origin, new_branch};
+use crate::captures::Sight;
+use crate::engine::Engine;
+use crate::failure::Result;
+use crate::incarnation::{Disks, Incarnation};
+use crate::locks::{Hold, LockSet};
+use crate::operation::{Cx, Kind, Plan, Request, memo, outcome};
+
+/// The verb under which it is recorded.
+pub(crate) const VERB: &str = "commit_look";
+
+/// What is wanted of a commit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// Its state.
+    pub aspects: Vec<Aspect>,
+    /// What it will be compared with: digests and lists that this will need are taken along.
+    pub against: Option<Arc<Capture>>,
+    /// Files to digest.
+    pub digests: Vec<String>,
+    /// Files to read.
+    pub files: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Look {
+    cluster: Cluster,
+    commit: Commit,
+    branch: Branch,
+    disks: Disks,
+    node: Name,
+    #[serde(skip)]
+    wanted: Wanted,
+    #[serde(skip)]
+    seen: Arc<Mutex<Option<Sight>>>,
+}
+
+impl Look {
+    async fn plan(
+        engine: &Engine,
+        cluster: &Cluster,
+        commit: &Commit,
+        node: &Name,
+        wanted: Wanted,
+    ) -> Result<Self> {
+        let disks = engine.disks_on_commit(commit, None).await?;
+        let origin =
+            Origin { cluster, parent: &commit.branch, commit: &commit.id, kind: commit.kind };
+        let mut branch = new_branch(&origin, commit.branch_name.clone(), &disks, "pando");
+        branch.role = BranchRole::Template;
+        // Nobody outside is to hear of it.
+        let cluster = Cluster { uplink: Uplink::None, ..cluster.clone() };
+        let (commit, node) = (commit.clone(), node.clone());
+        Ok(Self { cluster, commit, branch, disks, node, wanted, seen: Arc::default() })
+    }
+
+    async fn look(&self, cx: &Cx) -> Result<()> {
+        let incarnation = Incarnation {
+            from: Some(&self.commit),
+            // A step of the clock would start what waits for a time.
+            clock: Clock::Frozen,
+            ..Incarnation::new(&cx.engine, &self.cluster, &self.branch)
+        };
+        incarnation.start(cx).await?;
+        let (engine, host_id, wanted) = (&cx.engine, &self.branch.host_id, &self.wanted);
+        let mut sight = Sight::default();
+        if !wanted.aspects.is_empty() {
+            sight.capture = engine.host.capture(host_id, &self.node, &wanted.aspects).await?;
+            // Its clock goes on from the cut: what it says of the time before is not shifted.
+            sight.capture.ahead_ns = 0;
+        }
+        let mut digests = wanted.digests.clone();
+        if let Some(against) = &wanted.against {
+            digests.extend(pando_diff::candidates(&sight.capture, against));
+            let lists = crate::captures::lists(&sight.capture, against);
+            engine.read_lists(host_id, &self.node, lists, &mut sight).await;
+        }
+        if !digests.is_empty() {
+            let digests = engine.host.digests(host_id, &self.node, &digests).await?;
+            sight.capture.digests.extend(digests);
+        }
+        for path in &wanted.files {
+            let text = engine.read_text(host_id, &self.node, path).await?;
+            sight.files.insert(path.clone(), text);
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(sight);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for Look {
+    fn steps(&self) -> &'static [&'static str] {
+        &["disks", "look", "end"]
+    }
+
+    fn locks(&self) -> LockSet {
+        LockSet::new().cluster(&self.commit.cluster, Hold::Shared).commit(&self.commit.id)
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.cluster.id.clone())
+    }
+
+    fn memo(&self) -> Value {
+        memo(self)
+    }
+
+    async fn run(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match step {
+            "disks" => self.disks.create(&cx.engine).await?,
+            "look" => self.look(cx).await?,
+            _ => {
+                cx.engine.remove_incarnation(&self.branch.host_id).await?;
+                self.disks.discard(&cx.engine).await?;
+            }
+        }
+        Ok(Transaction::new())
+    }
+
+    async fn undo(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match step {
+            "disks" => self.disks.discard(&cx.engine).await?,
+            "look" => cx.engine.remove_incarnation(&self.branch.host_id).await?,
+            _ => {}
+        }
+        Ok(Transaction::new())
+    }
+
+    async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
+        Ok(Transaction::new())
+    }
+
+    fn result(&self, _: &OperationId) -> Value {
+        serde_json::json!({ "commit_id": self.commit.id })
+    }
+}
+
+impl Engine {
+    /// Looks into a full commit.
+    pub(crate) async fn look_into(
+        &self,
+        cluster: &Cluster,
+        commit: &Commit,
+        node: &Name,
+        wanted: Wanted,
+    ) -> Result<Sight> {
+        let locks = LockSet::new().cluster(&cluster.id, Hold::Shared).commit(&commit.id);
+        let what = format!("{VERB} of {}", commit.id);
+        let guard = self.locks.acquire(locks, &what, self.config.lock_wait).await?;
+        // Again, under the lock.
+        let commit = self.commit_by_id(&commit.id).await?;
+        self.check_memory(1, "a look into a commit").await?;
+        let look = Look::plan(self, cluster, &commit, node, wanted).await?;
+        let seen = look.seen.clone();
+        let plan = Plan { kind: Box::new(look), guard, timeout: self.config.restore_timeout * 3 };
+        outcome(self.submit(Request::internal(VERB, "pando"), plan).await?).await?;
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        seen.ok_or_else(|| crate::failure::Failure::internal("a look saw nothing"))
+    }
+}

@@ -1,0 +1,88 @@
+//! `pando diff [FROM [TO]]`.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use pando_api::ApiError;
+use pando_api::state::StateDiffResult;
+use pando_model::capture::Aspect;
+use serde_json::{Map, Value};
+
+use crate::app::{App, Ending};
+use crate::commands::typed;
+use crate::output::Format;
+use crate::output::results::{Extent, differences, script};
+
+/// Bytes of differences that a person is shown at once.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Returns the command.
+pub fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new("diff")
+        .about("Say what differs between two branches or commits, and because of what")
+        .arg(Arg::new("from").value_name("FROM").help(
+            "CLUSTER[@BRANCH|@TAG], or the id of a branch, commit or capture; alone: what changed \
+             on this branch since its latest commit",
+        ))
+        .arg(Arg::new("to").value_name("TO").help("What to compare it with"))
+        .arg(flag("stat", "Only how much differs"))
+        .arg(
+            Arg::new("aspect")
+                .long("aspect")
+                .short('a')
+                .value_name("ASPECT")
+                .action(ArgAction::Append)
+                .value_parser(Aspect::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>())
+                .hide_possible_values(true)
+                .help(
+                    "Only this aspect: packages, config, files, services, users, ports, \
+                     processes, env or kernel; may be repeated",
+                ),
+        )
+        .arg(
+            Arg::new("hunks")
+                .long("hunks")
+                .value_name("PATH")
+                .help("Also show this file's differing lines"),
+        )
+        .arg(
+            Arg::new("since")
+                .long("since")
+                .value_name("COMMAND")
+                .help("Only what changed from this command on: an id of `pando history`"),
+        )
+        .arg(flag("as-script", "Write the commands that caused the differences, as a script"))
+        .arg(flag("exit-code", "Exit with status 1 if anything differs"))
+}
+
+/// Compares and shows.
+pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
+    let mut params = Map::new();
+    for name in ["from", "to", "hunks", "since"] {
+        if let Some(text) = matches.get_one::<String>(name) {
+            params.insert(name.to_owned(), Value::from(text.as_str()));
+        }
+    }
+    let aspects: Vec<&String> = matches.get_many("aspect").into_iter().flatten().collect();
+    if !aspects.is_empty() {
+        params.insert(
+            "aspects".to_owned(),
+            Value::from(aspects.into_iter().cloned().collect::<Vec<_>>()),
+        );
+    }
+    params.insert("max_bytes".to_owned(), Value::from(MAX_BYTES));
+    let result = app.call("state_diff", Value::Object(params)).await?;
+    let view: StateDiffResult = typed(result.clone())?;
+    let differs = !view.differences.is_empty();
+    if app.ui.format == Format::Json {
+        app.show("state_diff", &result);
+    } else if matches.get_flag("as-script") {
+        script(&app.ui, &view);
+    } else {
+        let extent = if matches.get_flag("stat") { Extent::Counts } else { Extent::All };
+        differences(&app.ui, &view, extent);
+    }
+    let failed = matches.get_flag("exit-code") && differs;
+    Ok::<_, ApiError>(u8::from(failed))
+}
