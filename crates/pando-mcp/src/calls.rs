@@ -31,6 +31,7 @@ pub enum Outcome {
 }
 
 /// Everything that calls need.
+#[derive(Clone)]
 pub struct Calls {
     /// The engine.
     pub control: Arc<dyn Control>,
@@ -163,7 +164,7 @@ impl Calls {
         client: &dyn Client,
         name: &str,
     ) -> Result<Option<Outcome>, ApiError> {
-        let token = plan.token(&self.key);
+        let token = plan.token(&self.key, &self.caller.principal);
         let note = match consent {
             Consent::Given(given) if given == token => return Ok(None),
             Consent::Refused => return Err(refused(plan)),

@@ -114,9 +114,9 @@ impl Plan {
         })
     }
 
-    /// Returns the token that stands for exactly this plan.
-    pub fn token(&self, key: &[u8; 32]) -> String {
-        let text = self.to_value().to_string();
+    /// Returns the token that stands for exactly this plan, made for exactly this principal.
+    pub fn token(&self, key: &[u8; 32], principal: &str) -> String {
+        let text = json!([principal, self.to_value()]).to_string();
         let hash = blake3::keyed_hash(key, text.as_bytes()).to_hex();
         hash.get(..TOKEN_DIGITS).unwrap_or_default().to_owned()
     }

@@ -79,14 +79,15 @@ impl Handler {
     /// Returns a server whose calls wait for their operations for another time.
     #[must_use]
     pub fn waiting(mut self, wait: Duration) -> Self {
-        let Calls { control, caller, profile, key, .. } = &*self.calls;
-        self.calls = Arc::new(Calls {
-            control: Arc::clone(control),
-            caller: caller.clone(),
-            profile: profile.clone(),
-            wait,
-            key: *key,
-        });
+        self.calls = Arc::new(Calls { wait, ..(*self.calls).clone() });
+        self
+    }
+
+    /// Returns the same server for another caller: the tools, and the limit on calls at once, are
+    /// shared.
+    #[must_use]
+    pub fn for_caller(mut self, caller: Caller) -> Self {
+        self.calls = Arc::new(Calls { caller, ..(*self.calls).clone() });
         self
     }
 

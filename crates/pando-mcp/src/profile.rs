@@ -23,7 +23,6 @@ const EVERYDAY: &[&str] = &[
     "commit_create",
     "commit_list",
     "commit_show",
-    "tag_set",
     "exec_run",
     "exec_fanout",
     "file_push",

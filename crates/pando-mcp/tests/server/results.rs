@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use pando_api::{ApiError, Call};
+use pando_api::{ApiError, Call, Caller};
+use pando_mcp::Profile;
 use pando_model::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::{Era, Session, control};
+use crate::support::{Era, Session, control, handler};
 
 #[tokio::test]
 async fn errors_carry_code_hint_and_the_next_call() {
@@ -147,4 +148,18 @@ async fn every_call_has_a_request_id_of_its_own() {
     assert_ne!(calls[0].0.request_id, calls[1].0.request_id);
     assert_eq!(calls[0].0.principal, "local:1000");
     session.close().await;
+}
+
+#[tokio::test]
+async fn one_server_serves_several_callers() {
+    let control = control();
+    control.answer("image_list", json!({"images": []}));
+    let first = handler(&control, Profile::default());
+    let second = first.clone().for_caller(Caller::local(2000));
+    for (handler, principal) in [(first, "local:1000"), (second, "local:2000")] {
+        let mut session = Session::with(handler, Era::Modern, json!({})).await;
+        session.call("image_list", json!({})).await;
+        assert_eq!(control.calls().pop().unwrap().0.principal, principal);
+        session.close().await;
+    }
 }

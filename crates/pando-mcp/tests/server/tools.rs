@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::support::{Era, Session, control, handler};
 
 /// Returns about how many tokens a tool takes, rather too many than too few: counted with o200k,
-/// these lists have 4.3 bytes a token.
+/// the default list has 4.28 bytes a token, and 4.34 without what models do not see.
 fn tokens(tool: &Value) -> usize {
-    tool.to_string().len().div_ceil(4)
+    (tool.to_string().len() * 10).div_ceil(42)
 }
 
 /// Returns what a model sees of a tool; title and annotations are for its client.
