@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::real::support::Home;
+use crate::real::support::{Home, until};
 
 /// No answer takes longer: a first boot under translation on a busy machine, in several waits.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -80,7 +80,8 @@ impl Agent {
         writeln!(self.input.as_mut().unwrap(), "{message}").unwrap();
     }
 
-    fn request(&mut self, method: &str, mut params: Value) -> Value {
+    /// Sends a request and returns its id.
+    fn send(&mut self, method: &str, mut params: Value) -> u64 {
         self.next_id += 1;
         let id = self.next_id;
         params["_meta"]["progressToken"] = json!(id);
@@ -89,10 +90,15 @@ impl Agent {
             params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
         }
         self.write(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        id
+    }
+
+    fn request(&mut self, method: &str, params: Value) -> Value {
+        let id = self.send(method, params);
         loop {
             let message = self.output.recv_timeout(DEADLINE).expect("an answer in time");
             if message["method"] == "notifications/progress" {
-                assert_eq!(message["params"]["progressToken"], id);
+                assert!(message["params"]["progressToken"].as_u64() <= Some(id), "{message}");
                 self.progress += 1;
                 continue;
             }
@@ -180,8 +186,22 @@ fn work(era: Era) {
     assert_eq!(lost["error"]["code"], "not_found");
     assert_eq!(lost["next"]["tool"], "branch_list");
 
-    // A session outlives the daemon.
+    // A request that is taken back ends what it began.
+    let slow = json!({"address": "shop", "command": "exec sleep 987", "timeout_s": 2000});
+    let request = agent.send("tools/call", json!({"name": "exec_run", "arguments": slow}));
+    until("the command runs", || (agent.sh("shop", "pgrep -f 'sleep [9]87'").1 == 0).then_some(()));
+    let taken_back = json!({"requestId": request});
+    agent.write(&json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": taken_back,
+    }));
+    until("the command ends", || (agent.sh("shop", "pgrep -f 'sleep [9]87'").1 == 1).then_some(()));
+    let last = agent.ok("operation_list", &json!({"verb": "exec_run", "limit": 1}));
+    assert_eq!(last["operations"][0]["status"], "cancelled", "{last:#}");
+
+    // A session outlives the daemon. The first call may still reach the dying one: one that reads
+    // is repeated.
     home.kill_daemon();
+    assert_eq!(agent.ok("vm_list", &json!({}))["total"], 1);
     assert_eq!(agent.sh("shop", "cat /root/state").0, "one");
 
     let status = agent.request("resources/read", json!({"uri": "pando://machine/shop@b"}));
