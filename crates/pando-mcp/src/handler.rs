@@ -308,6 +308,13 @@ impl ServerHandler for Handler {
         let client = Requester::new(context, Arc::clone(&self.closed));
         let outcome = self
             .guarded(async move {
+                if client.context.ct.is_cancelled() {
+                    let message = "the request was taken back before it was begun";
+                    return Outcome::Done(Answer::error(ApiError::new(
+                        ErrorCode::Cancelled,
+                        message,
+                    )));
+                }
                 let arguments = request.arguments.unwrap_or_default();
                 calls.call(&request.name, arguments, consent, &client).await
             })

@@ -65,6 +65,7 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let mut caller = app.caller();
     // One key for every call of a session would make them all the same call.
     caller.idempotency_key = None;
+    caller.session = Some(format!("mcp:{}", std::process::id()));
     let profile = profile(&caller, matches)?;
     if std::io::stdin().is_terminal() {
         app.ui.remark("this speaks MCP, to a client that starts it; see: pando mcp install --help");

@@ -64,7 +64,11 @@ fn both_eras_are_served_on_standard_streams() {
         assert_eq!(result["isError"], false, "{lines:?}");
         assert_eq!(result["structuredContent"]["result"]["total"], 0);
     }
-    assert_eq!(fake.control.calls().len(), 2);
+    let calls = fake.control.calls();
+    assert_eq!(calls.len(), 2);
+    let sessions: Vec<_> = calls.iter().map(|(caller, _)| caller.session.clone()).collect();
+    assert!(sessions[0].as_ref().is_some_and(|session| session.starts_with("mcp:")));
+    assert_ne!(sessions[0], sessions[1]);
 }
 
 #[test]
