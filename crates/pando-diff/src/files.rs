@@ -176,12 +176,16 @@ impl Walk<'_, '_> {
     /// Returns when a path was changed, on each side where it was.
     fn when(&self, path: &str, side: Side) -> Vec<When> {
         let of = |side: Side, capture: &Capture| match capture.files.get(path) {
-            Some(file) => Some(when(side, capture, file.ctime_ns, true)),
+            // One command may have written it and another given it its rights.
+            Some(file) if file.kind == FileKind::File && file.mtime_ns != file.ctime_ns => {
+                [file.mtime_ns, file.ctime_ns].map(|at| when(side, capture, at, true)).to_vec()
+            }
+            Some(file) => vec![when(side, capture, file.ctime_ns, true)],
             // The directory that it was in was changed then, or later.
             None => {
                 let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
-                let parent = capture.files.get(parent)?;
-                Some(when(side, capture, parent.mtime_ns, false))
+                let parent = capture.files.get(parent).map(|parent| parent.mtime_ns);
+                parent.map(|at| when(side, capture, at, false)).into_iter().collect()
             }
         };
         let (from, to) = (of(Side::From, self.material.from), of(Side::To, self.material.to));

@@ -65,6 +65,6 @@ pub const MAX_PACKAGES_BYTES: u64 = 64 * 1024 * 1024;
 /// Largest file that is digested, in bytes: seconds under translation.
 pub const MAX_DIGESTED_BYTES: u64 = 256 * 1024 * 1024;
 /// How long the service manager may take to list its units.
-pub const UNITS_TIMEOUT: Duration = Duration::from_secs(3);
+pub const UNITS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest answer of the service manager, in bytes.
 pub const MAX_UNITS_BYTES: usize = 4 * 1024 * 1024;

@@ -611,7 +611,11 @@ fn summary(
         let mut change = found.change;
         for when in &found.when {
             let side = if when.side == Side::From { &sides.0 } else { &sides.1 };
-            change.causes.extend(blame(&side.acts, when.ns, when.exact));
+            for cause in blame(&side.acts, when.ns, when.exact) {
+                if !change.causes.iter().any(|known| known.id == cause.id) {
+                    change.causes.push(cause);
+                }
+            }
             // Without anything at work then, the time of something near says nothing.
             if when.exact || !change.causes.is_empty() {
                 change.at = Timestamp::from_nanosecond(i128::from(when.ns)).ok();

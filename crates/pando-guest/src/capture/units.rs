@@ -41,7 +41,6 @@ fn ask(socket: &Path) -> io::Result<Vec<Service>> {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let uid: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
     stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
-    stream.write_all(&call())?;
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
         let mut byte = [0];
@@ -54,6 +53,8 @@ fn ask(socket: &Path) -> io::Result<Vec<Service>> {
     if !line.starts_with(b"OK ") {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
+    // Not earlier: what is read together with the handshake waits there for more to come.
+    stream.write_all(&call())?;
     // Signals may come before the answer.
     for _ in 0..64 {
         if let Some(units) = message(&mut stream)? {

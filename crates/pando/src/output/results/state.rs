@@ -135,7 +135,7 @@ pub fn differences(ui: &Ui, view: &StateDiffResult, extent: Extent) {
                 Some('@') => Look::Cyan,
                 _ => Look::Plain,
             };
-            ui.line(ui.paint(look, &printable(line)));
+            ui.line(ui.paint(look, &printable(&line.replace('\t', "    "))));
         }
     }
     ui.remark(format!("compared in {}", units::whole_millis(view.duration_ms)));
