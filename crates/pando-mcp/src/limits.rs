@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest message of a client: the longest parameter that any verb takes, twice over.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// Messages that wait to be written: a client that reads slowly slows down who writes to it.
+pub const OUTGOING_LINES: usize = 16;
 /// Size of a result when nothing else is asked for: some clients cut at 10 KB.
 pub const RESULT_BYTES: usize = 8 * 1024;
 /// Output of a command that is kept of each stream when nothing else is asked for, in bytes: both

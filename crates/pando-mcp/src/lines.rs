@@ -12,23 +12,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rmcp::RoleServer;
+use rmcp::model::{ClientRequest, JsonRpcMessage};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::limits::MAX_LINE_BYTES;
+use crate::limits::{MAX_LINE_BYTES, OUTGOING_LINES};
 
 /// Bytes of a line that was too long in which its id is looked for.
 const MAX_PREFIX_BYTES: usize = 4096;
+
+/// Methods that are answered.
+const METHODS: &[&str] = &[
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "tools/call",
+    "resources/list",
+    "resources/read",
+    "resources/templates/list",
+    "prompts/list",
+    "prompts/get",
+];
 
 const PARSE_ERROR: i32 = -32_700;
 const INVALID_REQUEST: i32 = -32_600;
 const INVALID_PARAMS: i32 = -32_602;
 
 /// See the module.
-pub struct Lines<R, W> {
+///
+/// One task owns the stream to the client. Whatever stops waiting for a message, as the library
+/// does whenever it has something else to do, neither loses an answer nor tears a line.
+pub struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     /// Set while the rest of a line that was too long goes by.
@@ -37,7 +56,10 @@ pub struct Lines<R, W> {
     /// is nothing to fail over.
     has_begun: bool,
     closed: Arc<AtomicBool>,
-    writer: Arc<Mutex<W>>,
+    /// An answer that is still to be handed to the writer.
+    answer: Option<Vec<u8>>,
+    outgoing: Option<mpsc::Sender<Vec<u8>>>,
+    writer: Option<JoinHandle<io::Result<()>>>,
 }
 
 enum Read {
@@ -46,16 +68,22 @@ enum Read {
     End,
 }
 
-impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send + 'static> Lines<R, W> {
+impl<R: AsyncRead + Unpin + Send> Lines<R> {
     /// Returns the two ends of a client's streams. `closed` is set once it has closed its own.
-    pub fn new(reader: R, writer: W, closed: Arc<AtomicBool>) -> Self {
+    pub fn new<W>(reader: R, writer: W, closed: Arc<AtomicBool>) -> Self
+    where
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (outgoing, lines) = mpsc::channel(OUTGOING_LINES);
         Self {
             reader: BufReader::new(reader),
             line: Vec::new(),
             skipping: false,
             has_begun: false,
             closed,
-            writer: Arc::new(Mutex::new(writer)),
+            answer: None,
+            outgoing: Some(outgoing),
+            writer: Some(tokio::spawn(write(writer, lines))),
         }
     }
 
@@ -106,9 +134,13 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send + 'static> Lines<
         let id = value.get("id").cloned();
         let method = value.get("method").and_then(Value::as_str).map(str::to_owned);
         let message = serde_json::from_value::<RxJsonRpcMessage<RoleServer>>(value);
+        let expects_answer = id.is_some() && method.is_some();
         match (message, &method) {
+            (Ok(message), Some(method)) if expects_answer && is_misread(&message, method) => {
+                let message = format!("the parameters of {method} are not understood");
+                Err(error(id.as_ref(), INVALID_PARAMS, &message))
+            }
             (Ok(message), _) => {
-                let expects_answer = id.is_some() && method.is_some();
                 if !self.has_begun && !expects_answer {
                     return Ok(None);
                 }
@@ -127,36 +159,52 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send + 'static> Lines<
     }
 }
 
+/// Writes lines until there are no more, or the client takes none.
 async fn write<W: AsyncWrite + Unpin>(
-    writer: &Mutex<W>,
-    message: &impl serde::Serialize,
+    mut writer: W,
+    mut lines: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    let mut writer = writer.lock().await;
-    writer.write_all(&line).await?;
-    writer.flush().await
+    while let Some(line) = lines.recv().await {
+        writer.write_all(&line).await?;
+        if lines.is_empty() {
+            writer.flush().await?;
+        }
+    }
+    writer.shutdown().await
 }
 
-impl<R, W> Transport<RoleServer> for Lines<R, W>
-where
-    R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send + 'static,
-{
+fn encoded(message: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for Lines<R> {
     type Error = io::Error;
 
     fn send(
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let writer = Arc::clone(&self.writer);
-        async move { write(&writer, &message).await }
+        let outgoing = self.outgoing.clone();
+        async move {
+            let outgoing = outgoing.ok_or(io::ErrorKind::NotConnected)?;
+            let line = encoded(&message)?;
+            outgoing.send(line).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        }
     }
 
+    /// Cancel-safe: what was read, and what is to be answered, stays here.
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            let read = self.read().await;
-            let outcome = match read {
+            if self.answer.is_some() {
+                let Ok(room) = self.outgoing.as_ref()?.reserve().await else {
+                    self.closed.store(true, Ordering::Release);
+                    return None;
+                };
+                room.send(self.answer.take().unwrap_or_default());
+            }
+            let outcome = match self.read().await {
                 Read::Line => self.message(),
                 Read::TooLong => {
                     let message = format!("this message has more than {MAX_LINE_BYTES} bytes");
@@ -172,23 +220,34 @@ where
             match outcome {
                 Ok(Some(message)) => return Some(message),
                 Ok(None) => {}
-                Err(answer) => {
-                    if write(&Arc::clone(&self.writer), &answer).await.is_err() {
-                        self.closed.store(true, Ordering::Release);
-                        return None;
-                    }
-                }
+                Err(answer) => self.answer = encoded(&answer).ok(),
             }
         }
     }
 
     async fn close(&mut self) -> io::Result<()> {
-        self.writer.lock().await.shutdown().await
+        drop(self.outgoing.take());
+        match self.writer.take() {
+            Some(writer) => writer.await.unwrap_or_else(|source| Err(io::Error::other(source))),
+            None => Ok(()),
+        }
     }
 }
 
 fn error(id: Option<&Value>, code: i32, message: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
+}
+
+/// Returns whether a request was taken for something else, as the library does with parameters that
+/// it cannot read: for a notification, which nobody answers, or for a method that it does not know.
+fn is_misread(message: &RxJsonRpcMessage<RoleServer>, method: &str) -> bool {
+    match message {
+        JsonRpcMessage::Notification(_) => true,
+        JsonRpcMessage::Request(request) => {
+            matches!(request.request, ClientRequest::CustomRequest(_)) && METHODS.contains(&method)
+        }
+        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => false,
+    }
 }
 
 /// Refuses what is no message of the protocol, naming what is wrong with it.
@@ -221,17 +280,25 @@ fn check(value: &Value) -> Result<(), Value> {
     if params.is_some_and(|params| !params.is_object()) {
         return wrong(INVALID_PARAMS, "`params` must be an object");
     }
-    if object.get("method").and_then(Value::as_str) == Some("tools/call") {
-        let field = |name: &str| params.and_then(|params| params.get(name));
-        if !field("name").is_some_and(Value::is_string) {
-            return wrong(INVALID_PARAMS, "`params.name` must be a tool's name");
-        }
-        if field("arguments").is_some_and(|value| !value.is_object() && !value.is_null()) {
-            let message = "`params.arguments` must be an object of the tool's parameters";
-            return wrong(INVALID_PARAMS, message);
-        }
+    let field = |name: &str| params.and_then(|params| params.get(name));
+    let is_text = |name: &str| field(name).is_some_and(Value::is_string);
+    let is_object =
+        |name: &str| field(name).is_none_or(|value| value.is_object() || value.is_null());
+    if !field("_meta").is_none_or(Value::is_object) {
+        return wrong(INVALID_PARAMS, "`params._meta` must be an object");
     }
-    Ok(())
+    match object.get("method").and_then(Value::as_str) {
+        Some("tools/call" | "prompts/get") if !is_text("name") => {
+            wrong(INVALID_PARAMS, "`params.name` must be a name from the list")
+        }
+        Some("tools/call" | "prompts/get") if !is_object("arguments") => {
+            wrong(INVALID_PARAMS, "`params.arguments` must be an object of parameters by name")
+        }
+        Some("resources/read") if !is_text("uri") => {
+            wrong(INVALID_PARAMS, "`params.uri` must be a URI from the list or of a template")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the id of a message that is no JSON as a whole, if it can be made out: that of its
@@ -293,7 +360,7 @@ mod tests {
             messages.push(message);
         }
         assert!(closed.load(Ordering::Acquire));
-        drop(lines);
+        lines.close().await.unwrap();
         let mut answers = Vec::new();
         let mut theirs = BufReader::new(theirs).lines();
         while let Some(line) = theirs.next_line().await.unwrap() {
@@ -325,6 +392,24 @@ mod tests {
             (
                 r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":5}}"#,
                 json!("a"),
+                -32_602,
+                "params.name",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"_meta":[]}}"#,
+                json!(5),
+                -32_602,
+                "_meta",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":[]}}"#,
+                json!(7),
+                -32_602,
+                "params.uri",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{"name":null}}"#,
+                json!(8),
                 -32_602,
                 "params.name",
             ),

@@ -128,3 +128,24 @@ async fn a_defect_ends_its_request_only() {
     assert_eq!(session.call("vm_list", json!({})).await["success"], true);
     session.close().await;
 }
+
+#[tokio::test]
+async fn no_answer_is_lost_in_a_crowd() {
+    let control = control();
+    control.answer("vm_list", json!({"vms": []}));
+    let mut session = Session::open(&control, Era::Modern).await;
+    let mut waited_for = std::collections::BTreeSet::new();
+    for round in 0..400 {
+        let arguments = if round % 3 == 0 { json!([]) } else { json!({}) };
+        let params = json!({"name": "vm_list", "arguments": arguments});
+        waited_for.insert(session.send("tools/call", params).await);
+        // What is not read fills the stream, so that writers wait.
+        while waited_for.len() > 100 {
+            waited_for.remove(&session.read().await["id"].as_i64().unwrap());
+        }
+    }
+    while !waited_for.is_empty() {
+        assert!(waited_for.remove(&session.read().await["id"].as_i64().unwrap()));
+    }
+    session.close().await;
+}
