@@ -28,6 +28,7 @@ const EVERYDAY: &[&str] = &[
     "file_push",
     "file_pull",
     "console_read",
+    "state_diff",
     "image_list",
     "operation_wait",
     "operation_cancel",

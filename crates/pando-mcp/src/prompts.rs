@@ -80,7 +80,7 @@ pub const PROMPTS: &[Prompt] = &[
             1. Run the test in `{machine}` once: it must fail now, or there is nothing to fix.\n\
             2. branch_create from `{machine}` with names [\"fix-a\", \"fix-b\", \"control\"]: three copies of one instant.\n\
             3. Apply A in fix-a and B in fix-b with exec_run and file_push. Leave control alone.\n\
-            4. Run the test in all three with exec_fanout, several times; then look for side effects: failed services, \
+            4. Run the test in all three with exec_fanout, several times; then look for side effects: state_diff against control, failed services, \
             errors in logs, memory, and how long the test takes.\n\
             5. Restart what the fix touches (vm_control restart in each copy) and test again: does it last?\n\
             6. Report a table: test before, after, after a restart, duration, side effects; recommend one and say why. \
@@ -108,8 +108,8 @@ pub const PROMPTS: &[Prompt] = &[
             3. Branch the commit in the middle, run the test with exec_run, delete that branch, and go on with the half that \
             contains the change. With many commits left, branch three at once and test them with exec_fanout.\n\
             4. Run the test twice at each boundary: a test that is not steady finds the wrong commit.\n\
-            5. Show the first bad commit with commit_show, and what differs from the last good one: compare files, packages, \
-            services and the kernel's log of a branch of each.\n\
+            5. Show the first bad commit with commit_show, and what differs from the last good one with state_diff, \
+            which also names the commands that caused it.\n\
             6. Delete the branches made here. Report both commits, the difference and the evidence.",
     },
 ];
@@ -206,7 +206,7 @@ mod tests {
         for prompt in PROMPTS {
             for word in prompt.text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
                 let first = word.split('_').next().unwrap_or_default();
-                if ["vm", "branch", "commit", "exec", "file", "tag"].contains(&first)
+                if ["vm", "branch", "commit", "exec", "file", "state", "tag"].contains(&first)
                     && word.contains('_')
                 {
                     assert!(pando_api::Verb::find(word).is_some(), "{}: {word}", prompt.name);

@@ -139,6 +139,10 @@ fn slim(schema: &mut Value) {
             if matches!(object.get("default"), Some(Value::Bool(false))) {
                 object.remove("default");
             }
+            // What a list is of, the list's own description says.
+            if let Some(Value::Object(items)) = object.get_mut("items") {
+                items.remove("description");
+            }
             object.values_mut().for_each(slim);
         }
         _ => {}

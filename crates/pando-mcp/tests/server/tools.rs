@@ -12,7 +12,7 @@ use crate::support::{Era, Session, control, handler};
 /// Returns about how many tokens a tool takes, rather too many than too few: counted with o200k,
 /// the default list has 4.28 bytes a token, and 4.34 without what models do not see.
 fn tokens(tool: &Value) -> usize {
-    (tool.to_string().len() * 10).div_ceil(42)
+    (tool.to_string().len() * 100).div_ceil(425)
 }
 
 /// Returns what a model sees of a tool; title and annotations are for its client.
