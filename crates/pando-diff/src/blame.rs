@@ -45,6 +45,21 @@ pub fn blame(acts: &[Act], ns: i64, exact: bool) -> Vec<Cause> {
     newest.map(|act| Cause { id: act.id.clone(), command: act.command.clone(), certain }).collect()
 }
 
+/// Returns the command that removed a path, as a guess: the last one that names it. Of what is gone
+/// only its directory tells a time, `until_ns`: that of the last change there, which may be
+/// another's. Without a command that names it, that is all there is.
+pub fn blame_removal(acts: &[Act], path: &str, until_ns: i64) -> Vec<Cause> {
+    let before = |act: &&Act| act.from_ns <= until_ns.saturating_add(SLACK_NS);
+    let named = acts.iter().rev().filter(before).find(|act| act.command.contains(path));
+    match named {
+        Some(act) => {
+            let (id, command) = (act.id.clone(), act.command.clone());
+            vec![Cause { id, command, certain: false }]
+        }
+        None => blame(acts, until_ns, false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +94,14 @@ mod tests {
             assert_eq!(blamed(ms), (expected.0.to_owned(), expected.1), "{ms}");
         }
         assert!(!blame(&acts, 150_000_000, false)[0].certain);
+    }
+
+    #[test]
+    fn a_removal_belongs_to_the_last_command_that_names_it() {
+        let acts =
+            [act("touch /a/b", 0, 10), act("rm /a/b", 100, 110), act("touch /a/c", 200, 210)];
+        let blamed = |path: &str| blame_removal(&acts, path, 205_000_000).remove(0);
+        assert_eq!((blamed("/a/b").command.as_str(), blamed("/a/b").certain), ("rm /a/b", false));
+        assert_eq!(blamed("/a/x").command, "touch /a/c");
     }
 }

@@ -16,7 +16,9 @@ use pando_api::state::{
     StateDiffResult,
 };
 use pando_api::{ApiError, Caller};
-use pando_diff::{Act, Comparison, Material, blame, candidates, compare, hunks, unified};
+use pando_diff::{
+    Act, Comparison, Material, blame, blame_removal, candidates, compare, hunks, unified,
+};
 use pando_model::capture::{Aspect, Capture, Coverage};
 use pando_model::change::{Change, ChangeKind, Severity, Side};
 use pando_model::{
@@ -611,7 +613,13 @@ fn summary(
         let mut change = found.change;
         for when in &found.when {
             let side = if when.side == Side::From { &sides.0 } else { &sides.1 };
-            for cause in blame(&side.acts, when.ns, when.exact) {
+            let gone = change.change == ChangeKind::Removed
+                && matches!(change.aspect, Aspect::Files | Aspect::Config);
+            let causes = match gone {
+                true => blame_removal(&side.acts, &change.subject, when.ns),
+                false => blame(&side.acts, when.ns, when.exact),
+            };
+            for cause in causes {
                 if !change.causes.iter().any(|known| known.id == cause.id) {
                     change.causes.push(cause);
                 }

@@ -13,6 +13,7 @@
 )]
 
 mod clients;
+mod diff;
 mod full;
 mod guests;
 mod journey;
