@@ -78,7 +78,7 @@ pub struct Commit {
     pub pause_us: u64,
     /// Bytes that this commit added to the store.
     pub size: ByteCount,
-    /// Parked copies to keep, see DESIGN §3 "warm".
+    /// Parked copies to keep ready for branches.
     pub warm: u32,
     /// Deleted by its owner, kept because another commit's chain runs through it.
     pub deleted: bool,

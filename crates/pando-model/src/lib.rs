@@ -1,6 +1,6 @@
 //! pando's nouns: ids, names, addresses, units, limits, states and the records that the store
 //! keeps. Everything here is a plain value: no I/O, no clock, no async. Every other crate speaks
-//! in these words (DESIGN: "one word, one meaning"), and none of them is known here.
+//! in these words, one word for one meaning, and none of them is known here.
 
 pub mod address;
 pub mod branch;

@@ -19,7 +19,7 @@ pub const MAX_BRANCHES_PER_REQUEST: usize = 64;
 /// Most branches that one fan-out runs in.
 pub const MAX_FANOUT: usize = 256;
 /// Longest disk chain before it is flattened: reads slow down by a quarter at 10 layers and open
-/// time grows from 30 (measured: VM.md §C4).
+/// time grows from 30 (measured).
 pub const MAX_CHAIN_LAYERS: u32 = 24;
 /// Longest message or tag description, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
