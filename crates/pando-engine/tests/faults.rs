@@ -452,6 +452,13 @@ fn scenarios() -> Vec<Scenario> {
             }),
         ),
         scenario("gc", "gc", json!({}), nothing, both),
+        scenario(
+            "look into a commit",
+            "state_diff",
+            json!({"from": "shop@v1", "to": "shop@main"}),
+            nothing,
+            both,
+        ),
     ]
 }
 

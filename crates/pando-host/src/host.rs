@@ -120,9 +120,11 @@ impl BranchHost for LocalHost {
         let (layout, commit) = (self.layout().clone(), commit.clone());
         trouble::blocking("remove a commit", move || {
             let prefix = format!("{commit}.");
-            for entry in std::fs::read_dir(layout.memory()).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                    files::remove_file(&entry.path())?;
+            for directory in [layout.memory(), layout.captures()] {
+                for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                    if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                        files::remove_file(&entry.path())?;
+                    }
                 }
             }
             files::remove_tree(&layout.commit(&commit))

@@ -13,7 +13,7 @@ use super::golden::{self, SHAPE, Share};
 use super::{Process, envelope, finish, kill, processes_of, text, until};
 
 /// Directories of a home in which nothing may be left over, beside what the golden home had.
-const KEPT: &[&str] = &["branches", "commits", "keys", "layers", "memory", "tmp"];
+const KEPT: &[&str] = &["branches", "captures", "commits", "keys", "layers", "memory", "tmp"];
 
 /// A home. Dropping it ends everything that runs in it.
 pub struct Home {
