@@ -236,9 +236,9 @@ fn absolute(path: &str) -> Result<PathBuf, Refusal> {
     Ok(PathBuf::from(path))
 }
 
-fn facts_of(path: &Path, facts: &Metadata) -> FileFacts {
-    let kind = facts.file_type();
-    let kind = if kind.is_file() {
+/// Returns what a file is.
+pub(crate) fn kind_of(kind: fs::FileType) -> FileKind {
+    if kind.is_file() {
         FileKind::File
     } else if kind.is_dir() {
         FileKind::Directory
@@ -246,7 +246,11 @@ fn facts_of(path: &Path, facts: &Metadata) -> FileFacts {
         FileKind::Symlink
     } else {
         FileKind::Other
-    };
+    }
+}
+
+fn facts_of(path: &Path, facts: &Metadata) -> FileFacts {
+    let kind = kind_of(facts.file_type());
     FileFacts {
         path: path.to_string_lossy().into_owned(),
         kind,

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use pando_model::capture::{Aspect, CaptureRecord, Coverage, FileState};
-use pando_model::guest::FileKind;
 use pando_wire::limits::MAX_PATH_BYTES;
 
 use super::{Teller, Told};
 use crate::config::{Authority, Config};
+use crate::files::kind_of;
 use crate::limits::{MAX_CAPTURED_ENTRIES, MAX_CAPTURED_FILES};
 
 /// File systems whose files outlive a reboot.
@@ -152,15 +152,7 @@ fn state(path: &Path, facts: &Metadata) -> FileState {
     });
     let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000) + rest;
     FileState {
-        kind: if kind.is_file() {
-            FileKind::File
-        } else if kind.is_dir() {
-            FileKind::Directory
-        } else if kind.is_symlink() {
-            FileKind::Symlink
-        } else {
-            FileKind::Other
-        },
+        kind: kind_of(kind),
         inode: facts.ino(),
         ctime_ns: nanoseconds(facts.ctime(), facts.ctime_nsec()),
         mtime_ns: nanoseconds(facts.mtime(), facts.mtime_nsec()),
