@@ -130,6 +130,13 @@ fn dispatch(ui: Ui, name: &str, matches: &ArgMatches) -> Ending {
     ending
 }
 
+/// Returns the id of this process's session, where this process can see who leads it: in a pid
+/// namespace of its own, as containers have, the kernel gives a leader outside the number 0.
+fn terminal_session() -> Option<i32> {
+    let session = nix::unistd::getsid(None).ok()?.as_raw();
+    (session > 0).then_some(session)
+}
+
 impl App {
     fn new(ui: Ui, layout: Layout, matches: &ArgMatches) -> Self {
         let globals = innermost(matches);
@@ -138,9 +145,9 @@ impl App {
         caller.idempotency_key = globals.get_one::<String>("key").cloned();
         caller.session = std::io::stdin()
             .is_terminal()
-            .then(|| rustix::process::getsid(None).ok())
+            .then(terminal_session)
             .flatten()
-            .map(|session| format!("terminal:{}", session.as_raw_nonzero()));
+            .map(|session| format!("terminal:{session}"));
         // Another daemon than this home's own: one that somebody else looks after.
         let client = match std::env::var_os("PANDO_SOCKET").filter(|path| !path.is_empty()) {
             Some(path) => Client::new(path, None),

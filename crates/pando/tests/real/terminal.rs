@@ -137,3 +137,24 @@ fn a_terminal_that_goes_away_takes_its_command_with_it() {
     });
     home.assert_nothing_left();
 }
+
+/// In a container, whoever leads the terminal's session is outside, and has no number inside.
+#[test]
+fn a_terminal_whose_session_is_led_from_outside_is_a_terminal() {
+    let home = Home::with_shop();
+    let mut terminal = Terminal::new();
+    let exec = home.command(&["exec", "-t", "shop", "--", "sh", "-c", "echo in-$((1+1))"]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-current-user", "--pid", "--fork", "--kill-child"]);
+    command.arg(exec.get_program()).args(exec.get_args());
+    for (name, value) in exec.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let running = terminal.start(command);
+    terminal.wait_for("in-2");
+    assert!(finish(running).status.success());
+    home.assert_nothing_left();
+}
