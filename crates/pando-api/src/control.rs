@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::operation::OperationView;
 
 /// A command that the caller stays attached to: its input and output are streams.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
     /// Which node.

@@ -52,6 +52,20 @@ impl Toolset {
             Self::System => "system",
         }
     }
+
+    /// Returns what its verbs are about, as a sentence.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Machine => "Create, look at and control virtual machines.",
+            Self::Branch => "Live copies of running machines: make them, switch, roll back.",
+            Self::Commit => "Whole states of a machine, to come back to, and their names.",
+            Self::Exec => "Commands, files and consoles inside machines.",
+            Self::Image => "What machines start from.",
+            Self::State => "What was done, what the state is, what differs and because of what.",
+            Self::Operation => "Every change is an operation, which can be watched and cancelled.",
+            Self::System => "The daemon and its host.",
+        }
+    }
 }
 
 /// What a verb does to pando's objects.

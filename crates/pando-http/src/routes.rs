@@ -41,6 +41,7 @@ pub(crate) fn router(control: Arc<dyn Control>, about: About, tasks: TaskTracker
         .route("/healthz", get(healthz))
         .route("/version", get(version))
         .route("/v1/catalogue", get(list_verbs))
+        .route("/v1/openapi.json", get(document))
         .route("/v1/operations/{id}/events", get(events))
         .route("/v1/attach", post(streams::attach))
         .route("/v1/files", get(streams::pull).put(streams::push))
@@ -130,6 +131,15 @@ async fn list_verbs() -> Response {
         })
     });
     respond(None, StatusCode::OK, Ok(json!({ "verbs": verbs.collect::<Vec<_>>() })))
+}
+
+/// Sends the OpenAPI document as it is: readers of such documents know no envelope.
+async fn document() -> Response {
+    let mut response = Response::new(Body::from(pando_api::openapi().to_string()));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 async fn no_route(request: Request) -> Response {

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use pando_api::fake::FakeControl;
 use pando_api::{
     ApiError, AttachIo, AttachRequest, Call, Caller, Control, Envelope, PullRequest, PushRequest,
+    Verb, catalogue,
 };
 use pando_http::{About, Client, Launch, Server};
 use pando_model::guest::{Command, ExecInput, ExecOutput, ExecStatus, OutputStream, TerminalSize};
@@ -210,6 +211,82 @@ async fn malformed_input_gets_an_envelope() {
     daemon.end().await;
 }
 
+/// Returns a verb's example as a query.
+fn query(params: &Value) -> String {
+    let pairs = params.as_object().into_iter().flatten().flat_map(|(name, value)| match value {
+        Value::Array(items) => items.iter().map(|item| (name, item)).collect(),
+        other => vec![(name, other)],
+    });
+    let encoded = pairs.map(|(name, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let safe = text.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        });
+        format!("{name}={}", safe.collect::<String>())
+    });
+    encoded.collect::<Vec<_>>().join("&")
+}
+
+#[tokio::test]
+async fn every_documented_route_answers() {
+    let daemon = Daemon::start();
+    let answer =
+        daemon.raw(b"GET /v1/openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/json"), "{head}");
+    let document: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(document, pando_api::openapi());
+
+    let operation = daemon.fake.begin("gc");
+    daemon.fake.finish(&operation, Ok(json!({})));
+    daemon.fake.put_file("/etc/x", 0o644, b"hello");
+    for verb in catalogue() {
+        daemon.fake.answer(verb.name, json!({ "answered": verb.name }));
+    }
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let path = path.replace("{id}", operation.as_str());
+            let verb = path.strip_prefix("/v1/").and_then(Verb::find);
+            let example = verb.map(Verb::example).unwrap_or_default();
+            let (path, body) = match (path.as_str(), method.as_str(), verb) {
+                ("/v1/files", "get", _) => {
+                    ("/v1/files?address=shop&path=/etc/x".to_owned(), String::new())
+                }
+                ("/v1/files", ..) => {
+                    ("/v1/files?address=shop&path=/etc/y".to_owned(), "hello".to_owned())
+                }
+                ("/v1/attach", ..) => (path, r#"{"address":"shop"}"#.to_owned()),
+                (_, "get", Some(_)) => (format!("{path}?{}", query(&example)), String::new()),
+                (_, "post", Some(_)) => (path, example.to_string()),
+                _ => (path, String::new()),
+            };
+            let upgrade = if path == "/v1/attach" {
+                "connection: upgrade\r\nupgrade: pando-attach/1"
+            } else {
+                "connection: close"
+            };
+            let head = format!("{} {path} HTTP/1.1\r\nhost: x\r\n", method.to_uppercase());
+            let length = body.len();
+            let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+            let request = format!("{head}{upgrade}\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            soon(stream.read_to_end(&mut answer)).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer);
+            let expected = if path == "/v1/attach" { "101" } else { "200" };
+            assert_eq!(answer.get(9..12), Some(expected), "{method} {path}: {answer:.400}");
+            if let Some(verb) = verb {
+                assert_eq!(parsed(&answer).1.result.unwrap()["answered"], verb.name);
+                let (_, call) = daemon.fake.calls().pop().unwrap();
+                assert_eq!(call, Call::parse(verb.name, example).unwrap(), "{method} {path}");
+            }
+        }
+    }
+    daemon.end().await;
+}
+
 #[tokio::test]
 async fn what_is_no_http_does_not_disturb_others() {
     let daemon = Daemon::start();
@@ -270,7 +347,7 @@ async fn the_catalogue_health_and_version_are_served() {
     let daemon = Daemon::start();
     let (_, envelope) = daemon.get("/v1/catalogue").await;
     let verbs = envelope.result.unwrap()["verbs"].as_array().unwrap().len();
-    assert_eq!(verbs, pando_api::catalogue().len());
+    assert_eq!(verbs, catalogue().len());
     assert_eq!(daemon.get("/healthz").await.0, 200);
     assert_eq!(soon(daemon.client().about()).await.unwrap().version, "9.9.9");
     daemon.end().await;

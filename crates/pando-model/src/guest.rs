@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::ByteCount;
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// A program and its arguments, found by the guest's `PATH`.
