@@ -9,7 +9,7 @@ use pando_model::change::Cause;
 
 /// How far a mapped time may be off, in nanoseconds: two ticks of the slowest kernel clock, and the
 /// way of an answer from a translated guest.
-const SLACK_NS: i64 = 25_000_000;
+pub const SLACK_NS: i64 = 25_000_000;
 /// Most commands that a change is attributed to.
 const MAX_CAUSES: usize = 3;
 

@@ -17,7 +17,7 @@ mod lines;
 mod noise;
 mod system;
 
-pub use blame::{Act, blame, blame_removal};
+pub use blame::{Act, SLACK_NS, blame, blame_removal};
 pub use compare::{Comparison, Found, Material, compare};
 pub use files::candidates;
 pub use lines::{Hunk, Line, hunks, unified};

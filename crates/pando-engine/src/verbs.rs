@@ -3,6 +3,7 @@
 //! `operation`. Verbs that only look answer here.
 
 mod branches;
+mod capture;
 mod commits;
 pub(crate) mod diff;
 pub(crate) mod exec;
