@@ -18,3 +18,8 @@ pub const FLATTEN: Duration = Duration::from_secs(3600);
 pub const MAX_CONSOLE: u64 = 4 << 20;
 /// How long a capture may take: the keeper's own limit, and a moment.
 pub const CAPTURE: Duration = Duration::from_secs(130);
+/// How often a guest's clock is asked for at most, in search of a quick answer.
+pub const CLOCK_ROUNDS: u32 = 6;
+/// An answer about a guest's clock that came this fast is true enough, in nanoseconds: below a tick
+/// of the guest's kernel.
+pub const CLOCK_QUICK_NS: i64 = 4_000_000;

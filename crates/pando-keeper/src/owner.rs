@@ -332,6 +332,9 @@ impl Owner {
         };
         let context = CutContext { layout: &self.layout, branch: &self.branch, profile, running };
         let result = cut::cut(&mut self.nodes, &context, spec);
+        if result.is_ok() && running {
+            self.catch_up(spec);
+        }
         let stays = result.is_ok() && spec.then == pando_model::host::AfterCut::StayPaused;
         self.published.change(|view| {
             view.cuts_due.retain(|due| *due != spec.commit);
@@ -345,6 +348,19 @@ impl Owner {
             }
         });
         result.map(|report| Reply::Cut { report })
+    }
+
+    /// Sets the clocks of guests that went on after a cut: without it they would be behind by the
+    /// pauses of all cuts, and what they say of the time of a change would be wrong by as much.
+    fn catch_up(&mut self, spec: &CutSpec) {
+        let goes_on = spec.then == pando_model::host::AfterCut::Continue;
+        if !goes_on || self.spec.clock == Clock::Frozen {
+            return;
+        }
+        let branch = self.branch.clone();
+        if let Err(error) = self.live_nodes(|node| set_clock(node, &branch)) {
+            tracing::warn!(%error, "a guest's clock is behind by the pause of a cut");
+        }
     }
 
     fn find(&mut self, name: &Name) -> Result<&mut Node, HostError> {
