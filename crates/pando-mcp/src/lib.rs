@@ -6,14 +6,14 @@
 //! and 2025-06-18 and 2025-11-25, which begin with `initialize`.
 //!
 //! ```text
-//!  lines ──▶ rmcp ──▶ handler ──▶ calls ──▶ Control
-//!  (bytes)  (protocol)  (its types)  │  confirm: what may lose something asks first
-//!                                    │  follow: progress, bounded waits, cancellation
-//!                                    └─ answer, budget: one envelope, at most 8 KB
+//!  stdio, http ──▶ rmcp ──▶ handler ──▶ calls ──▶ Control
+//!     (bytes)   (protocol) (its types)   │  confirm: what may lose something asks first
+//!                                        │  follow: progress, bounded waits, cancellation
+//!                                        └─ answer, budget: one envelope, at most 8 KB
 //! ```
 //!
-//! Only `handler` and `lines` name types of the protocol's library; a server on HTTP is another
-//! way into the same [`handler::Handler`].
+//! `stdio` and `http` are two ways into the same [`handler::Handler`]. Only `handler`, `message`
+//! and what is below those two name types of the protocol's library.
 
 // What clients send may be hostile.
 #![cfg_attr(
@@ -28,8 +28,10 @@ mod confirm;
 mod find;
 mod follow;
 pub mod handler;
+pub mod http;
 pub mod limits;
 mod lines;
+mod message;
 pub mod profile;
 mod prompts;
 mod resources;

@@ -1,4 +1,5 @@
-//! Which verbs a server offers. A profile is chosen by the process's arguments and never changes.
+//! Which verbs a server offers. A profile is chosen by the process's arguments, or by the URL over
+//! HTTP, and never changes.
 //!
 //! Two questions, two answers: what a profile *permits* may be called; what it *lists* is shown as
 //! a tool. The default lists the everyday verbs and permits all; `tool_find` leads to the rest.
@@ -39,7 +40,7 @@ const EVERYDAY: &[&str] = &[
 const FOLLOW: &[&str] = &["operation_get", "operation_wait", "operation_cancel"];
 
 /// What somebody does with machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Works in machines: changes machines, branches, commits and what is in them.
     Dev,
@@ -54,6 +55,20 @@ impl Role {
     /// Every role with its name.
     pub const ALL: &'static [(&'static str, Self)] =
         &[("dev", Self::Dev), ("ops", Self::Ops), ("admin", Self::Admin)];
+
+    /// Returns the role of a name.
+    ///
+    /// # Errors
+    /// `invalid_parameter` with the names that exist.
+    pub fn named(name: &str) -> Result<Self, ApiError> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, role)| *role).ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            let known: Vec<&str> = Self::ALL.iter().map(|(known, _)| *known).collect();
+            ApiError::parameter("role", format!("there is no role `{shown}`"))
+                .hint(format!("one of {}", known.join(", ")))
+        })
+    }
 
     const fn name(self) -> &'static str {
         match self {
@@ -74,7 +89,7 @@ impl Role {
 }
 
 /// Whether anything may be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Access {
     /// What the role allows.
     #[default]
@@ -84,7 +99,7 @@ pub enum Access {
 }
 
 /// Under which names verbs are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Names {
     /// Their own.
     #[default]
@@ -94,7 +109,7 @@ pub enum Names {
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Profile {
     /// Only these toolsets, all of them listed; `None` leaves it to the role.
     pub toolsets: Option<BTreeSet<Toolset>>,
@@ -117,11 +132,46 @@ impl Profile {
             let found = Toolset::ALL.iter().copied().find(|toolset| toolset.as_str() == name);
             found.ok_or_else(|| {
                 let known: Vec<&str> = Toolset::ALL.iter().map(|known| known.as_str()).collect();
-                ApiError::parameter("toolset", format!("there is no toolset `{name}`"))
+                let shown: String = name.chars().take(64).collect();
+                ApiError::parameter("toolset", format!("there is no toolset `{shown}`"))
                     .hint(format!("one or more of {}", known.join(",")))
             })
         });
         parsed.collect()
+    }
+
+    /// Returns the profile that the query of a URL names.
+    ///
+    /// # Errors
+    /// `invalid_parameter` for what is unknown, repeated or not understood: a profile that was
+    /// meant to permit less must not permit more.
+    pub fn of_query(pairs: &[(String, String)]) -> Result<Self, ApiError> {
+        let mut profile = Self::default();
+        let mut seen = BTreeSet::new();
+        for (name, value) in pairs {
+            if !seen.insert(name) {
+                return Err(ApiError::parameter(name, format!("`{name}` is given twice")));
+            }
+            let yes = || match value.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(ApiError::parameter(name, format!("`{name}` must be true or false"))),
+            };
+            match name.as_str() {
+                "role" => profile.role = Some(Role::named(value)?),
+                "toolset" => profile.toolsets = Some(Self::toolsets(value)?),
+                "read_only" if yes()? => profile.access = Access::ReadOnly,
+                "compat" if yes()? => profile.names = Names::Compat,
+                "read_only" | "compat" => {}
+                _ => {
+                    let shown: String = name.chars().take(64).collect();
+                    let message = format!("the URL has no parameter `{shown}`");
+                    return Err(ApiError::parameter(&shown, message)
+                        .hint("any of role, toolset, read_only and compat"));
+                }
+            }
+        }
+        Ok(profile)
     }
 
     /// Returns whether a verb may be called.
@@ -162,13 +212,22 @@ impl Profile {
             return Ok(());
         }
         let (why, remedy) = if self.access == Access::ReadOnly && verb.effect != Effect::Read {
-            ("it only reads".to_owned(), "`pando mcp` without `--read-only`".to_owned())
+            (
+                "it only reads".to_owned(),
+                "`pando mcp` without `--read-only`, or a URL without `read_only=true`".to_owned(),
+            )
         } else if self.toolsets.as_ref().is_some_and(|sets| !sets.contains(&verb.toolset)) {
             let name = verb.toolset.as_str();
-            (format!("the toolset `{name}` is not open"), format!("`pando mcp --toolset {name}`"))
+            (
+                format!("the toolset `{name}` is not open"),
+                format!("`pando mcp --toolset {name}`, or `toolset={name}` in the URL"),
+            )
         } else {
             let role = self.role.map_or("", Role::name);
-            (format!("the role `{role}` does not do that"), "`pando mcp --role admin`".to_owned())
+            (
+                format!("the role `{role}` does not do that"),
+                "`pando mcp --role admin`, or `role=admin` in the URL".to_owned(),
+            )
         };
         Err(ApiError::new(
             ErrorCode::Forbidden,
@@ -218,5 +277,32 @@ mod tests {
         );
         let error = Profile::toolsets("exec,disk").err();
         assert!(error.is_some_and(|error| error.message.contains("`disk`")));
+    }
+
+    #[test]
+    fn a_url_that_is_not_understood_permits_nothing() {
+        let of = |query: &[(&str, &str)]| {
+            let pairs: Vec<(String, String)> =
+                query.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            Profile::of_query(&pairs)
+        };
+        assert_eq!(of(&[]), Ok(Profile::default()));
+        let all = of(&[("role", "dev"), ("toolset", "exec"), ("read_only", "true")]).unwrap();
+        assert_eq!((all.role, all.access), (Some(Role::Dev), Access::ReadOnly));
+        assert_eq!(all.toolsets, Some([Toolset::Exec].into()));
+        assert_eq!(of(&[("compat", "true")]).unwrap().names, Names::Compat);
+        assert_eq!(of(&[("read_only", "false")]), Ok(Profile::default()));
+        let wrong: &[(&[(&str, &str)], &str)] = &[
+            (&[("role", "root")], "role"),
+            (&[("toolset", "exec,disk")], "toolset"),
+            (&[("toolset", "")], "toolset"),
+            (&[("read_only", "1")], "read_only"),
+            (&[("readonly", "true")], "readonly"),
+            (&[("role", "dev"), ("role", "admin")], "role"),
+        ];
+        for (query, subject) in wrong {
+            let error = of(query).err().unwrap();
+            assert_eq!(error.subject.as_deref(), Some(*subject), "{query:?}");
+        }
     }
 }

@@ -1,0 +1,145 @@
+//! What both eras look like over HTTP.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::support::{MODERN, Served, VERSIONS};
+
+#[tokio::test]
+async fn every_revision_lists_and_calls() {
+    let served = Served::open().await;
+    served.control.answer("vm_list", json!({"vms": [], "total": 0}));
+    for version in VERSIONS {
+        let mut client = served.begun(version).await;
+        let listed = client.ask("tools/list", json!({})).await;
+        let tools = listed["result"]["tools"].as_array().unwrap();
+        assert!(tools.iter().any(|tool| tool["name"] == "vm_list"), "{version}");
+        assert_eq!(client.call("vm_list", json!({})).await["result"]["total"], 0);
+    }
+    let callers: Vec<_> = served.control.calls().into_iter().map(|(caller, _)| caller).collect();
+    assert!(callers.iter().all(|caller| caller.principal == "ada"));
+    // Those with a session say which.
+    let sessions: Vec<bool> = callers.iter().map(|caller| caller.session.is_some()).collect();
+    assert_eq!(sessions, [false, true, true]);
+}
+
+#[tokio::test]
+async fn a_modern_answer_is_one_message_and_has_no_session() {
+    let served = Served::open().await;
+    let mut client = served.client(MODERN);
+    let mut reply = client.post("server/discover", json!({})).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert!(!reply.is_stream());
+    assert!(!reply.headers.contains_key("mcp-session-id"));
+    let answer = reply.answer().await;
+    assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
+    for method in ["GET", "DELETE"] {
+        let reply = client.send(method, &[], String::new()).await;
+        assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn headers_must_say_what_the_message_says() {
+    let served = Served::open().await;
+    served.control.answer("vm_list", json!({"vms": []}));
+    let call = json!({"name": "vm_list", "arguments": {}});
+    let cases: &[(&[(&str, &str)], i64)] = &[
+        (&[("mcp-method", "tools/list"), ("mcp-name", "vm_list")], -32_020),
+        (&[("mcp-method", ""), ("mcp-name", "vm_list")], -32_020),
+        (&[("mcp-method", "tools/call"), ("mcp-name", "vm_create")], -32_020),
+        (&[("mcp-method", "tools/call"), ("mcp-name", "")], -32_020),
+        (
+            &[
+                ("mcp-method", "tools/call"),
+                ("mcp-name", "vm_list"),
+                ("mcp-protocol-version", "2025-11-25"),
+            ],
+            -32_020,
+        ),
+        (
+            &[("mcp-method", "tools/call"), ("mcp-name", "vm_list"), ("mcp-protocol-version", "")],
+            -32_020,
+        ),
+    ];
+    for (headers, code) in cases {
+        let mut client = served.client(MODERN);
+        let (request, _) = client.request("tools/call", call.clone());
+        let mut reply = client.send("POST", headers, request.to_string()).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{headers:?}");
+        let answer = reply.answer().await;
+        assert_eq!(answer["error"]["code"], *code, "{headers:?}: {answer}");
+        assert_eq!(answer["id"], request["id"]);
+    }
+    assert!(served.control.calls().is_empty(), "nothing reached the engine");
+    let mut client = served.client(MODERN);
+    assert_eq!(client.call("vm_list", json!({})).await["success"], true);
+}
+
+#[tokio::test]
+async fn unknown_revisions_and_methods_are_refused_by_status() {
+    let served = Served::open().await;
+    let mut client = served.client("2031-01-01");
+    let (mut request, _) = client.request("tools/list", json!({}));
+    request["params"]["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2031-01-01",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let headers = [("mcp-method", "tools/list")];
+    let mut reply = client.send("POST", &headers, request.to_string()).await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    let answer = reply.answer().await;
+    assert_eq!(answer["error"]["code"], -32_022, "{answer}");
+
+    let mut client = served.client(MODERN);
+    let mut reply = client.post("no/such", json!({})).await;
+    assert_eq!(reply.status, StatusCode::NOT_FOUND);
+    assert_eq!(reply.answer().await["error"]["code"], -32_601);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_and_names_are_refused() {
+    let served = Served::open().await;
+    served.control.answer("vm_list", json!({"vms": []}));
+    let cases = [
+        (("origin", "https://evil.example"), false),
+        (("origin", "http://localhost.evil.example"), false),
+        (("origin", "null"), false),
+        (("origin", "http://localhost:5173"), true),
+        (("origin", "http://[::1]:80"), true),
+        (("host", "evil.example"), false),
+        (("host", "127.0.0.1.evil.example:80"), false),
+        (("host", "localhost:9"), true),
+    ];
+    for version in VERSIONS {
+        for (header, is_fine) in cases {
+            let mut client = served.client(version);
+            let (request, headers) = if *version == MODERN {
+                client.request("tools/call", json!({"name": "vm_list"}))
+            } else {
+                let info = json!({"name": "test", "version": "1"});
+                let params =
+                    json!({"protocolVersion": version, "capabilities": {}, "clientInfo": info});
+                client.request("initialize", params)
+            };
+            let mut all: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            all.push(header);
+            let reply = client.send("POST", &all, request.to_string()).await;
+            let expected = if is_fine { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            assert_eq!(reply.status, expected, "{version} {header:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_served_whom_nobody_knows() {
+    let served = Served::open().await;
+    for version in VERSIONS {
+        let mut client = served.client(version);
+        client.principal = String::new();
+        let mut reply = client.post("initialize", json!({})).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(reply.answer().await["error"]["data"]["code"], "forbidden");
+    }
+}
