@@ -142,6 +142,26 @@ impl FakeControl {
         }
     }
 
+    /// Makes `operation_get` show the operations that there are.
+    pub fn show_operations(self: &Arc<Self>) {
+        // A weak one: what answers belongs to what it asks.
+        let own = Arc::downgrade(self);
+        let answer = move |_: &Caller, call: &Call| {
+            let Call::OperationGet(params) = call else {
+                return Err(ApiError::new(ErrorCode::Internal, "not asked about an operation"));
+            };
+            let id = params.id.to_string();
+            let shown = own.upgrade().and_then(|own| {
+                own.state().operations.get(&id).map(|sender| json!(*sender.borrow()))
+            });
+            shown.ok_or_else(|| {
+                ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}"))
+                    .subject(&id)
+            })
+        };
+        self.on("operation_get", Arc::new(answer));
+    }
+
     fn reply(&self, caller: &Caller, call: &Call) -> Result<Value, ApiError> {
         let answer = {
             let mut state = self.state();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pando_api::verb::Runs;
-use pando_api::{ApiError, Call, Caller, Control, Effect, Verb};
+use pando_api::{ApiError, Call, Caller, Control, Effect, OperationView, Verb};
 use pando_model::{ErrorCode, OperationId, RequestId};
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,7 @@ use crate::budget;
 use crate::confirm::{self, Consent, Plan};
 use crate::find;
 use crate::follow::{self, Client, Confirmed, Followed};
-use crate::limits::DIRECT_EXEC_S;
+use crate::limits::{DIRECT_EXEC_S, RESULT_BYTES, TASK_AFTER};
 use crate::profile::Profile;
 use crate::tools::{CALL, CONFIRM, FIND};
 
@@ -28,6 +28,14 @@ pub enum Outcome {
         /// Stands for the plan that they are asked about.
         token: String,
     },
+    /// It goes on as an operation, which the client follows as a task.
+    Begun(Box<OperationView>),
+}
+
+/// What carrying out a call comes to.
+enum Carried {
+    Answered(Answer),
+    Begun(Box<OperationView>),
 }
 
 /// Everything that calls need.
@@ -63,7 +71,7 @@ impl Calls {
             FIND => find::find(&self.profile, &arguments).map(|result| {
                 let mut answer = Answer::result(result);
                 if let Ok(result) = &mut answer.outcome {
-                    answer.cut = budget::fit(result, crate::limits::RESULT_BYTES);
+                    answer.cut = budget::fit(result, RESULT_BYTES);
                 }
                 Outcome::Done(answer)
             }),
@@ -122,8 +130,38 @@ impl Calls {
                 return Ok(outcome);
             }
         }
-        let answer = self.carry_out(call, client).await;
-        Ok(Outcome::Done(self.fitted(verb, &arguments, answer, budget).await))
+        Ok(match self.carry_out(call, client).await {
+            Carried::Answered(answer) => {
+                Outcome::Done(self.fitted(verb, &arguments, answer, budget).await)
+            }
+            Carried::Begun(view) => Outcome::Begun(view),
+        })
+    }
+
+    /// Returns an operation.
+    ///
+    /// # Errors
+    /// `invalid_parameter` for what is no operation's id, `not_found`.
+    pub async fn operation(&self, id: &str) -> Result<OperationView, ApiError> {
+        let call = Call::parse("operation_get", json!({"id": id}))?;
+        self.profile.check(call.verb())?;
+        let view = self.control.call(&self.caller(), call).await?;
+        serde_json::from_value(view).map_err(|source| {
+            ApiError::new(ErrorCode::Internal, format!("the operation is unreadable: {source}"))
+        })
+    }
+
+    /// Returns the answer that an operation's call would have had.
+    pub async fn ended(&self, view: OperationView) -> Answer {
+        let verb = Verb::find(&view.verb);
+        let answer = match follow::outcome(view) {
+            Ok(result) => Answer::result(result),
+            Err(error) => Answer::error(error),
+        };
+        match verb {
+            Some(verb) => self.fitted(verb, &Map::new(), answer, RESULT_BYTES).await,
+            None => answer,
+        }
     }
 
     /// Returns an alias's arguments under our names.
@@ -201,9 +239,9 @@ impl Calls {
         Verb::find(name).is_some_and(|verb| self.profile.lists(verb))
     }
 
-    async fn carry_out(&self, call: Call, client: &dyn Client) -> Answer {
+    async fn carry_out(&self, call: Call, client: &dyn Client) -> Carried {
         let caller = self.caller();
-        match call {
+        Carried::Answered(match call {
             Call::OperationWait(params) => {
                 // A client that hears nothing meanwhile gives up on longer waits.
                 let wait = Duration::from_secs(params.timeout_s).min(self.wait);
@@ -214,7 +252,7 @@ impl Calls {
                 let begun = self.control.call(&caller, Call::ExecRun(params)).await;
                 let id = begun.map(|result| result.get("operation_id").cloned());
                 match id.map(|id| id.and_then(|id| serde_json::from_value(id).ok())) {
-                    Ok(Some(id)) => self.waited_for(&caller, &id, client).await,
+                    Ok(Some(id)) => return self.waited_for(&caller, &id, client).await,
                     Ok(None) => Answer::error(ApiError::new(
                         ErrorCode::Internal,
                         "the command was begun and its operation is not known",
@@ -227,7 +265,7 @@ impl Calls {
             }
             call if call.verb().runs == Runs::AsOperation => {
                 match self.control.start(&caller, call).await {
-                    Ok(id) => self.waited_for(&caller, &id, client).await,
+                    Ok(id) => return self.waited_for(&caller, &id, client).await,
                     Err(error) => Answer::error(error),
                 }
             }
@@ -235,7 +273,7 @@ impl Calls {
                 Ok(result) => Answer::result(result),
                 Err(error) => Answer::error(error),
             },
-        }
+        })
     }
 
     async fn begun(&self, caller: &Caller, call: Call) -> Answer {
@@ -249,13 +287,18 @@ impl Calls {
         }
     }
 
-    /// Waits for an operation that this call began.
-    async fn waited_for(&self, caller: &Caller, id: &OperationId, client: &dyn Client) -> Answer {
-        match follow::operation(&self.control, caller, id, self.wait, client).await {
+    /// Waits for an operation that this call began: for a client that follows tasks, only as long
+    /// as most operations take.
+    async fn waited_for(&self, caller: &Caller, id: &OperationId, client: &dyn Client) -> Carried {
+        let is_task = client.takes_tasks();
+        let wait = if is_task { TASK_AFTER.min(self.wait) } else { self.wait };
+        let followed = follow::operation(&self.control, caller, id, wait, client).await;
+        Carried::Answered(match followed {
             Followed::Ended(view) => match follow::outcome(*view) {
                 Ok(result) => Answer::result(result),
                 Err(error) => Answer::error(error),
             },
+            Followed::Running(view) if is_task => return Carried::Begun(view),
             Followed::Running(view) => follow::still_running(&view, self.wait),
             Followed::TakenBack(_) => {
                 self.cancel(id).await;
@@ -264,7 +307,7 @@ impl Calls {
                 Answer::error(error)
             }
             Followed::Lost(error) => Answer::error(error.operation(id.clone())),
-        }
+        })
     }
 
     /// Waits for an operation that another call began: taking this one back leaves it alone.
@@ -311,7 +354,8 @@ impl Calls {
     ) -> Answer {
         let Ok(result) = &mut answer.outcome else { return answer };
         let total = budget::size(result);
-        if total > budget
+        if verb.effect == Effect::Read
+            && total > budget
             && let Some(rows) = budget::rows_that_fit(result, budget)
         {
             let mut fewer = arguments.clone();

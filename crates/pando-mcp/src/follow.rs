@@ -28,6 +28,9 @@ pub trait Client: Send + Sync {
 
     /// Returns whether the client can put a question to a person and call again.
     fn asks_between_calls(&self) -> bool;
+
+    /// Returns whether the client follows operations by itself, as tasks.
+    fn takes_tasks(&self) -> bool;
 }
 
 /// What a person said.

@@ -3,42 +3,37 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pando_api::{ApiError, Caller, Control};
 use pando_model::ErrorCode;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ElicitRequest,
-    ElicitRequestParams, ElicitationAction, GetPromptRequestParams, GetPromptResponse,
-    GetPromptResult, Implementation, InputRequest, InputRequests, InputRequiredResult,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, Prompt, PromptArgument,
-    PromptMessage, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities,
-    ServerConfig, Tool, ToolAnnotations,
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    CreateTaskResult, ElicitRequest, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
+    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
+    InputRequest, InputRequests, InputRequiredResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    Prompt, PromptArgument, PromptMessage, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role,
+    ServerCapabilities, ServerConfig, Tool, ToolAnnotations, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::Answer;
 use crate::calls::{Calls, Outcome};
-use crate::confirm::Consent;
-use crate::follow::{Client, Confirmed};
-use crate::limits::{CONFIRM_WAIT, MAX_CALLS, WAIT};
+use crate::limits::{MAX_CALLS, WAIT};
 use crate::profile::Profile;
-use crate::{prompts, resources, tools};
+use crate::requester::{ANSWER, Requester, consent, form};
+use crate::{prompts, resources, tasks, tools};
 
 /// The revisions that are spoken, oldest first.
 const VERSIONS: &[ProtocolVersion] =
     &[ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
-
-/// Under which name a person's answer to a confirmation comes back.
-const ANSWER: &str = "confirm";
 
 /// How long clients may believe what never changes while the process lives, in milliseconds.
 const FIXED_TTL_MS: u64 = 3_600_000;
@@ -124,11 +119,26 @@ fn tool(tool: tools::Tool) -> Tool {
         .with_annotations(annotations)
 }
 
-fn result(answer: &Answer) -> CallToolResult {
+/// Returns a tool's result: the envelope, structured and as text.
+pub(crate) fn result(answer: &Answer) -> CallToolResult {
     let value = answer.to_value();
     match &answer.outcome {
         Ok(_) => CallToolResult::structured(value),
         Err(_) => CallToolResult::structured_error(value),
+    }
+}
+
+fn input_required(question: &str, token: String) -> CallToolResponse {
+    match form(question) {
+        Ok(form) => {
+            let ask = InputRequest::Elicitation(ElicitRequest::new(form));
+            let requests = InputRequests::from([(ANSWER.to_owned(), ask)]);
+            InputRequiredResult::new(Some(requests), Some(token)).into()
+        }
+        Err(source) => {
+            let error = ApiError::new(ErrorCode::Internal, source.to_string());
+            result(&Answer::error(error)).into()
+        }
     }
 }
 
@@ -148,128 +158,13 @@ fn protocol_error(error: &ApiError) -> ErrorData {
     }
 }
 
-/// Returns the form that asks a person.
-fn form(question: &str) -> Result<ElicitRequestParams, serde_json::Error> {
-    let schema = json!({
-        "type": "object",
-        "required": [ANSWER],
-        "properties": {ANSWER: {"type": "boolean", "title": "Do it", "default": false}},
-    });
-    Ok(ElicitRequestParams::FormElicitationParams {
-        meta: None,
-        message: question.to_owned(),
-        requested_schema: serde_json::from_value(schema)?,
-    })
-}
-
-/// Returns what a person said, from the answer to the form.
-fn said(action: &Value, content: Option<&Value>) -> Confirmed {
-    let agreed = content.and_then(|content| content.get(ANSWER)) == Some(&Value::Bool(true));
-    if action == "accept" && agreed { Confirmed::Yes } else { Confirmed::No }
-}
-
-/// The client of one request.
-struct Requester {
-    context: RequestContext<RoleServer>,
-    token: Option<ProgressToken>,
-    closed: Arc<AtomicBool>,
-}
-
-impl Requester {
-    fn new(context: RequestContext<RoleServer>, closed: Arc<AtomicBool>) -> Self {
-        Self { token: context.meta.get_progress_token(), context, closed }
-    }
-
-    fn is_modern(&self) -> bool {
-        let modern = ProtocolVersion::V_2026_07_28;
-        self.context.protocol_version().is_some_and(|own| own.as_str() >= modern.as_str())
-    }
-
-    fn shows_forms(&self) -> bool {
-        let capabilities = self.context.client_capabilities();
-        let elicitation = capabilities.and_then(|capabilities| capabilities.elicitation);
-        elicitation.is_some_and(|own| own.form.is_some() || own.url.is_none())
-    }
-}
-
-#[async_trait]
-impl Client for Requester {
-    async fn progress(&self, done: f64, total: Option<f64>, message: String) {
-        let Some(token) = &self.token else { return };
-        let mut params = ProgressNotificationParam::new(token.clone(), done).with_message(message);
-        params.total = total;
-        // A client that is gone needs no progress.
-        let _ = self.context.peer.notify_progress(params).await;
-    }
-
-    async fn cancelled(&self) {
-        self.context.ct.cancelled().await;
-        if self.closed.load(Ordering::Acquire) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn ask(&self, question: &str) -> Option<Confirmed> {
-        if self.is_modern() || !self.shows_forms() {
-            return None;
-        }
-        let form = form(question).ok()?;
-        let asked = self.context.peer.create_elicitation_with_timeout(form, Some(CONFIRM_WAIT));
-        // Cancel-safe: a question that is no longer awaited is dropped.
-        let answer = tokio::select! {
-            answer = asked => answer,
-            () = self.context.ct.cancelled() => return Some(Confirmed::No),
-        };
-        match answer {
-            Ok(answer) if answer.action == ElicitationAction::Accept => {
-                Some(said(&json!("accept"), answer.content.as_ref()))
-            }
-            Ok(_) => Some(Confirmed::No),
-            Err(error) => {
-                tracing::info!(%error, "the client could not ask for a confirmation");
-                None
-            }
-        }
-    }
-
-    fn asks_between_calls(&self) -> bool {
-        self.is_modern() && self.shows_forms()
-    }
-}
-
-/// Returns what the client's repeated request says to a plan.
-fn consent(request: &CallToolRequestParams) -> Consent {
-    let (Some(token), Some(responses)) = (&request.request_state, &request.input_responses) else {
-        return Consent::None;
-    };
-    let Some(response) = responses.get(ANSWER) else { return Consent::None };
-    let action = response.get("action").unwrap_or(&Value::Null);
-    match said(action, response.get("content")) {
-        Confirmed::Yes => Consent::Given(token.clone()),
-        Confirmed::No => Consent::Refused,
-    }
-}
-
-fn input_required(question: &str, token: String) -> CallToolResponse {
-    match form(question) {
-        Ok(form) => {
-            let ask = InputRequest::Elicitation(ElicitRequest::new(form));
-            let requests = InputRequests::from([(ANSWER.to_owned(), ask)]);
-            InputRequiredResult::new(Some(requests), Some(token)).into()
-        }
-        Err(source) => {
-            let error = ApiError::new(ErrorCode::Internal, source.to_string());
-            result(&Answer::error(error)).into()
-        }
-    }
-}
-
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
             .enable_prompts()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities)
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
@@ -281,6 +176,18 @@ impl ServerHandler for Handler {
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
         Cow::Borrowed(VERSIONS)
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let mut answer = self.negotiate_initialize(&request)?;
+        context.peer.set_peer_info(request);
+        // Tasks are of the revision that has no `initialize`.
+        answer.capabilities.extensions = None;
+        Ok(answer)
     }
 
     async fn list_tools(
@@ -308,7 +215,7 @@ impl ServerHandler for Handler {
         let client = Requester::new(context, Arc::clone(&self.closed));
         let outcome = self
             .guarded(async move {
-                if client.context.ct.is_cancelled() {
+                if client.has_left() {
                     let message = "the request was taken back before it was begun";
                     return Outcome::Done(Answer::error(ApiError::new(
                         ErrorCode::Cancelled,
@@ -322,6 +229,7 @@ impl ServerHandler for Handler {
         Ok(match outcome {
             Ok(Outcome::Done(answer)) => result(&answer).into(),
             Ok(Outcome::Ask { question, token }) => input_required(&question, token),
+            Ok(Outcome::Begun(view)) => CreateTaskResult::new(tasks::task(&view)).into(),
             Err(error) => result(&Answer::error(error)).into(),
         })
     }
@@ -413,5 +321,40 @@ impl ServerHandler for Handler {
         })?;
         let message = PromptMessage::new_text(Role::User, text);
         Ok(GetPromptResult::new(vec![message]).with_description(prompt.description).into())
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        tasks::check(&context)?;
+        let calls = Arc::clone(&self.calls);
+        let got = self.guarded(async move { tasks::get(&calls, &request.task_id).await }).await;
+        got.flatten().map(GetTaskResult::new).map_err(|error| protocol_error(&error))
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::check(&context)?;
+        // No operation asks anybody anything once it is begun, so every response is one that
+        // nobody waits for; but the task must be there.
+        let calls = Arc::clone(&self.calls);
+        let got = self.guarded(async move { calls.operation(&request.task_id).await }).await;
+        got.flatten().map(drop).map_err(|error| protocol_error(&error))
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::check(&context)?;
+        let calls = Arc::clone(&self.calls);
+        let done = self.guarded(async move { tasks::cancel(&calls, &request.task_id).await }).await;
+        done.flatten().map_err(|error| protocol_error(&error))
     }
 }

@@ -34,8 +34,10 @@ mod lines;
 mod message;
 pub mod profile;
 mod prompts;
+mod requester;
 mod resources;
 pub mod stdio;
+mod tasks;
 pub mod tools;
 
 pub use profile::{Access, Names, Profile, Role};

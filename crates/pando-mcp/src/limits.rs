@@ -17,6 +17,11 @@ pub const TEXT_BYTES: u64 = 6 * 1024;
 pub const PAGE_ROWS: u64 = 20;
 /// How long a call waits for its operation: several clients give up after 60 s.
 pub const WAIT: Duration = Duration::from_secs(50);
+/// How long a call of a client that follows tasks waits for its operation: most have ended by then,
+/// and their results need no asking for.
+pub const TASK_AFTER: Duration = Duration::from_secs(2);
+/// Time between two questions after a task that a client is told to leave, in milliseconds.
+pub const TASK_POLL_MS: u64 = 1000;
 /// Longest time, in seconds, for which a command is waited for directly; one that may take longer
 /// becomes an operation.
 pub const DIRECT_EXEC_S: u64 = 60;

@@ -24,6 +24,9 @@ const METHODS: &[&str] = &[
     "resources/templates/list",
     "prompts/list",
     "prompts/get",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
 ];
 
 /// The bytes are no JSON.
@@ -135,6 +138,9 @@ fn check(value: &Value) -> Result<(), Value> {
         }
         Some("resources/read") if !is_text("uri") => {
             wrong(INVALID_PARAMS, "`params.uri` must be a URI from the list or of a template")
+        }
+        Some("tasks/get" | "tasks/update" | "tasks/cancel") if !is_text("taskId") => {
+            wrong(INVALID_PARAMS, "`params.taskId` must be the id of a task")
         }
         _ => Ok(()),
     }

@@ -143,3 +143,30 @@ async fn nobody_is_served_whom_nobody_knows() {
         assert_eq!(reply.answer().await["error"]["data"]["code"], "forbidden");
     }
 }
+
+#[tokio::test]
+async fn a_task_outlives_the_request_that_began_it() {
+    let served = Served::open().await;
+    let id = served.control.begin("vm_create");
+    served.control.answer("vm_create", json!({"operation": id}));
+    served.control.show_operations();
+    let mut client = served.client(MODERN);
+    client.capabilities = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let call = json!({"name": "vm_create", "arguments": {"name": "shop"}});
+    let begun = client.ask("tools/call", call).await;
+    assert_eq!(begun["result"]["taskId"], id.as_str(), "{begun}");
+    let working = client.ask("tasks/get", json!({"taskId": id})).await;
+    assert_eq!(working["result"]["status"], "working", "{working}");
+    // Another process of the same caller asks for its end.
+    served.control.finish(&id, Ok(json!({"name": "shop"})));
+    let mut later = served.client(MODERN);
+    later.capabilities = client.capabilities.clone();
+    let done = later.ask("tasks/get", json!({"taskId": id})).await;
+    assert_eq!(done["result"]["status"], "completed", "{done}");
+    assert!(served.control.calls().iter().all(|(_, call)| call.name() != "operation_cancel"));
+    // Without the extension there are none.
+    let mut plain = served.client(MODERN);
+    let mut refused = plain.post("tasks/get", json!({"taskId": id})).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.answer().await["error"]["code"], -32_021);
+}

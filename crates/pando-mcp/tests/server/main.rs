@@ -14,4 +14,5 @@ mod long;
 mod reading;
 mod results;
 mod support;
+mod tasks;
 mod tools;
