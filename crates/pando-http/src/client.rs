@@ -1,18 +1,19 @@
-//! A [`Control`] on the other side of the daemon's socket. It finds the daemon again after a
+//! A [`Control`] on the other side of the daemon's socket, or of its port on loopback. It finds the daemon again after a
 //! restart: reads and calls with an idempotency key are repeated, and every call that becomes an
 //! operation is given a key, so that a repeated one finds the first one's operation.
 
 mod connection;
 mod streams;
 
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
 use pando_api::verb::Runs;
 use pando_api::{
@@ -25,7 +26,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::connection::{Body, Connections, Lost};
+use crate::client::connection::{Body, Connections, Lost, Place};
 use crate::limits::MAX_EVENT_BYTES;
 use crate::request::{IDEMPOTENCY_KEY, READ_ONLY, REQUEST_ID, SESSION};
 use crate::server::About;
@@ -43,7 +44,7 @@ pub trait Launch: Send + Sync {
     async fn launch(&self) -> Result<(), ApiError>;
 }
 
-/// A client of one daemon's socket.
+/// A client of one daemon.
 #[derive(Clone)]
 pub struct Client {
     connections: Arc<Connections>,
@@ -52,12 +53,29 @@ pub struct Client {
 impl Client {
     /// Returns a client of the socket at `path`; `launcher` starts a daemon where none answers.
     pub fn new(path: impl Into<PathBuf>, launcher: Option<Arc<dyn Launch>>) -> Self {
-        Self { connections: Arc::new(Connections::new(path.into(), launcher)) }
+        Self::of(Place::Socket(path.into()), launcher)
     }
 
-    /// Returns the socket.
-    pub fn socket(&self) -> &Path {
-        self.connections.path()
+    /// Returns a client of the daemon at `url`, which must be `http://LOOPBACK:PORT`: a token sent
+    /// elsewhere without TLS would be everybody's.
+    ///
+    /// # Errors
+    /// `invalid_parameter` for another URL, or a token that no header can carry.
+    pub fn at_url(url: &str, token: Option<String>) -> Result<Self, ApiError> {
+        let address = loopback_address(url).ok_or_else(|| {
+            let shown: String = url.chars().take(80).collect();
+            ApiError::parameter("url", format!("`{shown}` is not `http://127.0.0.1:PORT`"))
+                .hint("`pando daemon status` shows the URL")
+        })?;
+        if token.as_deref().is_some_and(|token| !is_header_text(token)) {
+            return Err(ApiError::parameter("token", "the token is not visible ASCII")
+                .hint("export PANDO_TOKEN=\"$(pando token show)\""));
+        }
+        Ok(Self::of(Place::Port { address, token }, None))
+    }
+
+    fn of(place: Place, launcher: Option<Arc<dyn Launch>>) -> Self {
+        Self { connections: Arc::new(Connections::new(place, launcher)) }
     }
 
     /// Returns what the daemon says of itself.
@@ -68,6 +86,35 @@ impl Client {
         let parts = Head { method: Method::GET, path: "/version".to_owned(), headers: Vec::new() };
         let value = self.exchange(&parts, Bytes::new(), Repeat::Safe).await?;
         decoded(value)
+    }
+
+    /// Returns a request as it is sent.
+    fn message(&self, head: &Head, body: Body) -> Result<Request<Body>, ApiError> {
+        let invalid = |detail: String| ApiError::new(ErrorCode::InvalidParameter, detail);
+        let (host, token) = match self.connections.place() {
+            Place::Socket(_) => ("pando".to_owned(), None),
+            Place::Port { address, token } => (address.to_string(), token.as_deref()),
+        };
+        let mut request = Request::builder()
+            .method(head.method.clone())
+            .uri(&head.path)
+            .header(hyper::header::HOST, host)
+            .body(body)
+            .map_err(|source| invalid(source.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| invalid("the token is not visible ASCII".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        for (name, value) in &head.headers {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| invalid(format!("`{name}` is not visible ASCII")))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(request)
     }
 
     async fn exchange(&self, head: &Head, body: Bytes, repeat: Repeat) -> Result<Value, ApiError> {
@@ -85,7 +132,7 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let request = head.with(Body::new(Full::new(body.clone())))?;
+            let request = self.message(head, Body::new(Full::new(body.clone())))?;
             match self.connections.send(request).await {
                 Ok(response) => return Ok(response),
                 Err(Lost::Refused(error)) => return Err(error),
@@ -139,24 +186,23 @@ impl Head {
         }
         Self { method: Method::GET, path, headers }
     }
+}
 
-    fn with(&self, body: Body) -> Result<Request<Body>, ApiError> {
-        let internal = |detail: String| ApiError::new(ErrorCode::InvalidParameter, detail);
-        let mut request = Request::builder()
-            .method(self.method.clone())
-            .uri(&self.path)
-            .header(hyper::header::HOST, "pando")
-            .body(body)
-            .map_err(|source| internal(source.to_string()))?;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in &self.headers {
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| internal(format!("`{name}` is not visible ASCII")))?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        Ok(request)
-    }
+/// Returns the address of `http://LOOPBACK:PORT`.
+fn loopback_address(url: &str) -> Option<SocketAddr> {
+    let rest = url.strip_prefix("http://")?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = rest.rsplit_once(':')?;
+    let address: IpAddr = match host.strip_prefix('[') {
+        Some(inner) => IpAddr::V6(inner.strip_suffix(']')?.parse().ok()?),
+        None if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
+        None => IpAddr::V4(host.parse().ok()?),
+    };
+    address.is_loopback().then_some(SocketAddr::new(address, port.parse().ok()?))
+}
+
+fn is_header_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 async fn envelope(response: Response<Incoming>) -> Result<Value, ApiError> {
@@ -256,5 +302,36 @@ impl Control for Client {
         chunks: mpsc::Sender<Vec<u8>>,
     ) -> Result<FileFacts, ApiError> {
         streams::pull(self, caller, &request, chunks).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_loopback_only() {
+        for (url, address) in [
+            ("http://127.0.0.1:7717", "127.0.0.1:7717"),
+            ("http://localhost:7717/", "127.0.0.1:7717"),
+            ("http://[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(loopback_address(url), address.parse().ok(), "{url}");
+        }
+        for url in [
+            "",
+            "127.0.0.1:7717",
+            "https://127.0.0.1:7717",
+            "http://127.0.0.1",
+            "http://192.0.2.1:7717",
+            "http://example.com:7717",
+            "http://localhost.example.com:7717",
+            "http://127.0.0.1:7717/v1",
+            "http://user@127.0.0.1:7717",
+            "http://::1:7717",
+        ] {
+            assert!(Client::at_url(url, None).is_err(), "{url}");
+        }
+        assert!(Client::at_url("http://127.0.0.1:1", Some("a b".to_owned())).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The verb catalogue over HTTP/1.1 on a unix socket, both ends: [`server`] turns requests into
+//! The verb catalogue over HTTP/1.1 on a unix socket and on loopback TCP, both ends: [`server`] turns requests into
 //! calls of a [`pando_api::Control`], [`client`] is a `Control` that turns calls into requests.
 //!
 //! ```text
@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Request headers: `Idempotency-Key`, `X-Request-Id`, `X-Pando-Session`, `X-Pando-Read-Only`.
-//! Whoever may open the socket is known by its user id; nobody else gets past the accept.
+//! Whoever may open the socket is known by its user id; nobody else gets past the accept. Over TCP
+//! every request passes the [`door`] first.
 
 // What clients send may be hostile.
 #![cfg_attr(
@@ -22,6 +23,7 @@
 
 mod body;
 pub mod client;
+pub mod door;
 pub mod frames;
 pub mod fuzz;
 pub mod limits;
@@ -29,8 +31,12 @@ mod pipe;
 mod request;
 mod routes;
 pub mod server;
+mod stream;
 mod streams;
+pub mod token;
 mod unwind;
 
 pub use client::{Client, Launch};
-pub use server::{About, Server};
+pub use door::{Lock, OnRefused, Refused};
+pub use server::{About, Loopback, Server};
+pub use token::TokenFile;

@@ -1,4 +1,4 @@
-//! Limits of the socket: value, unit, reason.
+//! Limits of the socket and of the listener on TCP: value, unit, reason.
 
 use std::time::Duration;
 
@@ -26,3 +26,12 @@ pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const IDLE_CONNECTIONS: usize = 8;
 /// Longest line of an event stream: an operation with its result.
 pub const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes of a request's head, and what is read of a connection ahead of its reader.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Most headers of a request: the usual twenty, with room for what proxies and browsers add.
+pub const MAX_HEADERS: usize = 100;
+/// Refused requests that are reported at once, before there is a limit to how many.
+pub const REFUSALS_AT_ONCE: u32 = 10;
+/// Time between two reports of refused requests once there have been that many: somebody who guesses
+/// must neither go unnoticed nor fill the audit.
+pub const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,14 +1,19 @@
 //! From a request's head to a caller and parameters.
 
+use std::net::SocketAddr;
+
 use axum::http::HeaderMap;
 use pando_api::{ApiError, Caller, Verb};
 use pando_model::RequestId;
 use serde_json::{Map, Value};
 
-/// The user at the other end of the connection, as the kernel says.
+/// Who is at the other end of the connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub(crate) uid: u32,
+pub(crate) enum Peer {
+    /// This user, as the kernel says.
+    Local { uid: u32 },
+    /// Whoever connected from here and knows the token of this user.
+    Tcp { uid: u32, address: SocketAddr },
 }
 
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -24,7 +29,8 @@ const MAX_SESSION_BYTES: usize = 128;
 /// # Errors
 /// `invalid_parameter` for a header that is not what it should be.
 pub(crate) fn caller(peer: Peer, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let mut caller = Caller::local(peer.uid);
+    let (Peer::Local { uid } | Peer::Tcp { uid, .. }) = peer;
+    let mut caller = Caller::local(uid);
     if let Some(id) = text(headers, REQUEST_ID, 64)? {
         caller.request_id = id
             .parse::<RequestId>()
@@ -32,7 +38,14 @@ pub(crate) fn caller(peer: Peer, headers: &HeaderMap) -> Result<Caller, ApiError
     }
     caller.idempotency_key =
         text(headers, IDEMPOTENCY_KEY, pando_api::limits::MAX_KEY_BYTES)?.map(str::to_owned);
-    caller.session = text(headers, SESSION, MAX_SESSION_BYTES)?.map(str::to_owned);
+    let session = text(headers, SESSION, MAX_SESSION_BYTES)?.map(str::to_owned);
+    caller.session = match peer {
+        Peer::Local { .. } => session,
+        // Told apart from the same user's calls on the socket, whatever the client says.
+        Peer::Tcp { address, .. } => {
+            Some(format!("http:{}", session.unwrap_or_else(|| address.to_string())))
+        }
+    };
     caller.read_only = match text(headers, READ_ONLY, 8)? {
         None | Some("false") => false,
         Some("true") => true,

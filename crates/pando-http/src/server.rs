@@ -1,7 +1,9 @@
-//! The daemon's socket: bound privately, one task a connection, drained when the daemon stops.
+//! The daemon's listeners, a private unix socket and loopback TCP: one task a connection, drained
+//! when the daemon stops.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +12,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pando_api::Control;
-use tokio::net::{UnixListener, UnixStream};
+use pando_api::{ApiError, Control};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use crate::limits::{DRAIN_TIMEOUT, HEAD_TIMEOUT, MAX_CONNECTIONS};
+use crate::door::{Door, Lock, OnRefused, challenge};
+use crate::limits::{DRAIN_TIMEOUT, HEAD_TIMEOUT, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::request::Peer;
 use crate::routes;
+use crate::stream::Stream;
 
 /// What the daemon says of itself without asking the engine.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -34,11 +41,70 @@ pub struct About {
     pub pid: u32,
     /// Its home directory.
     pub home: String,
+    /// Where it listens on TCP, if it does: `http://127.0.0.1:7717`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
-/// Serves a [`Control`] on a unix socket.
+/// A port of this host's loopback that nobody else has.
+#[derive(Debug)]
+pub struct Loopback {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Loopback {
+    /// Binds it; port 0 is any free one.
+    ///
+    /// # Errors
+    /// When the address is another than loopback, or the port is taken.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        if !address.ip().is_loopback() {
+            let message = "only loopback is served without TLS, which is not there yet";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Returns its URL, with the port that it really has.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener, Arc<Door>),
+}
+
+/// A connection, and who made it.
+enum Accepted {
+    Unix(UnixStream),
+    Tcp(Stream, SocketAddr, Arc<Door>),
+}
+
+impl Listener {
+    /// Cancel-safe: a connection that is not taken stays in the kernel.
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Accepted::Unix(stream))
+            }
+            Self::Tcp(listener, door) => {
+                let (stream, peer) = listener.accept().await?;
+                // Answers are written whole: waiting to fill a packet only delays them.
+                let _ = stream.set_nodelay(true);
+                Ok(Accepted::Tcp(Stream::Tcp(stream), peer, Arc::clone(door)))
+            }
+        }
+    }
+}
+
+/// Serves a [`Control`] on one listener.
 pub struct Server {
-    listener: UnixListener,
+    listener: Listener,
     router: Router,
     tasks: TaskTracker,
     head_timeout: Duration,
@@ -78,13 +144,34 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self::new(Listener::Unix(listener), control, about))
+    }
+
+    /// Serves the port: to whoever opens `lock`. `on_refused` is told who did not, not more often
+    /// than is good for a log.
+    pub fn on_loopback(
+        port: Loopback,
+        lock: Lock,
+        on_refused: OnRefused,
+        control: Arc<dyn Control>,
+        about: About,
+    ) -> Self {
+        let door = Door::new(port.address.port(), lock, on_refused);
+        Self::new(Listener::Tcp(port.listener, Arc::new(door)), control, about)
+    }
+
+    fn new(listener: Listener, control: Arc<dyn Control>, about: About) -> Self {
         let tasks = TaskTracker::new();
-        Ok(Self {
-            listener,
-            router: routes::router(control, about, tasks.clone()),
-            tasks,
-            head_timeout: HEAD_TIMEOUT,
-        })
+        let router = routes::router(control, about, tasks.clone());
+        Self { listener, router, tasks, head_timeout: HEAD_TIMEOUT }
+    }
+
+    /// Serves these routes as well. Each of their requests carries its [`pando_api::Caller`] as an
+    /// extension.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes.layer(from_fn(identified)));
+        self
     }
 
     /// Changes how long a client may take to send a request's head.
@@ -110,12 +197,12 @@ impl Server {
                 } => accepted,
             };
             match (permit, stream) {
-                (Ok(permit), Ok((stream, _))) => {
+                (Ok(permit), Ok(accepted)) => {
                     let router = self.router.clone();
                     let stop = stop.clone();
                     let head_timeout = self.head_timeout;
                     connections.spawn(async move {
-                        serve_connection(stream, router, head_timeout, stop).await;
+                        serve_connection(accepted, router, head_timeout, stop).await;
                         drop(permit);
                     });
                 }
@@ -140,33 +227,57 @@ impl Server {
     }
 }
 
-async fn serve_connection(
-    stream: UnixStream,
-    router: Router,
-    head_timeout: Duration,
-    stop: CancellationToken,
-) {
+/// Returns the user who connected to the socket, if it may.
+fn admitted(stream: &UnixStream) -> Option<u32> {
     let uid = match stream.peer_cred() {
         Ok(credentials) => credentials.uid(),
         Err(error) => {
             tracing::warn!(%error, "cannot tell who connected");
-            return;
+            return None;
         }
     };
     let owner = rustix::process::geteuid().as_raw();
     if uid != owner && uid != 0 {
         tracing::warn!(uid, "another user connected; refused");
-        return;
+        return None;
     }
+    Some(uid)
+}
+
+async fn serve_connection(
+    accepted: Accepted,
+    router: Router,
+    head_timeout: Duration,
+    stop: CancellationToken,
+) {
+    let (stream, peer, door) = match accepted {
+        Accepted::Unix(stream) => {
+            let Some(uid) = admitted(&stream) else { return };
+            (Stream::Unix(stream), Peer::Local { uid }, None)
+        }
+        Accepted::Tcp(stream, address, door) => {
+            let uid = rustix::process::geteuid().as_raw();
+            (stream, Peer::Tcp { uid, address }, Some((address, door)))
+        }
+    };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer { uid });
-        async move { Ok::<_, Infallible>(answer(router.call(request).await)) }
+        let (head, body) = request.into_parts();
+        let refused = door.as_ref().and_then(|(peer, door)| door.admit(*peer, &head).err());
+        let mut request = Request::from_parts(head, Body::new(body));
+        request.extensions_mut().insert(peer);
+        async move {
+            Ok::<_, Infallible>(match refused {
+                Some(error) => refusal(error),
+                None => answer(router.call(request).await),
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
@@ -180,6 +291,25 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Answers a request that was not let in.
+fn refusal(error: ApiError) -> Response {
+    let challenge = challenge(&error);
+    let mut response = routes::respond(None, StatusCode::OK, Err(error));
+    response.headers_mut().extend(challenge);
+    response
+}
+
+/// Lets routes that are not ours know who calls.
+async fn identified(mut request: Request, next: Next) -> Response {
+    match routes::identify(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => routes::respond(None, StatusCode::OK, Err(error)),
     }
 }
 

@@ -18,8 +18,6 @@ use pando_model::guest::{ExecInput, ExecOutcome, ExecOutput, FileFacts, OutputSt
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use crate::body::ChannelBody;
@@ -27,6 +25,7 @@ use crate::frames::{Frame, FrameReader};
 use crate::limits::{CHUNK_TIMEOUT, STREAM_CHUNKS};
 use crate::pipe::{FrameWriter, PROTOCOL};
 use crate::routes::{App, Shared, identify, json_body, pairs, parse_json, respond};
+use crate::stream::{ReadHalf, Stream};
 use crate::unwind::Caught;
 
 /// The content type of a body that is made of frames.
@@ -116,9 +115,9 @@ where
 }
 
 /// Returns the raw connection and what was read from it beyond the request.
-async fn upgraded(upgrade: OnUpgrade) -> Option<(UnixStream, Bytes)> {
+async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
     let connection: Upgraded = upgrade.await.ok()?;
-    let parts = connection.downcast::<TokioIo<UnixStream>>().ok()?;
+    let parts = connection.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
 }
 
@@ -137,7 +136,7 @@ async fn send_output<W: tokio::io::AsyncWrite + Unpin>(
 }
 
 /// Returns when the connection ends or says something that is not input.
-async fn receive_input(reader: &mut FrameReader<OwnedReadHalf>, input: mpsc::Sender<ExecInput>) {
+async fn receive_input(reader: &mut FrameReader<ReadHalf>, input: mpsc::Sender<ExecInput>) {
     while let Ok(Some(Frame::Input(piece))) = reader.next().await {
         // Cancel-safe: a hang-up that wins ends the command, and the piece does not matter.
         tokio::select! {
@@ -147,7 +146,7 @@ async fn receive_input(reader: &mut FrameReader<OwnedReadHalf>, input: mpsc::Sen
     }
 }
 
-async fn hung_up(read: &OwnedReadHalf) {
+async fn hung_up(read: &ReadHalf) {
     let mut ticks = tokio::time::interval(HANG_UP_INTERVAL);
     loop {
         ticks.tick().await;

@@ -1,5 +1,5 @@
 //! What the socket promises to any client, and what our client promises to the CLI: over a real
-//! unix socket, with a scripted engine behind it.
+//! unix socket, and where it matters over loopback TCP, with a scripted engine behind it.
 
 #![allow(
     clippy::expect_used,
@@ -22,7 +22,7 @@ use pando_api::{
     ApiError, AttachIo, AttachRequest, Call, Caller, Control, Envelope, PullRequest, PushRequest,
     Verb, catalogue,
 };
-use pando_http::{About, Client, Launch, Server};
+use pando_http::{About, Client, Launch, Lock, Loopback, Server, TokenFile};
 use pando_model::guest::{Command, ExecInput, ExecOutput, ExecStatus, OutputStream, TerminalSize};
 use pando_model::operation::OperationStatus;
 use pando_model::{ErrorCode, OperationId};
@@ -48,9 +48,13 @@ struct Daemon {
     task: JoinHandle<()>,
 }
 
+fn about() -> About {
+    About { version: "9.9.9".into(), pid: 1, home: "/nowhere".into(), url: None }
+}
+
 fn serve(fake: &Arc<FakeControl>, socket: PathBuf) -> (CancellationToken, JoinHandle<()>) {
-    let about = About { version: "9.9.9".into(), pid: 1, home: "/nowhere".into() };
-    let server = Server::bind(&socket, Arc::clone(fake) as Arc<dyn Control>, about).expect("bind");
+    let control = Arc::clone(fake) as Arc<dyn Control>;
+    let server = Server::bind(&socket, control, about()).expect("bind");
     let stop = CancellationToken::new();
     (stop.clone(), tokio::spawn(server.run(stop)))
 }
@@ -69,6 +73,19 @@ impl Daemon {
 
     fn client(&self) -> Client {
         Client::new(self.socket(), None)
+    }
+
+    /// Returns a client of the socket, and one of a port that serves the same engine.
+    async fn clients(&self) -> [Client; 2] {
+        let port = Loopback::bind("127.0.0.1:0".parse().unwrap()).await.expect("bind");
+        let url = port.url();
+        let file = TokenFile::new(self.directory.path().join("http.token"));
+        let token = file.read_or_make().expect("a token");
+        let control = Arc::clone(&self.fake) as Arc<dyn Control>;
+        let server =
+            Server::on_loopback(port, Lock::Token(file), Arc::new(|_| {}), control, about());
+        tokio::spawn(server.run(self.stop.clone()));
+        [self.client(), Client::at_url(&url, Some(token)).expect("a client")]
     }
 
     /// Sends bytes as they are and returns all that comes back.
@@ -316,8 +333,7 @@ async fn a_client_that_never_finishes_its_request_is_given_up() {
     let directory = tempfile::tempdir().unwrap();
     let fake = Arc::new(FakeControl::new());
     let socket = directory.path().join("run/daemon.sock");
-    let about = About { version: "9".into(), pid: 1, home: "/".into() };
-    let server = Server::bind(&socket, Arc::clone(&fake) as Arc<dyn Control>, about)
+    let server = Server::bind(&socket, Arc::clone(&fake) as Arc<dyn Control>, about())
         .unwrap()
         .with_head_timeout(Duration::from_millis(50));
     let stop = CancellationToken::new();
@@ -369,9 +385,15 @@ async fn the_client_carries_results_and_errors() {
 #[tokio::test]
 async fn operations_are_watched_to_their_end() {
     let daemon = Daemon::start();
+    for client in daemon.clients().await {
+        watch_one_operation(&daemon, &client).await;
+    }
+    daemon.end().await;
+}
+
+async fn watch_one_operation(daemon: &Daemon, client: &Client) {
     let id = daemon.fake.begin("vm_create");
     daemon.fake.answer("vm_create", json!({ "operation": id }));
-    let client = daemon.client();
     let create = call("vm_create", json!({ "name": "shop" }));
     assert_eq!(soon(client.start(&caller(), create)).await.unwrap(), id);
 
@@ -388,7 +410,6 @@ async fn operations_are_watched_to_their_end() {
     assert_eq!(soon(missing).await.unwrap_err().code, ErrorCode::NotFound);
     let direct = client.start(&caller, call("vm_list", json!({})));
     assert_eq!(soon(direct).await.unwrap_err().code, ErrorCode::InvalidParameter);
-    daemon.end().await;
 }
 
 /// Runs an attached command with this input and returns its stdout, stderr and outcome.
@@ -426,50 +447,56 @@ async fn attached(
 #[tokio::test]
 async fn an_attached_command_has_its_streams_and_its_end() {
     let daemon = Daemon::start();
-    let client = daemon.client();
-    let (stdout, stderr, status) = attached(&client, argv(&["echo", "a", "b"]), vec![]).await;
+    for client in daemon.clients().await {
+        attach_in_every_way(&client).await;
+    }
+    daemon.end().await;
+}
+
+async fn attach_in_every_way(client: &Client) {
+    let (stdout, stderr, status) = attached(client, argv(&["echo", "a", "b"]), vec![]).await;
     assert_eq!((stdout, stderr), (b"a b\n".to_vec(), b"warned\n".to_vec()));
     assert_eq!(status.unwrap(), ExecStatus::Exited(0));
 
     let data = vec![7u8; 300_000];
     let input = vec![ExecInput::Data(data.clone()), ExecInput::Eof];
-    let (stdout, _, _) = attached(&client, argv(&["cat"]), input).await;
+    let (stdout, _, _) = attached(client, argv(&["cat"]), input).await;
     assert_eq!(stdout, data);
 
-    let (stdout, _, _) = attached(&client, argv(&["flood", "5000000"]), vec![]).await;
+    let (stdout, _, _) = attached(client, argv(&["flood", "5000000"]), vec![]).await;
     assert_eq!(stdout.len(), 5_000_000);
 
-    let (_, _, status) = attached(&client, argv(&["exit", "3"]), vec![]).await;
+    let (_, _, status) = attached(client, argv(&["exit", "3"]), vec![]).await;
     assert_eq!(status.unwrap(), ExecStatus::Exited(3));
 
-    let (_, _, status) = attached(&client, argv(&["signal"]), vec![ExecInput::Signal(15)]).await;
+    let (_, _, status) = attached(client, argv(&["signal"]), vec![ExecInput::Signal(15)]).await;
     assert_eq!(status.unwrap(), ExecStatus::Signaled(15));
 
     let mut request = argv(&["terminal"]);
     request.terminal = Some(TerminalSize { columns: 80, rows: 24 });
     let resize = ExecInput::Resize(TerminalSize { columns: 100, rows: 30 });
-    let (stdout, _, _) = attached(&client, request, vec![resize]).await;
+    let (stdout, _, _) = attached(client, request, vec![resize]).await;
     let text = String::from_utf8(stdout).unwrap();
     assert!(text.contains("80") && text.contains("[100,30]"), "{text}");
 
-    let (_, _, status) = attached(&client, argv(&["unknown"]), vec![]).await;
+    let (_, _, status) = attached(client, argv(&["unknown"]), vec![]).await;
     assert_eq!(status.unwrap_err().hint.as_deref(), Some("echo hello"));
 
-    let (_, _, status) = attached(&client, argv(&["panic"]), vec![]).await;
+    let (_, _, status) = attached(client, argv(&["panic"]), vec![]).await;
     assert_eq!(status.unwrap_err().code, ErrorCode::Internal);
-    daemon.end().await;
 }
 
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_its_command() {
     let daemon = Daemon::start();
-    let client = daemon.client();
+    let [socket, port] = daemon.clients().await;
     // One that hangs, and one that does not read what it is sent.
-    for (words, input) in [(&["hang"][..], 0), (&["hang"][..], 64)] {
+    let cases = [(&socket, 0), (&socket, 64), (&port, 0), (&port, 64)];
+    for (client, input) in cases {
         let before = daemon.fake.killed();
         let (sender, for_command) = mpsc::channel(4);
         let (output, from_command) = mpsc::channel(4);
-        let (client, request) = (client.clone(), argv(words));
+        let (client, request) = (client.clone(), argv(&["hang"]));
         let run = tokio::spawn(async move {
             client.attach(&caller(), request, AttachIo { input: for_command, output }).await
         });
@@ -494,7 +521,13 @@ async fn a_caller_that_goes_away_ends_its_command() {
 #[tokio::test]
 async fn files_go_in_and_out_whole() {
     let daemon = Daemon::start();
-    let client = daemon.client();
+    for client in daemon.clients().await {
+        copy_in_and_out(&daemon, &client).await;
+    }
+    daemon.end().await;
+}
+
+async fn copy_in_and_out(daemon: &Daemon, client: &Client) {
     for size in [0usize, 1, 3_000_000] {
         let contents: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
         let request = PushRequest {
@@ -536,7 +569,6 @@ async fn files_go_in_and_out_whole() {
     let request = PullRequest { address: "shop".parse().unwrap(), path: "/none".into() };
     let missing = soon(client.pull(&caller(), request, sender)).await;
     assert_eq!(missing.unwrap_err().code, ErrorCode::NotFound);
-    daemon.end().await;
 }
 
 #[tokio::test]
@@ -608,9 +640,8 @@ async fn a_socket_in_somebody_elses_directory_is_refused() {
     std::fs::create_dir(&elsewhere).unwrap();
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
-    let about = About { version: String::new(), pid: 1, home: String::new() };
     let control: Arc<dyn Control> = Arc::new(FakeControl::new());
-    assert!(Server::bind(&link.join("daemon.sock"), control, about).is_err());
+    assert!(Server::bind(&link.join("daemon.sock"), control, about()).is_err());
 }
 
 #[test]

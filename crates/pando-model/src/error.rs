@@ -59,6 +59,8 @@ codes! {
     InUse = "in_use", 409, 4, true;
     /// The same idempotency key was used with other parameters.
     KeyReused = "key_reused", 409, 4, false;
+    /// The request does not show who makes it: its token is missing or wrong.
+    Unauthenticated = "unauthenticated", 401, 5, true;
     /// The caller may not do this.
     Forbidden = "forbidden", 403, 5, false;
     /// A wait passed its deadline; what was asked for may still happen.

@@ -2,7 +2,7 @@
 //! arithmetic, so that the daemon and the keepers agree without talking.
 //!
 //! ```text
-//! HOME/config.toml  pando.db  daemon.lock  daemon.log  memory.boot
+//! HOME/config.toml  pando.db  daemon.lock  daemon.log  http.token  memory.boot
 //!      images/IMAGE/      image.json disk.qcow2 kernel initrd vars.qcow2
 //!      layers/LAYER.qcow2
 //!      commits/COMMIT/    commit.json  NODE.pages  NODE.state
@@ -61,6 +61,11 @@ impl Layout {
     /// The daemon's log.
     pub fn daemon_log(&self) -> PathBuf {
         self.home.join("daemon.log")
+    }
+
+    /// The token that opens the daemon's port; only its user may read it.
+    pub fn http_token(&self) -> PathBuf {
+        self.home.join("http.token")
     }
 
     /// The daemon's socket.

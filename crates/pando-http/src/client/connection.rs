@@ -3,7 +3,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,10 +15,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use pando_api::ApiError;
 use pando_model::ErrorCode;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::client::Launch;
 use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTIONS};
+use crate::stream::Stream;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -31,20 +33,38 @@ pub(super) enum Lost {
     Refused(ApiError),
 }
 
+/// Where the daemon is.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// At a socket.
+    Socket(PathBuf),
+    /// At a port of this host's loopback, behind a token.
+    Port { address: SocketAddr, token: Option<String> },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(formatter),
+            Self::Port { address, .. } => write!(formatter, "http://{address}"),
+        }
+    }
+}
+
 pub(super) struct Connections {
-    path: PathBuf,
+    place: Place,
     launcher: Option<Arc<dyn Launch>>,
     /// Held for a push or a pop only.
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
 impl Connections {
-    pub(super) fn new(path: PathBuf, launcher: Option<Arc<dyn Launch>>) -> Self {
-        Self { path, launcher, idle: Mutex::new(Vec::new()) }
+    pub(super) fn new(place: Place, launcher: Option<Arc<dyn Launch>>) -> Self {
+        Self { place, launcher, idle: Mutex::new(Vec::new()) }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Sends one request and returns its answer's head. The connection is kept for the next one.
@@ -111,8 +131,21 @@ impl Connections {
         Ok(sender)
     }
 
-    async fn open(&self) -> io::Result<UnixStream> {
-        tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.path))
+    async fn open(&self) -> io::Result<Stream> {
+        let connect = async {
+            match &self.place {
+                Place::Socket(path) => UnixStream::connect(path).await.map(Stream::Unix),
+                Place::Port { address, .. } => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    // Else the end of a client whose command reads no input stays behind what was
+                    // not read, and the command goes on.
+                    stream.set_zero_linger()?;
+                    Ok(Stream::Tcp(stream))
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -120,8 +153,11 @@ impl Connections {
     fn unreachable(&self, error: &dyn std::error::Error) -> ApiError {
         ApiError::new(
             ErrorCode::DaemonUnreachable,
-            format!("no daemon answers at {}: {error}", self.path.display()),
+            format!("no daemon answers at {}: {error}", self.place),
         )
-        .hint("pando daemon start")
+        .hint(match self.place {
+            Place::Socket(_) => "pando daemon start",
+            Place::Port { .. } => "pando daemon status",
+        })
     }
 }

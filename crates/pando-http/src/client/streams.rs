@@ -129,7 +129,7 @@ pub(super) async fn attach(
     let body = serde_json::to_vec(request)
         .map_err(|source| ApiError::new(ErrorCode::Internal, source.to_string()))?;
     let head = Head::post("/v1/attach".to_owned(), caller, None);
-    let mut message = head.with(Body::new(Full::new(body.into())))?;
+    let mut message = client.message(&head, Body::new(Full::new(body.into())))?;
     let headers = message.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
@@ -230,7 +230,7 @@ pub(super) async fn push(
     }
     let mut head = Head::get(format!("/v1/files{}", query(&pairs)), caller);
     head.method = Method::PUT;
-    let mut message = head.with(Body::new(ChannelBody::new(chunks)))?;
+    let mut message = client.message(&head, Body::new(ChannelBody::new(chunks)))?;
     message.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(request.size));
     let response = match client.connections.send(message).await {
         Ok(response) => response,

@@ -68,6 +68,7 @@ async fn serve(layout: &Layout, settings: &Settings, place: Place) -> Result<(),
         version: VERSION.to_owned(),
         pid: std::process::id(),
         home: layout.home().display().to_string(),
+        url: None,
     };
     let control = std::sync::Arc::new(engine.clone());
     let socket = layout.daemon_socket();

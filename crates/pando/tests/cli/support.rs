@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pando_api::Control;
 use pando_api::fake::FakeControl;
-use pando_http::{About, Server};
+use pando_http::{About, Lock, Loopback, Server, TokenFile};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -71,12 +71,18 @@ pub fn shown(output: &Output) -> String {
     text
 }
 
+fn about(version: &str) -> About {
+    About { version: version.to_owned(), pid: 1, home: "/h".to_owned(), url: None }
+}
+
 /// A daemon with a scripted engine.
 pub struct Fake {
     /// The engine.
     pub control: Arc<FakeControl>,
     /// Home and sockets.
     pub directory: tempfile::TempDir,
+    /// What leads the binary here.
+    environment: Vec<(&'static str, String)>,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     runtime: Runtime,
@@ -94,22 +100,40 @@ impl Fake {
         let control = Arc::new(FakeControl::new());
         let runtime = Runtime::new().expect("runtime");
         let stop = CancellationToken::new();
-        let about = About { version: version.to_owned(), pid: 1, home: "/h".to_owned() };
         let socket = directory.path().join("s/daemon.sock");
         let task = {
             let _guard = runtime.enter();
             let engine: Arc<dyn Control> = Arc::<FakeControl>::clone(&control);
-            let server = Server::bind(&socket, engine, about).expect("bind");
+            let server = Server::bind(&socket, engine, about(version)).expect("bind");
             runtime.spawn(server.run(stop.clone()))
         };
-        Self { control, directory, stop, task: Some(task), runtime }
+        let environment = vec![("PANDO_SOCKET", socket.display().to_string())];
+        Self { control, directory, environment, stop, task: Some(task), runtime }
+    }
+
+    /// Starts one that is reached over TCP only.
+    pub fn on_port() -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let control = Arc::new(FakeControl::new());
+        let runtime = Runtime::new().expect("runtime");
+        let stop = CancellationToken::new();
+        let file = TokenFile::new(directory.path().join("http.token"));
+        let token = file.read_or_make().expect("a token");
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let port = runtime.block_on(Loopback::bind(address)).expect("bind");
+        let environment = vec![("PANDO_URL", port.url()), ("PANDO_TOKEN", token)];
+        let engine: Arc<dyn Control> = Arc::<FakeControl>::clone(&control);
+        let about = about(env!("CARGO_PKG_VERSION"));
+        let server = Server::on_loopback(port, Lock::Token(file), Arc::new(|_| {}), engine, about);
+        let task = runtime.spawn(server.run(stop.clone()));
+        Self { control, directory, environment, stop, task: Some(task), runtime }
     }
 
     /// Returns the binary, pointed at this daemon.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = pando(self.directory.path());
         command
-            .env("PANDO_SOCKET", self.directory.path().join("s/daemon.sock"))
+            .envs(self.environment.iter().cloned())
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
