@@ -91,6 +91,9 @@ pub struct SystemStatusResult {
     pub pid: u32,
     /// Its home directory.
     pub home: String,
+    /// Where it listens on TCP, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// When it started.
     pub started_at: Timestamp,
     /// What there is.

@@ -11,6 +11,8 @@ pub struct Config {
     pub layout: Layout,
     /// pando's version, for `system_status`.
     pub version: String,
+    /// Where the engine is served on TCP, for `system_status`.
+    pub url: Option<String>,
     /// Disk space that is never used: a full disk stops running guests.
     pub disk_reserve: ByteCount,
     /// Memory that is never used: the host's own processes need some.
@@ -55,6 +57,7 @@ impl Config {
         Self {
             layout,
             version: version.into(),
+            url: None,
             disk_reserve: ByteCount::from_gib(1),
             memory_reserve: ByteCount::from_mib(256),
             branch_memory: ByteCount::from_mib(64),

@@ -15,7 +15,7 @@ use pando_api::{
 };
 use pando_driver::store::{AuditEntry, Decision};
 use pando_model::guest::{ExecOutcome, FileFacts};
-use pando_model::{ErrorCode, Operation, OperationId};
+use pando_model::{ErrorCode, Operation, OperationId, RequestId};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -124,7 +124,35 @@ fn withhold(mut params: Value) -> Value {
     params
 }
 
+/// A request that a front end turned away before it became a call.
+#[derive(Debug, Clone)]
+pub struct TurnedAway {
+    /// How it came in, as a session's name: `http:127.0.0.1:43210`.
+    pub session: String,
+    /// What is known of it; nothing that may be a secret.
+    pub request: Value,
+    /// Why it was turned away.
+    pub error: ErrorCode,
+}
+
 impl Engine {
+    /// Audits a request that was turned away at the door. Its principal is not known.
+    pub fn audit_turned_away(&self, request: TurnedAway) {
+        self.note(AuditEntry {
+            at: Timestamp::now(),
+            request: RequestId::random().to_string(),
+            principal: "unknown".to_owned(),
+            role: String::new(),
+            session: Some(request.session),
+            verb: "authenticate".to_owned(),
+            params: request.request,
+            decision: Decision::Refused,
+            error: Some(request.error.as_str().to_owned()),
+            operation: None,
+            duration_us: 0,
+        });
+    }
+
     /// Lets a call through that is not an operation.
     async fn pass<T>(
         &self,

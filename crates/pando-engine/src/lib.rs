@@ -32,3 +32,4 @@ mod verbs;
 
 pub use config::Config;
 pub use engine::{Drivers, Engine};
+pub use gate::TurnedAway;

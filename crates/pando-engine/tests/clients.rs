@@ -16,6 +16,7 @@ use std::time::Duration;
 use common::Bench;
 use pando_api::{AttachIo, AttachRequest, Call, Caller, Control, Role};
 use pando_driver::store::Decision;
+use pando_engine::TurnedAway;
 use pando_model::guest::{Command, ExecInput, ExecStatus};
 use pando_model::operation::OperationStatus;
 use pando_model::{ByteCount, ErrorCode, OperationId};
@@ -247,6 +248,23 @@ async fn a_read_only_caller_reads_and_is_audited_when_refused() {
         .map(|row| row.entry.verb.as_str())
         .collect();
     assert_eq!(refused, ["vm_delete", "exec_run", "commit_create", "gc"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_turned_away_at_the_door_is_audited() {
+    let bench = Bench::new().await;
+    bench.engine.audit_turned_away(TurnedAway {
+        session: "http:127.0.0.1:9".to_owned(),
+        request: json!({"request": "GET /v1/vm_list", "unreported": 3}),
+        error: ErrorCode::Unauthenticated,
+    });
+    bench.engine.shutdown().await;
+    let rows = bench.world.connect().store().audit(0, 1000).await.unwrap();
+    let last = &rows.last().unwrap().entry;
+    assert_eq!((last.verb.as_str(), last.decision), ("authenticate", Decision::Refused));
+    assert_eq!(last.error.as_deref(), Some("unauthenticated"));
+    assert_eq!(last.session.as_deref(), Some("http:127.0.0.1:9"));
+    assert_eq!(last.principal, "unknown");
 }
 
 #[tokio::test(start_paused = true)]

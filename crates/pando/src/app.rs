@@ -117,7 +117,7 @@ fn dispatch(ui: Ui, name: &str, matches: &ArgMatches) -> Ending {
         .build()
         .map_err(|source| ApiError::new(ErrorCode::Internal, format!("no runtime: {source}")))?;
     let ending = runtime.block_on(async {
-        let app = App::new(ui, layout, matches);
+        let app = App::new(ui, layout, matches)?;
         if name == "mcp" {
             // Its client is answered at once; a daemon is started by the first call that needs one.
             return mcp::run(&app, matches).await;
@@ -138,7 +138,7 @@ fn terminal_session() -> Option<i32> {
 }
 
 impl App {
-    fn new(ui: Ui, layout: Layout, matches: &ArgMatches) -> Self {
+    fn new(ui: Ui, layout: Layout, matches: &ArgMatches) -> Result<Self, ApiError> {
         let globals = innermost(matches);
         let mut caller = Caller::local(rustix::process::geteuid().as_raw());
         caller.read_only = globals.get_flag("read_only");
@@ -148,15 +148,12 @@ impl App {
             .then(terminal_session)
             .flatten()
             .map(|session| format!("terminal:{session}"));
-        // Another daemon than this home's own: one that somebody else looks after.
-        let client = match std::env::var_os("PANDO_SOCKET").filter(|path| !path.is_empty()) {
-            Some(path) => Client::new(path, None),
-            None => {
-                let launcher: Arc<dyn Launch> = Arc::new(Launcher::new(layout.clone(), ui));
-                Client::new(layout.daemon_socket(), Some(launcher))
-            }
-        };
-        Self { ui, layout, client, caller, keyed: AtomicUsize::new(0) }
+        let url = globals.get_one::<String>("url").map(String::as_str);
+        let client = daemon::elsewhere(url)?.unwrap_or_else(|| {
+            let launcher: Arc<dyn Launch> = Arc::new(Launcher::new(layout.clone(), ui));
+            Client::new(layout.daemon_socket(), Some(launcher))
+        });
+        Ok(Self { ui, layout, client, caller, keyed: AtomicUsize::new(0) })
     }
 
     /// Returns who makes the next call: each is a request of its own, and has a key of its own if

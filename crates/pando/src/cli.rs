@@ -28,7 +28,19 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("For AI agents", &["mcp"]),
     (
         "Housekeeping",
-        &["status", "operation", "gc", "logs", "daemon", "config", "bench", "completions", "man"],
+        &[
+            "status",
+            "operation",
+            "gc",
+            "logs",
+            "daemon",
+            "serve",
+            "token",
+            "config",
+            "bench",
+            "completions",
+            "man",
+        ],
     ),
 ];
 
@@ -125,6 +137,10 @@ fn global() -> Vec<Arg> {
             .value_name("DIR")
             .value_parser(clap::value_parser!(std::path::PathBuf))
             .help("Use this home in place of PANDO_HOME"),
+        Arg::new("url")
+            .long("url")
+            .value_name("URL")
+            .help("Speak to the daemon at this URL (PANDO_URL), with the token in PANDO_TOKEN"),
         Arg::new("key")
             .long("key")
             .value_name("KEY")

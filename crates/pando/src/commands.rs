@@ -21,6 +21,7 @@ mod rollback;
 mod ssh;
 pub mod sugar;
 pub mod terminal;
+mod token;
 
 use clap::{ArgMatches, Command};
 use pando_api::ApiError;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Command> {
         rm::command(),
         rollback::command(),
         ssh::command(),
+        token::command(),
     ];
     all.extend(sugar::actions());
     all.push(sugar::images());
@@ -76,7 +78,8 @@ pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches)
             None => return None,
         },
         "logs" => logs::run(ui, layout, matches),
-        "serve" => daemon::serve(layout, matches),
+        "serve" => daemon::serve(ui, layout, matches),
+        "token" => token::run(ui, layout, matches),
         _ => return None,
     })
 }

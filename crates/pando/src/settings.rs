@@ -11,7 +11,7 @@ use pando_api::{ApiError, suggest};
 use pando_model::ErrorCode;
 
 pub use file::{read, write};
-pub use value::{AcceleratorChoice, Setting};
+pub use value::{AcceleratorChoice, HttpListen, Setting};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +88,8 @@ macro_rules! settings {
 settings! {
     /// What the daemon writes to its log: error, warn, info, debug, trace, or a filter by module.
     log: String = "info".to_owned(), "daemon.log";
+    /// Where the daemon listens on TCP as well: off, a port, or a loopback ADDRESS:PORT.
+    http_listen: HttpListen = HttpListen::Off, "http.listen";
     /// QEMU's program; looked for in PATH when empty.
     qemu: String = String::new(), "qemu.binary";
     /// How guest code runs: auto, kvm or tcg.

@@ -22,11 +22,15 @@ use crate::settings::Settings;
 /// The guest program's file name.
 const GUEST_PROGRAM: &str = "pando-guest";
 
-/// Returns the engine of a home, with its recovery begun.
+/// Returns the engine of a home, with its recovery begun. `url` is where it will be served on TCP.
 ///
 /// # Errors
 /// What a driver needs and has not.
-pub async fn engine(layout: &Layout, settings: &Settings) -> Result<Engine, ApiError> {
+pub async fn engine(
+    layout: &Layout,
+    settings: &Settings,
+    url: Option<String>,
+) -> Result<Engine, ApiError> {
     let store =
         SqliteStore::open(&layout.database()).await.map_err(|error| store_failed(&error))?;
     let journal_path = layout.home().join("journal.log");
@@ -58,7 +62,8 @@ pub async fn engine(layout: &Layout, settings: &Settings) -> Result<Engine, ApiE
         store: Arc::new(store),
         journal: Arc::new(journal),
     };
-    Engine::start(drivers, config(layout, settings)).await
+    let config = Config { url, ..config(layout, settings) };
+    Engine::start(drivers, config).await
 }
 
 fn config(layout: &Layout, settings: &Settings) -> Config {

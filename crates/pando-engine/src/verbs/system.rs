@@ -53,6 +53,7 @@ impl Engine {
             version: self.config.version.clone(),
             pid: std::process::id(),
             home: self.config.layout.home().display().to_string(),
+            url: self.config.url.clone(),
             started_at: self.started_at,
             counts,
             capacity: CapacityView {

@@ -10,7 +10,7 @@ use pando_http::Client;
 use serde_json::{Value, json};
 
 use crate::settings::KEYS;
-use crate::{cli, home};
+use crate::{cli, daemon, home};
 
 /// How long a person waits for a completion.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -63,13 +63,12 @@ fn candidates(names: Names) -> Vec<CompletionCandidate> {
 }
 
 fn ask(names: Names) -> Option<Vec<String>> {
-    let socket = match std::env::var_os("PANDO_SOCKET").filter(|path| !path.is_empty()) {
-        Some(path) => path.into(),
-        None => home::layout(None).ok()?.daemon_socket(),
+    let client = match daemon::elsewhere(None).ok()? {
+        Some(client) => client,
+        None => Client::new(home::layout(None).ok()?.daemon_socket(), None),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let asked = async {
-        let client = Client::new(socket, None);
         let caller = Caller::local(rustix::process::geteuid().as_raw());
         let mut found = Vec::new();
         for (verb, list, fields) in lists(names) {

@@ -1,22 +1,26 @@
-//! The daemon itself: locks its home, makes an engine, serves it, and ends when told to.
+//! The daemon itself: locks its home, makes an engine, serves it on a socket and, if told to, on a
+//! port, and ends when told to.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
-use pando_api::ApiError;
+use pando_api::{ApiError, Control};
 use pando_http::{About, Server};
 use pando_model::{ErrorCode, Layout};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::door::{self, Demand, Port};
 use super::{READY, VERSION};
 use crate::app::Ending;
 use crate::limits::DAEMON_STOP;
-use crate::settings::{Settings, Sources};
+use crate::output::Ui;
+use crate::settings::{HttpListen, Settings, Sources};
 use crate::{home, wire};
 
 /// Where the daemon's life goes on.
@@ -28,21 +32,36 @@ pub enum Place {
     Detached,
 }
 
+/// How to serve.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Where.
+    pub place: Place,
+    /// Where to listen on TCP, in place of what the settings say.
+    pub http: Option<HttpListen>,
+    /// What a request over TCP must show.
+    pub demand: Demand,
+}
+
 /// Threads of the daemon: what is slow is done by QEMU, by keepers and by blocking threads.
 const WORKERS: usize = 2;
 
 /// Serves this home until told to end.
 ///
 /// # Errors
-/// `daemon_unreachable` when another daemon serves it, `config_invalid`, or what the engine needs
-/// and has not.
-pub fn run(layout: &Layout, place: Place) -> Ending {
-    if place == Place::Detached {
+/// `already_exists` when another daemon serves it, `daemon_unreachable` when it cannot listen,
+/// `config_invalid`, or what the engine needs and has not.
+pub fn run(ui: Ui, layout: &Layout, options: Options) -> Ending {
+    if options.place == Place::Detached {
         // A starter's terminal must not end us. It fails for a session's leader, which needs none.
         let _ = rustix::process::setsid();
     }
     home::prepare(layout)?;
-    let (settings, _) = Settings::resolve(&Sources::of_process(&layout.config())?)?;
+    let (mut settings, _) = Settings::resolve(&Sources::of_process(&layout.config())?)?;
+    settings.http_listen = options.http.unwrap_or(settings.http_listen);
+    if options.place == Place::Foreground {
+        refuse_second(layout, &settings)?;
+    }
     begin_log(&settings.log)?;
     let lock = lock(&layout.daemon_lock())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,7 +69,7 @@ pub fn run(layout: &Layout, place: Place) -> Ending {
         .enable_all()
         .build()
         .map_err(|source| ApiError::new(ErrorCode::Internal, format!("no runtime: {source}")))?;
-    let ended = runtime.block_on(serve(layout, &settings, place));
+    let ended = runtime.block_on(serve(ui, layout, &settings, options));
     drop(runtime);
     drop(lock);
     if let Err(error) = &ended {
@@ -59,28 +78,58 @@ pub fn run(layout: &Layout, place: Place) -> Ending {
     ended.map(|()| 0)
 }
 
-async fn serve(layout: &Layout, settings: &Settings, place: Place) -> Result<(), ApiError> {
+/// Refuses to be a second daemon of a home, saying how the first one gets what was asked for.
+fn refuse_second(layout: &Layout, settings: &Settings) -> Result<(), ApiError> {
+    let Ok(about) = super::about(layout) else { return Ok(()) };
+    let at = about.url.as_deref().map_or("not on TCP".to_owned(), |url| format!("at {url}"));
+    let message = format!("process {} is the daemon of this home already, {at}", about.pid);
+    let error = ApiError::new(ErrorCode::AlreadyExists, message);
+    Err(match settings.http_listen {
+        HttpListen::At(address) if about.url.is_none() => {
+            error.hint(format!("pando config set http.listen {address}\npando daemon restart"))
+        }
+        _ => error.hint("pando daemon status\npando daemon stop"),
+    })
+}
+
+async fn serve(
+    ui: Ui,
+    layout: &Layout,
+    settings: &Settings,
+    options: Options,
+) -> Result<(), ApiError> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|source| no_signals(&source))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| no_signals(&source))?;
-    let engine = wire::engine(layout, settings).await?;
+    // Before anything is recovered or changed: a port that is taken must have no consequences.
+    let port = door::bind(layout, settings.http_listen, options.demand).await?;
+    let url = port.as_ref().map(|port| port.loopback.url());
+    let engine = wire::engine(layout, settings, url.clone()).await?;
     let about = About {
         version: VERSION.to_owned(),
         pid: std::process::id(),
         home: layout.home().display().to_string(),
-        url: None,
+        url: url.clone(),
     };
-    let control = std::sync::Arc::new(engine.clone());
+    let control: Arc<dyn Control> = Arc::new(engine.clone());
     let socket = layout.daemon_socket();
-    let server = Server::bind(&socket, control, about).map_err(|source| {
+    let server = Server::bind(&socket, Arc::clone(&control), about.clone()).map_err(|source| {
         ApiError::new(
             ErrorCode::DaemonUnreachable,
             format!("cannot listen on {}: {source}", socket.display()),
         )
     })?;
-    tracing::info!(version = VERSION, socket = %socket.display(), "serving");
-    if place == Place::Detached {
-        say_ready();
+    let on_port = port.map(|Port { loopback, lock }| {
+        let on_refused = door::auditing(engine.clone());
+        Server::on_loopback(loopback, lock, on_refused, control, about)
+    });
+    tracing::info!(version = VERSION, socket = %socket.display(), url, "serving");
+    match options.place {
+        Place::Detached => say_ready(),
+        Place::Foreground => {
+            let words = url.as_deref().map_or_else(|| socket.display().to_string(), str::to_owned);
+            ui.answer(&words, json!({ "socket": socket, "url": url }));
+        }
     }
     let signals = async {
         // Cancel-safe: a signal that is not taken here ends nothing else.
@@ -90,7 +139,12 @@ async fn serve(layout: &Layout, settings: &Settings, place: Place) -> Result<(),
         }
         stop.cancel();
     };
-    tokio::join!(server.run(stop.clone()), signals);
+    let serving_port = async {
+        if let Some(server) = on_port {
+            server.run(stop.clone()).await;
+        }
+    };
+    tokio::join!(server.run(stop.clone()), serving_port, signals);
     // Nobody is to find a socket that nobody answers.
     let _ = std::fs::remove_file(&socket);
     engine.shutdown().await;

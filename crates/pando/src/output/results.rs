@@ -381,6 +381,9 @@ fn collected(ui: &Ui, view: &GcResult) {
 fn system(ui: &Ui, view: &SystemStatusResult) {
     field(ui, "daemon", &format!("{}, process {}", view.version, view.pid));
     field(ui, "home", &view.home);
+    if let Some(url) = &view.url {
+        field(ui, "url", url);
+    }
     field(ui, "since", &view.started_at.to_string());
     let counts = &view.counts;
     field(

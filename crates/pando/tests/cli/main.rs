@@ -11,6 +11,7 @@
 mod daemon;
 mod doctor;
 mod help;
+mod http;
 mod results;
 mod streams;
 mod support;
