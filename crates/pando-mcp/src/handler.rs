@@ -9,16 +9,17 @@ use std::time::Duration;
 use pando_api::{ApiError, Caller, Control};
 use pando_model::ErrorCode;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
-    CreateTaskResult, ElicitRequest, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
-    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
-    InputRequest, InputRequests, InputRequiredResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    Prompt, PromptArgument, PromptMessage, ProtocolVersion, ReadResourceRequestParams,
-    ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role,
-    ServerCapabilities, ServerConfig, Tool, ToolAnnotations, UpdateTaskParams,
+    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, CompletionInfo, CreateTaskResult, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, Prompt, PromptArgument, PromptMessage,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Reference, Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities,
+    ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    UpdateTaskParams,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -26,9 +27,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::Answer;
 use crate::calls::{Calls, Outcome};
+use crate::complete::{self, Of};
 use crate::limits::{MAX_CALLS, WAIT};
 use crate::profile::Profile;
-use crate::requester::{ANSWER, Requester, consent, form};
+use crate::requester::{Requester, consent};
+use crate::subscriptions::{self, Subscriptions};
+use crate::words::{self, input_required, protocol_error, result};
 use crate::{prompts, resources, tasks, tools};
 
 /// The revisions that are spoken, oldest first.
@@ -56,18 +60,20 @@ pub struct Handler {
     permits: Arc<Semaphore>,
     /// Set once the client is gone: what it began then goes on.
     closed: Arc<AtomicBool>,
+    subscriptions: Subscriptions,
 }
 
 impl Handler {
     /// Returns a server of `control` for `caller`, who may do what `profile` permits. `key` makes
     /// the tokens of plans this server's own.
     pub fn new(control: Arc<dyn Control>, caller: Caller, profile: Profile, key: [u8; 32]) -> Self {
-        let tools = tools::tools(&profile).into_iter().map(tool).collect();
+        let tools = tools::tools(&profile).into_iter().map(words::tool).collect();
         Self {
             calls: Arc::new(Calls { control, caller, profile, wait: WAIT, key }),
             tools: Arc::new(tools),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
             closed: Arc::new(AtomicBool::new(false)),
+            subscriptions: Subscriptions::new(),
         }
     }
 
@@ -86,8 +92,10 @@ impl Handler {
         self
     }
 
+    /// Returns the same server for one client, whose going away sets `closed`.
     pub(crate) fn until(mut self, closed: Arc<AtomicBool>) -> Self {
         self.closed = closed;
+        self.subscriptions = self.subscriptions.of_session();
         self
     }
 
@@ -108,61 +116,14 @@ impl Handler {
     }
 }
 
-fn tool(tool: tools::Tool) -> Tool {
-    let annotations = ToolAnnotations::new()
-        .read_only(tool.read_only)
-        .destructive(tool.destructive)
-        .idempotent(tool.idempotent)
-        .open_world(false);
-    Tool::new(tool.name, tool.description, Arc::new(tool.input))
-        .with_title(tool.title)
-        .with_annotations(annotations)
-}
-
-/// Returns a tool's result: the envelope, structured and as text.
-pub(crate) fn result(answer: &Answer) -> CallToolResult {
-    let value = answer.to_value();
-    match &answer.outcome {
-        Ok(_) => CallToolResult::structured(value),
-        Err(_) => CallToolResult::structured_error(value),
-    }
-}
-
-fn input_required(question: &str, token: String) -> CallToolResponse {
-    match form(question) {
-        Ok(form) => {
-            let ask = InputRequest::Elicitation(ElicitRequest::new(form));
-            let requests = InputRequests::from([(ANSWER.to_owned(), ask)]);
-            InputRequiredResult::new(Some(requests), Some(token)).into()
-        }
-        Err(source) => {
-            let error = ApiError::new(ErrorCode::Internal, source.to_string());
-            result(&Answer::error(error)).into()
-        }
-    }
-}
-
-/// Returns an error of a request that has no envelope to carry it.
-fn protocol_error(error: &ApiError) -> ErrorData {
-    let data = serde_json::to_value(error).ok();
-    let message = match &error.hint {
-        Some(hint) => format!("{}; {hint}", error.message),
-        None => error.message.clone(),
-    };
-    match error.code {
-        ErrorCode::NotFound => ErrorData::resource_not_found(message, data),
-        ErrorCode::InvalidParameter | ErrorCode::Ambiguous | ErrorCode::Forbidden => {
-            ErrorData::invalid_params(message, data)
-        }
-        _ => ErrorData::internal_error(message, data),
-    }
-}
-
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
+            .enable_resources_subscribe()
+            .enable_resources_list_changed()
+            .enable_completions()
             .enable_prompts()
             .enable_tasks()
             .build();
@@ -187,6 +148,10 @@ impl ServerHandler for Handler {
         context.peer.set_peer_info(request);
         // Tasks are of the revision that has no `initialize`.
         answer.capabilities.extensions = None;
+        // Nobody is told of new resources unasked, and these revisions have no way to ask.
+        if let Some(resources) = &mut answer.capabilities.resources {
+            resources.list_changed = None;
+        }
         Ok(answer)
     }
 
@@ -356,5 +321,67 @@ impl ServerHandler for Handler {
         let calls = Arc::clone(&self.calls);
         let done = self.guarded(async move { tasks::cancel(&calls, &request.task_id).await }).await;
         done.flatten().map_err(|error| protocol_error(&error))
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let calls = Arc::clone(&self.calls);
+        let found = self.guarded(async move {
+            let of = match &request.r#ref {
+                Reference::Prompt(prompt) => Of::Prompt(&prompt.name),
+                Reference::Resource(template) => Of::Resource(&template.uri),
+                _ => {
+                    let message = "`ref` must be a prompt or a resource template";
+                    return Err(ApiError::parameter("ref", message));
+                }
+            };
+            let before = request.context.and_then(|context| context.arguments);
+            let cluster = before.as_ref().and_then(|before| before.get("cluster"));
+            let (name, typed) = (&request.argument.name, &request.argument.value);
+            complete::names(&calls, of, name, typed, cluster.map(String::as_str)).await
+        });
+        let names = found.await.flatten().map_err(|error| {
+            // What does not exist is a wrong parameter, in every revision.
+            protocol_error(&match error.code {
+                ErrorCode::NotFound => ApiError { code: ErrorCode::InvalidParameter, ..error },
+                _ => error,
+            })
+        })?;
+        let total = u32::try_from(names.total).ok();
+        let info = CompletionInfo::with_pagination(names.values, total, names.has_more);
+        info.map(CompleteResult::new).map_err(|message| ErrorData::internal_error(message, None))
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let begun = self.subscriptions.begin(&self.calls, &request.uri, context.peer);
+        begun.map_err(|error| protocol_error(&error))
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.end(&request.uri);
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        Some(subscriptions::accepted(&self.calls, requested))
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let listened = self.subscriptions.listen(&self.calls, &context).await;
+        listened.map_err(|error| protocol_error(&error))
     }
 }

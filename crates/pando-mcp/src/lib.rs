@@ -24,6 +24,7 @@
 mod answer;
 mod budget;
 mod calls;
+mod complete;
 mod confirm;
 mod find;
 mod follow;
@@ -37,8 +38,11 @@ mod prompts;
 mod requester;
 mod resources;
 pub mod stdio;
+mod subscriptions;
 mod tasks;
 pub mod tools;
+mod watch;
+mod words;
 
 pub use profile::{Access, Names, Profile, Role};
 pub use stdio::{ServeError, serve, serve_stdio};

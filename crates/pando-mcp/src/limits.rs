@@ -41,6 +41,20 @@ pub const FOUND: usize = 8;
 pub const MAX_QUERY_BYTES: usize = 400;
 /// Objects of one kind in a list of resources: what a person picks from.
 pub const RESOURCES_PER_KIND: u64 = 50;
+/// Names that complete what was typed: the protocol allows no more.
+pub const COMPLETIONS: usize = 100;
+/// Names of one kind among which those are looked for: the longest page of a list.
+pub const NAMES_PER_KIND: u32 = pando_api::limits::MAX_PAGE;
+/// Things that are watched for one listener: what a person keeps an eye on.
+pub const MAX_WATCHED: usize = 32;
+/// Listeners at once, for all of a client's requests.
+pub const MAX_LISTENERS: usize = 16;
+/// Time between two reads of a thing that is watched: soon enough for a person, cheap for a guest.
+pub const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Reads at once, of everything that a client watches.
+pub const WATCH_READS: usize = 4;
+/// Changes that wait to be told: whoever reads slowly hears of them later.
+pub const WATCH_CHANGES: usize = 16;
 /// Longest URI, in bytes: the longest address and then some.
 pub const MAX_URI_BYTES: usize = 1024;
 /// Longest argument of a prompt, in bytes.

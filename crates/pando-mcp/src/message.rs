@@ -24,6 +24,10 @@ const METHODS: &[&str] = &[
     "resources/templates/list",
     "prompts/list",
     "prompts/get",
+    "completion/complete",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "subscriptions/listen",
     "tasks/get",
     "tasks/update",
     "tasks/cancel",
@@ -136,13 +140,28 @@ fn check(value: &Value) -> Result<(), Value> {
         Some("tools/call" | "prompts/get") if !is_object("arguments") => {
             wrong(INVALID_PARAMS, "`params.arguments` must be an object of parameters by name")
         }
-        Some("resources/read") if !is_text("uri") => {
+        Some("resources/read" | "resources/subscribe" | "resources/unsubscribe")
+            if !is_text("uri") =>
+        {
             wrong(INVALID_PARAMS, "`params.uri` must be a URI from the list or of a template")
         }
+        Some("completion/complete") if !is_reference(field("ref")) => wrong(
+            INVALID_PARAMS,
+            "`params.ref` must be {type: \"ref/prompt\", name} or {type: \"ref/resource\", uri}",
+        ),
         Some("tasks/get" | "tasks/update" | "tasks/cancel") if !is_text("taskId") => {
             wrong(INVALID_PARAMS, "`params.taskId` must be the id of a task")
         }
         _ => Ok(()),
+    }
+}
+
+fn is_reference(value: Option<&Value>) -> bool {
+    let has = |name: &str| value.and_then(|value| value.get(name)).is_some_and(Value::is_string);
+    match value.and_then(|value| value.get("type")).and_then(Value::as_str) {
+        Some("ref/prompt") => has("name"),
+        Some("ref/resource") => has("uri"),
+        _ => false,
     }
 }
 

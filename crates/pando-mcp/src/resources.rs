@@ -56,6 +56,12 @@ pub const TEMPLATES: &[Template] = &[
         mime: "application/json",
     },
     Template {
+        uri: "pando://image/{name}",
+        name: "image",
+        description: "An image that machines are made from.",
+        mime: "application/json",
+    },
+    Template {
         uri: "pando://console/{address}",
         name: "console",
         description: "The end of a machine's serial console: boot messages and the kernel's log.",
@@ -147,11 +153,11 @@ pub async fn list(calls: &Calls) -> Result<Vec<Entry>, ApiError> {
 /// # Errors
 /// `not_found` for what is no resource of ours, and those of the read.
 pub async fn read(calls: &Calls, uri: &str) -> Result<Contents, ApiError> {
-    let (verb, params) = of_uri(uri)?;
-    let call = Call::parse(verb, params)?;
+    let call = call(uri)?;
     calls.profile.check(call.verb())?;
+    let is_console = matches!(call, Call::ConsoleRead(_));
     let result = calls.control.call(&calls.caller(), call).await?;
-    if verb == "console_read" {
+    if is_console {
         let text = result.get("text").and_then(Value::as_str).unwrap_or_default();
         return Ok(Contents { text: text.to_owned(), mime: "text/plain" });
     }
@@ -159,6 +165,14 @@ pub async fn read(calls: &Calls, uri: &str) -> Result<Contents, ApiError> {
 }
 
 /// Returns the read that a URI stands for.
+///
+/// # Errors
+/// `not_found` for what is no resource of ours, `invalid_parameter` for what is no address or id.
+pub fn call(uri: &str) -> Result<Call, ApiError> {
+    let (verb, params) = of_uri(uri)?;
+    Call::parse(verb, params)
+}
+
 fn of_uri(uri: &str) -> Result<(&'static str, Value), ApiError> {
     let unknown = || {
         let shown: String = uri.chars().take(120).collect();
@@ -186,6 +200,7 @@ fn of_uri(uri: &str) -> Result<(&'static str, Value), ApiError> {
         }
         ("commit", commit) => ("commit_show", json!({"commit": commit})),
         ("operation", id) => ("operation_get", json!({"id": id})),
+        ("image", image) => ("image_show", json!({"image": image})),
         ("console", address) => {
             ("console_read", json!({"address": address, "tail_bytes": TEXT_BYTES}))
         }
@@ -223,6 +238,7 @@ mod tests {
             ("pando://commit/cm_0123456789ab", Some("commit_show")),
             ("pando://operation/op_0123456789ab", Some("operation_get")),
             ("pando://console/shop", Some("console_read")),
+            ("pando://image/default", Some("image_show")),
             ("pando://machine", None),
             ("pando://secrets/x", None),
             ("file:///etc/passwd", None),
@@ -242,6 +258,7 @@ mod tests {
                 .uri
                 .replace("{address}", "shop")
                 .replace("{cluster}", "shop")
+                .replace("{name}", "default")
                 .replace("{id}", "op_0123456789ab");
             let (verb, params) = of_uri(&uri).unwrap();
             assert!(Call::parse(verb, params).is_ok(), "{uri}");

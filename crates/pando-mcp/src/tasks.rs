@@ -20,9 +20,9 @@ use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use crate::calls::Calls;
-use crate::handler::result;
 use crate::limits::TASK_POLL_MS;
 use crate::requester::has_no_sessions;
+use crate::words::result;
 
 /// Refuses requests of earlier revisions, whose tasks were something else.
 ///

@@ -139,3 +139,35 @@ async fn calls_are_served_beside_one_another() {
     }
     assert_eq!(served.control.calls().len(), 320);
 }
+
+#[tokio::test]
+async fn a_listener_hears_of_changes_until_it_hangs_up() {
+    let (served, id) = creating().await;
+    let mut client = served.client(MODERN);
+    let uri = format!("pando://operation/{id}");
+    let params = json!({"notifications": {"resourceSubscriptions": [uri]}});
+    let mut reply = client.post("subscriptions/listen", params).await;
+    let granted = reply.message().await.unwrap();
+    assert_eq!(granted["params"]["notifications"]["resourceSubscriptions"], json!([uri]));
+    served.control.finish(&id, Ok(json!({})));
+    let told = reply.message().await.unwrap();
+    assert_eq!(told["method"], "notifications/resources/updated", "{told}");
+    assert_eq!(told["params"]["uri"], uri.as_str());
+    served.server.close().await;
+    while reply.message().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_session_hears_of_changes_on_its_own_stream() {
+    let (served, id) = creating().await;
+    let mut client = served.begun("2025-11-25").await;
+    let listening = [("accept", "text/event-stream")];
+    let mut stream = client.send("GET", &listening, String::new()).await;
+    let uri = format!("pando://operation/{id}");
+    let subscribed = client.ask("resources/subscribe", json!({"uri": uri})).await;
+    assert_eq!(subscribed["result"], json!({}), "{subscribed}");
+    served.control.finish(&id, Ok(json!({})));
+    let told = stream.message().await.unwrap();
+    assert_eq!(told["method"], "notifications/resources/updated", "{told}");
+    assert_eq!(told["params"]["uri"], uri.as_str());
+}

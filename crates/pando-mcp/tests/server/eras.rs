@@ -32,7 +32,7 @@ async fn discovery_says_who_answers_and_what_is_spoken() {
     let result = &answer["result"];
     assert_eq!(result["resultType"], "complete", "{answer}");
     assert_eq!(result["supportedVersions"], json!(["2025-06-18", "2025-11-25", "2026-07-28"]));
-    for part in ["tools", "resources", "prompts"] {
+    for part in ["tools", "resources", "prompts", "completions"] {
         assert!(result["capabilities"][part].is_object(), "{part}");
     }
     // Having discovered, a client may still begin the older way.

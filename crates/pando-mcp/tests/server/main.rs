@@ -7,10 +7,12 @@
     reason = "a test ends where it fails"
 )]
 
+mod changes;
 mod confirm;
 mod eras;
 mod input;
 mod long;
+mod names;
 mod reading;
 mod results;
 mod support;

@@ -33,7 +33,7 @@ async fn things_are_listed_and_read_as_resources() {
             assert!(uris.contains(&uri), "{uri} in {uris:?}");
         }
         let templates = session.request("resources/templates/list", json!({})).await;
-        assert_eq!(templates["result"]["resourceTemplates"].as_array().map(Vec::len), Some(6));
+        assert_eq!(templates["result"]["resourceTemplates"].as_array().map(Vec::len), Some(7));
 
         let uri = "pando://machine/shop@main";
         let read = session.request("resources/read", json!({"uri": uri})).await;
