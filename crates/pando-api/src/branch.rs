@@ -24,9 +24,11 @@ pub struct BranchCreateParams {
     pub name: Option<Name>,
     /// Names of several new branches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub names: Vec<Name>,
     /// How many branches to make, with names chosen for you.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub count: Option<u32>,
     /// Start at exactly the commit's instant, never from a warm copy that has run on a little.
     #[serde(default)]
@@ -101,6 +103,7 @@ pub struct BranchListParams {
     pub state: Option<BranchState>,
     /// Most branches to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,6 +32,7 @@ pub struct CommitCreateParams {
     pub kind: CommitKind,
     /// Copies to keep restored and ready, so that branches from it start at once.
     #[serde(default)]
+    #[schemars(range(min = 0, max = crate::limits::MAX_WARM))]
     pub warm: u32,
 }
 
@@ -72,6 +73,7 @@ pub struct CommitListParams {
     pub branch: Option<String>,
     /// Most commits to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -49,6 +49,7 @@ pub struct ExecRunParams {
     pub command: Option<String>,
     /// A program and its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = pando_model::limits::MAX_ARGS))]
     pub argv: Vec<String>,
     /// Standard input; none if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,9 +65,11 @@ pub struct ExecRunParams {
     pub user: Option<String>,
     /// Time after which its whole process tree is killed, in seconds.
     #[serde(default = "exec_timeout")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
     /// Most bytes of each of stdout and stderr in the result; head and tail are kept.
     #[serde(default = "output_bytes")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,
     /// Return an operation at once and let the command run.
     #[serde(default)]
@@ -117,6 +120,7 @@ pub struct ExecRunResult {
 pub struct ExecFanoutParams {
     /// Addresses or ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = pando_model::limits::MAX_FANOUT))]
     pub branches: Vec<Address>,
     /// All running branches of this cluster, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +130,7 @@ pub struct ExecFanoutParams {
     pub command: Option<String>,
     /// A program and its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = pando_model::limits::MAX_ARGS))]
     pub argv: Vec<String>,
     /// Standard input of each; none if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,9 +146,11 @@ pub struct ExecFanoutParams {
     pub user: Option<String>,
     /// Time after which each one's whole process tree is killed, in seconds.
     #[serde(default = "exec_timeout")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
     /// Most bytes of each of stdout and stderr in each result; head and tail are kept.
     #[serde(default = "output_bytes")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,
 }
 
@@ -233,6 +240,7 @@ pub struct FilePullParams {
     pub path: String,
     /// Most bytes to return, from the start.
     #[serde(default = "output_bytes")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_INLINE_FILE_BYTES))]
     pub max_bytes: u64,
 }
 
@@ -290,6 +298,7 @@ pub struct ConsoleReadParams {
     pub address: Option<Address>,
     /// Bytes to return: the last ones, or those from `offset`.
     #[serde(default = "console_bytes")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_CONSOLE_BYTES))]
     pub tail_bytes: u64,
     /// Start here instead: an earlier result's `next_offset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -37,6 +37,7 @@ pub struct ImageBuildParams {
     pub mirror: Option<String>,
     /// Size of the root disk, in GiB; it takes only what is written.
     #[serde(default = "default_disk")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_DISK.gib()))]
     pub disk_gib: u64,
 }
 
@@ -87,6 +88,7 @@ pub struct ImageImportParams {
     pub sha256: Option<String>,
     /// Size of the root disk, in GiB; the source's own if left out, never less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_DISK.gib()))]
     pub disk_gib: Option<u64>,
 }
 
@@ -140,6 +142,7 @@ pub struct ImageView {
 pub struct ImageListParams {
     /// Most images to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

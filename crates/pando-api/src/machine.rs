@@ -47,15 +47,19 @@ pub struct VmCreateParams {
     pub image: String,
     /// Virtual CPUs.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_VCPUS))]
     pub vcpus: u8,
     /// RAM, in MiB.
     #[serde(default = "default_memory")]
+    #[schemars(range(min = pando_model::limits::MIN_MEMORY.mib(), max = pando_model::limits::MAX_MEMORY.mib()))]
     pub memory_mib: u64,
     /// Size of the root disk, in GiB; the image's own if left out, never less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = pando_model::limits::MAX_DISK.gib()))]
     pub disk_gib: Option<u64>,
     /// Network interfaces (0 for none).
     #[serde(default = "one")]
+    #[schemars(range(min = 0, max = crate::limits::MAX_NICS))]
     pub nics: u8,
     /// What its first interface reaches: nothing, or the outside (never this host's
     /// loopback). Connections that are open at a commit live on in the parent only.
@@ -79,6 +83,7 @@ pub struct VmCreateParams {
     pub wait: bool,
     /// How long it may take to answer, in seconds.
     #[serde(default = "ready_timeout")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_WAIT_S))]
     pub timeout_s: u64,
 }
 
@@ -140,6 +145,7 @@ pub struct VmListParams {
     pub image: Option<String>,
     /// Most machines to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -349,6 +355,7 @@ pub struct VmControlParams {
     pub action: Action,
     /// How long a guest may take to shut down, in seconds, before it is killed.
     #[serde(default = "shutdown_timeout")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_WAIT_S))]
     pub timeout_s: u64,
 }
 

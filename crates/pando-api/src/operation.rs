@@ -103,6 +103,7 @@ pub struct OperationListParams {
     pub verb: Option<String>,
     /// Most operations to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,6 +137,7 @@ pub struct OperationWaitParams {
     pub id: OperationId,
     /// How long to wait, in seconds.
     #[serde(default = "wait_timeout")]
+    #[schemars(range(min = 0, max = crate::limits::MAX_WAIT_S))]
     pub timeout_s: u64,
 }
 

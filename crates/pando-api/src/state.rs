@@ -25,6 +25,7 @@ pub struct JournalListParams {
     pub since: Option<Timestamp>,
     /// Most acts to return.
     #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
     /// Continue after an earlier result: its `next_cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +127,7 @@ pub struct StateDiffParams {
     pub hunks: Option<String>,
     /// Most bytes of differences in the result; the rest follows with `cursor`.
     #[serde(default = "diff_bytes")]
+    #[schemars(range(min = 1024, max = crate::limits::MAX_DIFF_BYTES))]
     pub max_bytes: u64,
     /// Continue after an earlier result: its `next_cursor`. Nothing is looked at again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

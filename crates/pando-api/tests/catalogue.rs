@@ -186,6 +186,51 @@ fn wrong_values_name_their_parameter() {
     }
 }
 
+/// What a schema says of a number or a list is what a call is refused for.
+#[test]
+fn bounds_in_schemas_are_those_that_are_enforced() {
+    let refusal = |verb: &Verb, name: &str, value: &Value| {
+        let mut params = verb.example();
+        params[name] = value.clone();
+        // What excludes the parameter.
+        for (one, other) in [("argv", "command"), ("names", "count")] {
+            if name == one {
+                params.as_object_mut().expect("an object").remove(other);
+            }
+        }
+        Call::parse(verb.name, params).err().filter(|error| error.subject.as_deref() == Some(name))
+    };
+    let mut bounded = 0;
+    for verb in catalogue() {
+        for (name, schema) in verb.properties().into_iter().flatten() {
+            let (fine, refused) = match schema["type"].as_str() {
+                // An offset counts from the beginning of something whose size nobody knows.
+                Some("integer") if name != "offset" => {
+                    let least = schema["minimum"].as_u64().expect(name);
+                    let most = schema["maximum"].as_u64().expect(&format!("{}: {name}", verb.name));
+                    let beyond = json!(most + 1);
+                    let below = least.checked_sub(1).map_or(json!(-1), Value::from);
+                    (vec![json!(least), json!(most)], vec![below, beyond])
+                }
+                Some("array") if schema.get("maxItems").is_some() => {
+                    let most = schema["maxItems"].as_u64().expect(name);
+                    let list = |count| (0..count).map(|index| format!("a{index}")).collect();
+                    (vec![list(most)], vec![list(most + 1)])
+                }
+                _ => continue,
+            };
+            bounded += 1;
+            for value in fine {
+                assert!(refusal(verb, name, &value).is_none(), "{} {name} {value}", verb.name);
+            }
+            for value in refused {
+                assert!(refusal(verb, name, &value).is_some(), "{} {name} {value}", verb.name);
+            }
+        }
+    }
+    assert!(bounded > 25, "{bounded}");
+}
+
 #[test]
 fn what_is_missing_is_listed() {
     let error = refused("vm_control", json!({}));

@@ -119,22 +119,15 @@ pub fn input(verb: &Verb) -> Map<String, Value> {
     schema
 }
 
-/// Removes what a reader can do without: patterns (a refusal says what was wrong), bounds that
-/// types imply, defaults that absence implies.
+/// Removes what a reader can do without: patterns and bounds (a refusal says what was wrong),
+/// defaults that absence implies.
 fn slim(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(slim),
         Value::Object(object) => {
             object.remove("pattern");
-            if object.get("minimum") == Some(&json!(0)) {
-                object.remove("minimum");
-            }
-            for bound in ["minimum", "maximum"] {
-                if object.get(bound).is_some_and(|value| {
-                    [json!(255), json!(65_535), json!(4_294_967_295_u64)].contains(value)
-                }) {
-                    object.remove(bound);
-                }
+            for bound in ["minimum", "maximum", "maxItems"] {
+                object.remove(bound);
             }
             if matches!(object.get("default"), Some(Value::Bool(false))) {
                 object.remove("default");

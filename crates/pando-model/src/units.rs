@@ -44,6 +44,11 @@ impl ByteCount {
         self.0 >> 20
     }
 
+    /// Returns the number of whole GiB.
+    pub const fn gib(self) -> u64 {
+        self.0 >> 30
+    }
+
     /// Returns the number of bytes.
     pub const fn bytes(self) -> u64 {
         self.0
