@@ -9,7 +9,7 @@ readonly DOCUMENTS=(*.md docs/decisions/*.md)
 # What every command says of itself.
 readonly HELP=crates/pando/tests/cli/snapshots/cli__help__help.snap
 # Commands that help does not list: programs start them.
-readonly HIDDEN_COMMANDS=' keeper '
+readonly HIDDEN_COMMANDS=' keeper gen '
 
 # Every test: written out below its attribute, or made by a macro from a list of names.
 TESTS=$(grep -rhE -A6 '#\[(tokio::)?test\b|^ +[a-z_0-9]+ = ' crates --include='*.rs' |

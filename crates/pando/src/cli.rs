@@ -1,8 +1,12 @@
 //! The commands: most are made from the verb catalogue (`generated`), some by hand
 //! (`crate::commands`), all under one root.
 
+pub mod by_hand;
 pub mod complete;
+pub mod example;
 pub mod generated;
+#[cfg(test)]
+mod parity;
 
 use std::fmt::Write as _;
 
@@ -109,6 +113,35 @@ pub fn root() -> Command {
         "{about}\n\n{usage-heading} pando [OPTIONS] COMMAND{after-help}\n\nOptions:\n{options}\n",
     )
     .after_help(grouped)
+}
+
+/// Returns the names of all commands, in the order of the first screen of help.
+pub fn command_names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().flat_map(|(_, names)| names.iter().copied())
+}
+
+/// Returns an argument of a command by its id.
+pub fn argument(path: &[&str], id: &str) -> Option<Arg> {
+    let root = root();
+    let command = path.iter().try_fold(&root, |above, word| above.find_subcommand(word))?;
+    command.get_arguments().find(|arg| arg.get_id() == id).cloned()
+}
+
+/// Returns an argument as it is typed: `-m, --memory <SIZE>`, `<NAME>`, `[NAME]…`.
+pub fn spelling(arg: &Arg) -> String {
+    let value = arg.get_value_names().and_then(<[_]>::first).map(ToString::to_string);
+    let value = value.unwrap_or_else(|| arg.get_id().as_str().to_uppercase());
+    let many = arg.get_num_args().is_some_and(|range| range.max_values() > 1);
+    if arg.is_positional() {
+        let value = if arg.is_required_set() { format!("<{value}>") } else { format!("[{value}]") };
+        return if many { format!("{value}…") } else { value };
+    }
+    let names = [
+        arg.get_short().map(|short| format!("-{short}")),
+        arg.get_long().map(|long| format!("--{long}")),
+    ];
+    let names = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if arg.get_action().takes_values() { format!("{names} <{value}>") } else { names }
 }
 
 fn global() -> Vec<Arg> {

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod exec;
 mod fanout;
+mod generate;
 pub mod keeper;
 mod log;
 mod logs;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Command> {
         exec::command(),
         exec::shell_command(),
         fanout::command(),
+        generate::command(),
         log::command(),
         logs::command(),
         man::command(),
@@ -72,6 +74,7 @@ pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches)
         "init" => config::init(ui, layout),
         "daemon" => daemon::run(ui, layout, matches),
         "doctor" => doctor::run(ui, layout, matches),
+        "gen" => generate::run(ui, matches),
         "man" => man::run(ui, matches),
         "mcp" => match matches.subcommand() {
             Some((_, matches)) => mcp::install::run(ui, layout.home(), matches),

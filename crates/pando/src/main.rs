@@ -14,6 +14,7 @@ mod home;
 mod limits;
 mod mcp;
 mod output;
+mod reference;
 mod session;
 mod settings;
 mod story;

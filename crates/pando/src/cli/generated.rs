@@ -18,7 +18,7 @@ const HELP_COLUMNS: usize = 100;
 
 /// What a parameter's text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Integer,
     /// A size in units of this many bits of shift.
@@ -32,7 +32,7 @@ enum Kind {
     Map,
 }
 
-fn kind(name: &str, schema: &Value) -> Kind {
+pub(super) fn kind(name: &str, schema: &Value) -> Kind {
     match schema.get("type").and_then(Value::as_str) {
         Some("boolean") if schema.get("default") == Some(&Value::Bool(true)) => Kind::Off,
         Some("boolean") => Kind::On,
@@ -50,7 +50,7 @@ fn kind(name: &str, schema: &Value) -> Kind {
 }
 
 /// Returns the flag of a parameter, without its unit.
-fn flag(name: &str, kind: Kind) -> String {
+pub(super) fn flag(name: &str, kind: Kind) -> String {
     let stem = match (kind, name.rsplit_once('_')) {
         (Kind::Seconds | Kind::Size(_), Some((stem, _))) => stem,
         _ => name,
@@ -91,6 +91,14 @@ pub fn command(verb: &'static Verb, word: &'static str) -> Command {
     command
 }
 
+/// Returns how a parameter of a verb with a generated command is typed.
+pub fn spelling(verb: &'static Verb, name: &'static str) -> Option<String> {
+    if is_wait(verb, name) {
+        return Some("--no-wait".to_owned());
+    }
+    argument(verb, name).map(|arg| crate::cli::spelling(&arg))
+}
+
 /// Returns a description as it reads at a terminal.
 fn plain(text: &str) -> String {
     text.replace('`', "")
@@ -111,12 +119,12 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-fn position(verb: &Verb, name: &str) -> Option<usize> {
+pub(super) fn position(verb: &Verb, name: &str) -> Option<usize> {
     verb.cli.positionals.iter().position(|known| *known == name)
 }
 
 /// Whether this parameter is the command line's `--no-wait`.
-fn is_wait(verb: &Verb, name: &str) -> bool {
+pub(super) fn is_wait(verb: &Verb, name: &str) -> bool {
     verb.runs == Runs::AsOperation && name == "wait"
 }
 
@@ -139,7 +147,9 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
         Kind::Integer => arg.value_name("N"),
         _ => arg.value_name(singular(name)),
     };
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+    // Of a list, each one.
+    let choices = schema.get("enum").or_else(|| schema.get("items")?.get("enum"));
+    if let Some(values) = choices.and_then(Value::as_array) {
         let values: Vec<String> =
             values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         arg = arg.value_parser(clap::builder::PossibleValuesParser::new(values));
@@ -167,10 +177,10 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
     Some(arg.long(long))
 }
 
-fn singular(name: &str) -> String {
+pub(super) fn singular(name: &str) -> String {
     let name = match name {
         "branches" => "branch",
-        "labels" | "names" | "packages" => name.trim_end_matches('s'),
+        "aspects" | "labels" | "names" | "packages" => name.trim_end_matches('s'),
         other => other,
     };
     name.to_uppercase()
@@ -280,11 +290,19 @@ fn scalar(name: &str, kind: Kind, hint: Option<Hint>, text: &str) -> Result<Valu
                 .map_err(|source| ApiError::parameter(name, format!("`{text}`: {source}")))?;
             Ok(Value::from(path.to_string_lossy()))
         }
-        (_, Some(Hint::Contents)) => match text.strip_prefix('@') {
-            Some(path) => contents(name, Path::new(path)),
-            None => Ok(Value::from(text)),
-        },
+        (_, Some(Hint::Contents)) => text_or_file(name, text),
         _ => Ok(Value::from(text)),
+    }
+}
+
+/// Returns a text, or with `@FILE` that file's.
+///
+/// # Errors
+/// `invalid_parameter` when it cannot be read.
+pub fn text_or_file(name: &str, text: &str) -> Result<Value, ApiError> {
+    match text.strip_prefix('@') {
+        Some(path) => contents(name, Path::new(path)),
+        None => Ok(Value::from(text)),
     }
 }
 
@@ -298,7 +316,11 @@ fn contents(name: &str, path: &Path) -> Result<Value, ApiError> {
     })
 }
 
-fn size(name: &str, shift: u32, text: &str) -> Result<u64, ApiError> {
+/// Returns a size in units of `1 << shift` bytes; a plain number is in that unit already.
+///
+/// # Errors
+/// `invalid_parameter`.
+pub fn size(name: &str, shift: u32, text: &str) -> Result<u64, ApiError> {
     if let Ok(number) = text.parse::<u64>() {
         return Ok(number);
     }

@@ -30,6 +30,14 @@ pub fn command() -> Command {
                 .value_parser(clap::value_parser!(u64))
                 .help("Bytes from the end [default: 16384]"),
         )
+        .arg(
+            Arg::new("offset")
+                .long("offset")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64))
+                .conflicts_with("bytes")
+                .help("From this byte on: an earlier result's `next_offset`"),
+        )
 }
 
 /// Reads it.
@@ -40,6 +48,9 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     }
     if let Some(bytes) = matches.get_one::<u64>("bytes") {
         params.insert("tail_bytes".to_owned(), Value::from(*bytes));
+    }
+    if let Some(offset) = matches.get_one::<u64>("offset") {
+        params.insert("offset".to_owned(), Value::from(*offset));
     }
     loop {
         let result = app.call("console_read", Value::Object(params.clone())).await?;

@@ -7,6 +7,7 @@ use pando_model::capture::Aspect;
 use serde_json::{Map, Value};
 
 use crate::app::{App, Ending};
+use crate::cli::generated::size;
 use crate::commands::typed;
 use crate::output::Format;
 use crate::output::results::{Extent, differences, script};
@@ -52,6 +53,19 @@ pub fn command() -> Command {
                 .value_name("COMMAND")
                 .help("Only what changed from this command on: an id of `pando history`"),
         )
+        .arg(
+            Arg::new("max")
+                .long("max")
+                .alias("max-bytes")
+                .value_name("SIZE")
+                .help("Most differences in one result [default: 1MiB]"),
+        )
+        .arg(
+            Arg::new("cursor")
+                .long("cursor")
+                .value_name("CURSOR")
+                .help("Go on after an earlier result: its next_cursor"),
+        )
         .arg(flag("as-script", "Write the commands that caused the differences, as a script"))
         .arg(flag("exit-code", "Exit with status 1 if anything differs"))
 }
@@ -59,7 +73,7 @@ pub fn command() -> Command {
 /// Compares and shows.
 pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let mut params = Map::new();
-    for name in ["from", "to", "hunks", "since"] {
+    for name in ["from", "to", "hunks", "since", "cursor"] {
         if let Some(text) = matches.get_one::<String>(name) {
             params.insert(name.to_owned(), Value::from(text.as_str()));
         }
@@ -71,7 +85,9 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
             Value::from(aspects.into_iter().cloned().collect::<Vec<_>>()),
         );
     }
-    params.insert("max_bytes".to_owned(), Value::from(MAX_BYTES));
+    let most = matches.get_one::<String>("max");
+    let most = most.map_or(Ok(MAX_BYTES), |text| size("max_bytes", 0, text))?;
+    params.insert("max_bytes".to_owned(), Value::from(most));
     let result = app.call("state_diff", Value::Object(params)).await?;
     let view: StateDiffResult = typed(result.clone())?;
     let differs = !view.differences.is_empty();

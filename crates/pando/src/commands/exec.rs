@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::{App, Ending};
-use crate::cli::generated::{pairs, seconds};
+use crate::cli::generated::{pairs, seconds, size};
 use crate::commands::terminal::{self, Escape, Raw};
 use crate::commands::{text, texts, typed};
 use crate::limits::CHUNKS;
@@ -56,6 +56,14 @@ pub fn words() -> Arg {
         .last(true)
         .num_args(0..)
         .help("The program and its arguments, after `--`")
+}
+
+/// Returns how much output a result may hold.
+pub fn max_output() -> Arg {
+    Arg::new("max_output")
+        .long("max-output")
+        .value_name("SIZE")
+        .help("Most bytes of each of stdout and stderr in a result; head and tail are kept [default: 64KiB]")
 }
 
 /// Returns where a line for the guest's shell is given.
@@ -104,6 +112,7 @@ pub fn command() -> Cli {
                 .action(ArgAction::SetTrue)
                 .help("Let it run, and return its operation"),
         )
+        .arg(max_output())
         .arg(words())
 }
 
@@ -134,6 +143,18 @@ pub fn common(matches: &ArgMatches) -> Result<Map<String, Value>, ApiError> {
         params.insert("timeout_s".to_owned(), Value::from(seconds("timeout", time)?));
     }
     Ok(params)
+}
+
+/// Adds how much output the result may hold, if that was said.
+///
+/// # Errors
+/// `invalid_parameter`.
+pub fn bound(matches: &ArgMatches, params: &mut Map<String, Value>) -> Result<(), ApiError> {
+    if let Some(text) = matches.get_one::<String>("max_output") {
+        let bytes = size("max_output_bytes", 0, text)?;
+        params.insert("max_output_bytes".to_owned(), Value::from(bytes));
+    }
+    Ok(())
 }
 
 /// Returns the command that was given, by either way.
@@ -187,6 +208,7 @@ pub async fn shell(app: &App, matches: &ArgMatches) -> Ending {
 /// Runs a command through the verb: the result at its end, nothing before.
 async fn collected(app: &App, matches: &ArgMatches, command: &Command) -> Ending {
     let mut params = common(matches)?;
+    bound(matches, &mut params)?;
     params.insert("address".to_owned(), Value::from(text(matches, "address")));
     params.insert("detach".to_owned(), Value::from(matches.get_flag("detach")));
     match command {
@@ -194,7 +216,10 @@ async fn collected(app: &App, matches: &ArgMatches, command: &Command) -> Ending
         Command::Shell(line) => params.insert("command".to_owned(), json!(line)),
     };
     if !matches.get_flag("no_stdin") && !std::io::stdin().is_terminal() {
-        params.insert("stdin".to_owned(), Value::from(all_input().await?));
+        let input = all_input().await?;
+        if !input.is_empty() {
+            params.insert("stdin".to_owned(), Value::from(input));
+        }
     }
     let result = app.call("exec_run", Value::Object(params)).await?;
     if app.ui.format == Format::Human {

@@ -7,6 +7,7 @@ use pando_model::guest::Command;
 use serde_json::{Value, json};
 
 use crate::app::{App, Ending};
+use crate::cli::generated::text_or_file;
 use crate::commands::{exec, texts, typed};
 use crate::output::{Format, Look, Ui, units};
 
@@ -33,6 +34,13 @@ pub fn command() -> Cli {
                 .help("All running branches of this cluster"),
         )
         .args(exec::options())
+        .arg(
+            Arg::new("stdin")
+                .long("stdin")
+                .value_name("TEXT|@FILE")
+                .help("Standard input, the same everywhere; none if left out"),
+        )
+        .arg(exec::max_output())
         .arg(exec::line())
         .arg(exec::words())
 }
@@ -41,6 +49,10 @@ pub fn command() -> Cli {
 pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let command = exec::wanted(matches, "pando fanout --all CLUSTER -- uptime")?;
     let mut params = exec::common(matches)?;
+    exec::bound(matches, &mut params)?;
+    if let Some(text) = matches.get_one::<String>("stdin") {
+        params.insert("stdin".to_owned(), text_or_file("stdin", text)?);
+    }
     match command {
         Command::Argv(words) => params.insert("argv".to_owned(), json!(words)),
         Command::Shell(line) => params.insert("command".to_owned(), json!(line)),

@@ -12,6 +12,7 @@ mod daemon;
 mod doctor;
 mod help;
 mod http;
+mod reference;
 mod results;
 mod streams;
 mod support;
