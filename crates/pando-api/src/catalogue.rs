@@ -131,6 +131,7 @@ verbs! {
     cli(&["vm", "rm"], &["name"]).shorts(&[('f', "force")]),
     [
         renamed("vm.delete", &[("id", "name")]),
+        renamed("cluster_destroy", &[("cluster_name", "name")]),
         renamed("delete_vm", &[("id", "name"), ("vm_id", "name")]),
     ];
 
@@ -176,7 +177,7 @@ verbs! {
     CommitList = "commit_list" (commit::CommitListParams) -> commit::CommitListResult,
     Commit, Read, Directly,
     cli(&["log"], &["cluster"]).by_hand(),
-    [];
+    [renamed("snapshot_list", &[("cluster_name", "cluster")])];
     /// Show one commit.
     CommitShow = "commit_show" (commit::CommitShowParams) -> commit::CommitShowResult,
     Commit, Read, Directly,

@@ -49,12 +49,22 @@ pub enum Role {
     Ops,
     /// Everything, all of it listed.
     Admin,
+    /// Shows what there is to somebody: reads, and changes nothing.
+    Ui,
+    /// Experiments: builds images, makes machines and does to them what it likes. Changes everything
+    /// but the host, all of it listed.
+    Lab,
 }
 
 impl Role {
     /// Every role with its name.
-    pub const ALL: &'static [(&'static str, Self)] =
-        &[("dev", Self::Dev), ("ops", Self::Ops), ("admin", Self::Admin)];
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("dev", Self::Dev),
+        ("ops", Self::Ops),
+        ("admin", Self::Admin),
+        ("ui", Self::Ui),
+        ("lab", Self::Lab),
+    ];
 
     /// Returns the role of a name.
     ///
@@ -75,6 +85,8 @@ impl Role {
             Self::Dev => "dev",
             Self::Ops => "ops",
             Self::Admin => "admin",
+            Self::Ui => "ui",
+            Self::Lab => "lab",
         }
     }
 
@@ -84,6 +96,8 @@ impl Role {
             Self::Admin => true,
             Self::Dev => !matches!(toolset, Toolset::Image | Toolset::System),
             Self::Ops => !matches!(toolset, Toolset::Exec),
+            Self::Ui => false,
+            Self::Lab => !matches!(toolset, Toolset::System),
         }
     }
 }
@@ -193,7 +207,8 @@ impl Profile {
         let shown = match (&self.toolsets, self.role) {
             (Some(_), _) | (None, Some(Role::Admin)) => true,
             (None, Some(Role::Ops)) => verb.toolset != Toolset::Exec,
-            (None, None | Some(Role::Dev)) => EVERYDAY.contains(&verb.name),
+            (None, Some(Role::Lab)) => verb.toolset != Toolset::System,
+            (None, None | Some(Role::Dev | Role::Ui)) => EVERYDAY.contains(&verb.name),
         };
         shown && self.permits(verb)
     }
@@ -252,9 +267,10 @@ mod tests {
     #[test]
     fn what_is_listed_is_permitted_and_reading_changes_nothing() {
         let sets = [None, Profile::toolsets("exec").ok(), Profile::toolsets("image,commit").ok()];
-        let roles = [None, Some(Role::Dev), Some(Role::Ops), Some(Role::Admin)];
+        let named = Role::ALL.iter().map(|(_, role)| Some(*role));
+        let roles: Vec<Option<Role>> = named.chain([None]).collect();
         for toolsets in sets {
-            for role in roles {
+            for role in roles.iter().copied() {
                 for access in [Access::Full, Access::ReadOnly] {
                     let names = Names::Own;
                     let profile = Profile { toolsets: toolsets.clone(), role, access, names };
@@ -266,6 +282,28 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn roles_permit_their_work_and_no_more() {
+        let changes = |role: &str| -> BTreeSet<&str> {
+            let role = Role::named(role).ok();
+            let profile = Profile { role, ..Profile::default() };
+            let changing = profile.permitted().filter(|verb| verb.effect != Effect::Read);
+            changing.map(|verb| verb.toolset.as_str()).collect()
+        };
+        let all: BTreeSet<&str> =
+            ["machine", "branch", "commit", "exec", "image", "state", "operation", "system"].into();
+        let without = |names: &[&'static str]| &all - &names.iter().copied().collect();
+        assert_eq!(changes("dev"), without(&["image", "system"]));
+        assert_eq!(changes("ops"), without(&["exec"]));
+        assert_eq!(changes("admin"), all);
+        // Asking an operation to end is open to all: any call may have become one.
+        assert_eq!(changes("ui"), BTreeSet::from(["operation"]));
+        assert_eq!(changes("lab"), without(&["system"]));
+        for wrong in ["root", "Admin", "", "admin "] {
+            assert_eq!(Role::named(wrong).unwrap_err().subject.as_deref(), Some("role"), "{wrong}");
         }
     }
 

@@ -16,6 +16,9 @@ use pando_model::ErrorCode;
 
 use crate::app::{App, Ending};
 
+/// The variable that says what an agent's work is.
+const ROLE_VARIABLE: &str = "AGENT_ROLE";
+
 /// Returns the command.
 pub fn command() -> Command {
     let roles = Role::ALL.iter().map(|(name, _)| *name);
@@ -33,7 +36,10 @@ pub fn command() -> Command {
                 .long("role")
                 .value_name("ROLE")
                 .value_parser(clap::builder::PossibleValuesParser::new(roles))
-                .help("Offer what this work needs: dev, ops or admin (everything, all listed)")
+                .help(
+                    "Offer what this work needs: dev, ops, admin (everything, all listed), ui \
+                     (reading) or lab (everything but the host); AGENT_ROLE if left out",
+                )
                 .hide_possible_values(true),
         )
         .arg(
@@ -52,12 +58,25 @@ pub fn command() -> Command {
 
 fn profile(caller: &Caller, matches: &ArgMatches) -> Result<Profile, ApiError> {
     let toolsets = matches.get_one::<String>("toolset").map(|list| Profile::toolsets(list));
-    let role = matches
-        .get_one::<String>("role")
-        .and_then(|name| Role::ALL.iter().find(|(known, _)| known == name).map(|(_, role)| *role));
+    let role = role(matches.get_one::<String>("role").cloned())?;
     let access = if caller.read_only { Access::ReadOnly } else { Access::Full };
     let names = if matches.get_flag("compat") { Names::Compat } else { Names::Own };
     Ok(Profile { toolsets: toolsets.transpose()?, role, access, names })
+}
+
+/// Returns the role of the argument, or of the environment of a client that gives roles so.
+///
+/// # Errors
+/// `invalid_parameter` for one that is unknown: it may have been meant to permit less.
+fn role(argument: Option<String>) -> Result<Option<Role>, ApiError> {
+    let name = match argument {
+        Some(name) => name,
+        None => match std::env::var_os(ROLE_VARIABLE) {
+            None => return Ok(None),
+            Some(name) => name.to_string_lossy().into_owned(),
+        },
+    };
+    Role::named(&name).map(Some)
 }
 
 /// Serves one client until it closes its end.

@@ -91,6 +91,28 @@ fn arguments_choose_what_is_offered() {
     assert!(has(&reading, "vm_list") && !has(&reading, "exec_run"));
     assert!(has(&names(&["mcp", "--compat"]), "vers_execute"));
 
+    let has_role = |role: &str| {
+        let mut command = fake.command(&["mcp"]);
+        let mut child = command.env("AGENT_ROLE", role).stdin(Stdio::piped()).spawn().unwrap();
+        let request = modern(1, "tools/list", json!({}));
+        // One that is refused reads nothing.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), request.as_bytes());
+        finish(child)
+    };
+    let ui = has_role("ui");
+    let answered = lines(&ui);
+    let tools = answer(&answered, 1)["result"]["tools"].as_array().unwrap();
+    let changing = tools.iter().filter(|tool| tool["annotations"]["readOnlyHint"] == false);
+    let changing: Vec<&Value> = changing.map(|tool| &tool["name"]).collect();
+    assert_eq!(changing, ["operation_cancel", "tool_call"]);
+    for unknown in ["root", ""] {
+        let refused = has_role(unknown);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(refused.stdout.is_empty());
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(text.contains("dev, ops, admin, ui, lab"), "{text}");
+    }
+
     let wrong = fake.run(&["mcp", "--toolset", "nothing"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("machine,branch"), "{wrong:?}");
