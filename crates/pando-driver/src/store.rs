@@ -190,7 +190,7 @@ impl Transaction {
 }
 
 /// The order of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Order {
     /// By time of creation, then by key.
     #[default]
@@ -200,7 +200,7 @@ pub enum Order {
 }
 
 /// Where a list goes on: after the record with this time and key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// Time of creation, in microseconds since 1970.
     pub created_us: i64,
@@ -209,7 +209,7 @@ pub struct Cursor {
 }
 
 /// Which records a list has. Every field that is set narrows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Query {
     /// The cluster or other scope.
     pub scope: Option<String>,

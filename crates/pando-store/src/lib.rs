@@ -3,8 +3,9 @@
 //!
 //! All writes go through one task (`writer`), which puts what waits at the same time into one
 //! database transaction: twenty branches made at once cost a few fsyncs and not forty. Reads use a
-//! small pool and see the last written state.
+//! small pool and see the last written state; what was read before is remembered (`cache`).
 
+mod cache;
 mod journal;
 mod schema;
 mod sqlite;

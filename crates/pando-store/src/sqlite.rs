@@ -2,16 +2,18 @@
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pando_driver::store::{AuditRow, Order, Query, Store, StoreError, Table, Transaction};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Row};
 
+use crate::cache::{Answer, Cache, Question};
 use crate::schema;
 use crate::writer::Writer;
 
@@ -37,6 +39,7 @@ pub(crate) fn io(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 pub struct SqliteStore {
     readers: SqlitePool,
     writer: Writer,
+    cache: Arc<Cache>,
 }
 
 impl SqliteStore {
@@ -67,7 +70,9 @@ impl SqliteStore {
             .connect_with(options.clone())
             .await
             .map_err(&failed)?;
-        Ok(Self { readers, writer: Writer::spawn(connection, options) })
+        let cache = Arc::new(Cache::default());
+        let writer = Writer::spawn(connection, options, Arc::clone(&cache));
+        Ok(Self { readers, writer, cache })
     }
 
     /// Ends the writer and closes the files; what was acknowledged is on disk already.
@@ -119,25 +124,30 @@ fn conditions(query: &Query, with_cursor: bool) -> (String, SqliteArguments) {
     (text, arguments)
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
-        self.writer.write(transaction.clone()).await
+impl SqliteStore {
+    /// Answers from what was read before, or reads.
+    async fn ask(&self, table: Table, question: Question) -> Result<Answer, StoreError> {
+        let version = match self.cache.find(table, &question) {
+            Ok(answer) => return Ok(answer),
+            Err(version) => version,
+        };
+        let answer = match &question {
+            Question::Row(key) => self.read_row(table, key).await,
+            Question::Rows(query) => self.read_rows(table, query).await,
+            Question::Count(query) => self.read_count(table, query).await,
+        }?;
+        self.cache.keep(table, version, question, &answer);
+        Ok(answer)
     }
 
-    async fn row(&self, table: Table, key: &str) -> Result<Option<String>, StoreError> {
-        let failed = io("read a record");
+    async fn read_row(&self, table: Table, key: &str) -> Result<Answer, StoreError> {
         let sql = format!("SELECT body FROM {} WHERE key = $1", table.as_str());
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(key)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(&failed)?;
-        row.map(|row| row.try_get(0)).transpose().map_err(&failed)
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(key);
+        let rows = query.fetch_all(&self.readers).await.map_err(io("read a record"))?;
+        bodies(&rows)
     }
 
-    async fn rows(&self, table: Table, query: &Query) -> Result<Vec<String>, StoreError> {
-        let failed = io("list records");
+    async fn read_rows(&self, table: Table, query: &Query) -> Result<Answer, StoreError> {
         let (conditions, arguments) = conditions(query, true);
         let order = match query.order {
             Order::OldestFirst => "created_us, key",
@@ -146,23 +156,44 @@ impl Store for SqliteStore {
         let limit = query.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
         let sql =
             format!("SELECT body FROM {}{conditions} ORDER BY {order}{limit}", table.as_str());
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(&failed)?;
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(&failed)
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let rows = query.fetch_all(&self.readers).await.map_err(io("list records"))?;
+        bodies(&rows)
     }
 
-    async fn count(&self, table: Table, query: &Query) -> Result<u64, StoreError> {
+    async fn read_count(&self, table: Table, query: &Query) -> Result<Answer, StoreError> {
         let failed = io("count records");
         let (conditions, arguments) = conditions(query, false);
         let sql = format!("SELECT COUNT(*) FROM {}{conditions}", table.as_str());
-        let row = sqlx::query_with(AssertSqlSafe(sql), arguments)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let row = query.fetch_one(&self.readers).await.map_err(&failed)?;
         let count: i64 = row.try_get(0).map_err(&failed)?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        Ok(Answer { bodies: Vec::new(), count: u64::try_from(count).unwrap_or(0) })
+    }
+}
+
+fn bodies(rows: &[SqliteRow]) -> Result<Answer, StoreError> {
+    let bodies = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>();
+    let bodies = bodies.map_err(io("read a record"))?;
+    Ok(Answer { count: bodies.len() as u64, bodies })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        self.writer.write(transaction.clone()).await
+    }
+
+    async fn row(&self, table: Table, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.ask(table, Question::Row(key.to_owned())).await?.bodies.pop())
+    }
+
+    async fn rows(&self, table: Table, query: &Query) -> Result<Vec<String>, StoreError> {
+        Ok(self.ask(table, Question::Rows(query.clone())).await?.bodies)
+    }
+
+    async fn count(&self, table: Table, query: &Query) -> Result<u64, StoreError> {
+        Ok(self.ask(table, Question::Count(query.clone())).await?.count)
     }
 
     async fn audit(&self, after_seq: u64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {

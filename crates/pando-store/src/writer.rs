@@ -5,12 +5,15 @@
 //! tell then how deep in transactions a connection is. So one that failed is given up, and the next
 //! group gets a new one.
 
+use std::sync::Arc;
+
 use pando_driver::store::{AuditEntry, Guard, Row as Record, StoreError, Table, Transaction};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::cache::Cache;
 use crate::sqlite::io;
 
 /// Transactions that may wait before callers do.
@@ -33,9 +36,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Returns a writer on a connection; `options` make another one where that fails.
-    pub(crate) fn spawn(connection: SqliteConnection, options: SqliteConnectOptions) -> Self {
+    pub(crate) fn spawn(
+        connection: SqliteConnection,
+        options: SqliteConnectOptions,
+        cache: Arc<Cache>,
+    ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        Self { requests, task: tokio::spawn(run(connection, options, queue)) }
+        Self { requests, task: tokio::spawn(run(connection, options, queue, cache)) }
     }
 
     pub(crate) async fn write(&self, transaction: Transaction) -> Result<(), StoreError> {
@@ -59,6 +66,7 @@ async fn run(
     connection: SqliteConnection,
     options: SqliteConnectOptions,
     mut queue: mpsc::Receiver<Request>,
+    cache: Arc<Cache>,
 ) {
     let mut connection = Some(connection);
     let mut group = Vec::with_capacity(GROUP);
@@ -69,6 +77,8 @@ async fn run(
             Ok(connection) => write_group(connection, &transactions).await,
             Err(error) => Err(error),
         };
+        // Also after a failure: a commit that was not acknowledged may have reached the file.
+        cache.forget(transactions);
         let results = results.unwrap_or_else(|error| {
             connection = None;
             vec![Err(error); group.len()]
@@ -268,7 +278,7 @@ mod tests {
             .pragma("max_page_count", "100");
         let mut connection = options.connect().await.unwrap();
         schema::migrate(&mut connection).await.unwrap();
-        let writer = Writer::spawn(connection, options);
+        let writer = Writer::spawn(connection, options, Arc::default());
         for round in 0..3 {
             let small = format!("small-{round}");
             writer.write(event(&small, 10)).await.unwrap();
