@@ -94,9 +94,11 @@ fn result(outcome: &ExecOutcome, stdout: Kept, stderr: Kept) -> ExecRunResult {
     }
 }
 
-/// Sends all input, then its end. Ends early when the command does not take any more.
+/// Sends all input, then its end. Ends early when the command does not take any more; one without
+/// input was told so when it was started.
 async fn feed(stdin: Option<Vec<u8>>, input: mpsc::Sender<ExecInput>) {
-    for chunk in stdin.unwrap_or_default().chunks(STDIN_CHUNK) {
+    let Some(stdin) = stdin else { return };
+    for chunk in stdin.chunks(STDIN_CHUNK) {
         if input.send(ExecInput::Data(chunk.to_vec())).await.is_err() {
             return;
         }

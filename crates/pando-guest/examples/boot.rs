@@ -9,7 +9,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use pando_link::{ExecEvent, GuestClock, GuestLink, LinkError};
-use pando_model::guest::{Command, ExecSpec};
+use pando_model::guest::{Command, ExecSpec, Stdin};
 
 const SAMPLES: usize = 300;
 
@@ -99,6 +99,7 @@ fn run(link: &GuestLink, command: Command) -> Result<Vec<u8>, LinkError> {
         user: None,
         timeout_ms: 60_000,
         terminal: None,
+        stdin: Stdin::Open,
     };
     let handle = link.exec(&spec, soon)?;
     handle.close_stdin(soon)?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pando_model::guest::{Command, ExecOutcome, ExecSpec, ExecStatus};
+use pando_model::guest::{Command, ExecOutcome, ExecSpec, ExecStatus, Stdin};
 use pando_wire::guest::{Answer, Booted, Refusal, RefusalKind, Reply};
 
 use crate::config::Config;
@@ -82,6 +82,7 @@ pub fn question(left_ms: u64) -> ExecSpec {
         user: None,
         timeout_ms: left_ms,
         terminal: None,
+        stdin: Stdin::Empty,
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pando_model::guest::{Command, ExecSpec, TerminalSize};
+use pando_model::guest::{Command, ExecSpec, Stdin, TerminalSize};
 use pando_model::limits::{MAX_ARGS, MAX_ARGV_BYTES};
 use pando_wire::guest::{Refusal, RefusalKind};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -32,7 +32,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct Spawned {
     /// Process id; also the id of its process group.
     pub pid: i32,
-    /// Its standard input. A terminal's is `stdout`.
+    /// Its standard input, if it gets any. A terminal's is `stdout`.
     pub stdin: Option<OwnedFd>,
     /// Its standard output, or its terminal.
     pub stdout: OwnedFd,
@@ -84,7 +84,8 @@ pub fn spawn(
                 .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))?;
             let theirs = [stdin.0.as_fd(), stdout.1.as_fd(), stderr.1.as_fd()];
             let pid = start(theirs, Leads::Group)?;
-            Ok(Spawned { pid, stdin: Some(stdin.1), stdout: stdout.0, stderr: Some(stderr.0) })
+            let stdin = (spec.stdin == Stdin::Open).then_some(stdin.1);
+            Ok(Spawned { pid, stdin, stdout: stdout.0, stderr: Some(stderr.0) })
         }
     }
 }

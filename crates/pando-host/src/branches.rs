@@ -9,7 +9,7 @@ use pando_wire::keeper::{Reply, Request};
 use std::time::Duration;
 use tokio::time::timeout;
 
-use crate::client::{Connection, unexpected};
+use crate::client::{Connection, Peer, unexpected};
 use crate::{LocalHost, files, keepers, limits, memory, trouble};
 
 impl LocalHost {
@@ -18,14 +18,35 @@ impl LocalHost {
     /// # Errors
     /// [`HostError::NotRunning`] when there is none, [`HostError::KeeperLost`] when it is silent.
     pub(crate) async fn connect(&self, branch: &BranchId) -> Result<Connection, HostError> {
-        let not_running = || HostError::NotRunning { branch: branch.clone() };
-        let peer = keepers::peer(self.layout(), branch)?.ok_or_else(not_running)?;
-        match Connection::open(self.layout(), &peer).await {
+        self.connect_to(&self.peer(branch)?).await
+    }
+
+    async fn connect_to(&self, peer: &Peer) -> Result<Connection, HostError> {
+        match Connection::open(self.layout(), peer).await {
             Ok(connection) => Ok(connection),
-            Err(error) => {
-                Err(if keepers::is_alive(self.layout(), branch)? { error } else { not_running() })
-            }
+            Err(error) => Err(if keepers::is_alive(self.layout(), &peer.branch)? {
+                error
+            } else {
+                HostError::NotRunning { branch: peer.branch.clone() }
+            }),
         }
+    }
+
+    /// Returns whom the branch's keeper must prove to be.
+    fn peer(&self, branch: &BranchId) -> Result<Peer, HostError> {
+        let not_running = || HostError::NotRunning { branch: branch.clone() };
+        keepers::peer(self.layout(), branch)?.ok_or_else(not_running)
+    }
+
+    /// Connects to a branch's keeper for one exchange, over a connection of an earlier one if there
+    /// is any. It is given back once the answer is there.
+    pub(crate) async fn borrow(&self, branch: &BranchId) -> Result<(Peer, Connection), HostError> {
+        let peer = self.peer(branch)?;
+        let connection = match self.idle.take(&peer) {
+            Some(connection) => connection,
+            None => self.connect_to(&peer).await?,
+        };
+        Ok((peer, connection))
     }
 
     pub(crate) async fn ask(
@@ -34,7 +55,13 @@ impl LocalHost {
         request: &Request,
         wait: Duration,
     ) -> Result<Reply, HostError> {
-        self.connect(branch).await?.ask(request, wait).await
+        let (peer, mut connection) = self.borrow(branch).await?;
+        let reply = connection.ask(request, wait).await;
+        // After a lost answer it is not idle, and is closed.
+        if !matches!(reply, Err(HostError::KeeperLost { .. })) {
+            self.idle.give_back(peer, connection);
+        }
+        reply
     }
 
     async fn command(&self, branch: &BranchId, request: &Request) -> Result<(), HostError> {
@@ -184,6 +211,7 @@ impl LocalHost {
         mode: StopMode,
     ) -> Result<(), HostError> {
         let layout = self.layout();
+        self.idle.forget(branch);
         let patience = match mode {
             StopMode::Shutdown { timeout } => timeout + limits::GRACE,
             StopMode::Kill => limits::ANSWER,

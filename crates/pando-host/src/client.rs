@@ -5,12 +5,19 @@ use std::time::Duration;
 use pando_model::host::HostError;
 use pando_model::{BranchId, Layout};
 use pando_wire::keeper::{Answer, Frame, Hello, KeeperWireError, PROTOCOL, Reply, Request};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use crate::limits;
+
+/// Bytes in front of a frame that say how long it is.
+const PREFIX: usize = 4;
+/// Bytes that are read at once where a frame needs fewer: several small frames in one call.
+const READ_AHEAD: usize = 4 << 10;
 
 /// Who is expected on the other side.
 #[derive(Debug, Clone)]
@@ -31,24 +38,60 @@ pub struct Connection {
 }
 
 /// Reads frames.
-pub struct FrameReader(OwnedReadHalf);
+pub struct FrameReader {
+    socket: OwnedReadHalf,
+    /// What was read and is no whole frame yet.
+    buffered: Vec<u8>,
+}
 
 /// Writes frames.
 pub struct FrameWriter(OwnedWriteHalf);
 
 impl FrameReader {
-    /// Reads the next frame; `None` when the keeper hung up. Not cancel-safe.
+    const fn new(socket: OwnedReadHalf) -> Self {
+        Self { socket, buffered: Vec::new() }
+    }
+
+    /// Reads the next frame; `None` when the keeper hung up.
+    ///
+    /// # Cancel safety
+    /// What was read of a frame when the call is dropped is kept for the next one.
     pub async fn next(&mut self) -> Result<Option<Frame>, String> {
-        let mut prefix = [0; 4];
-        match self.0.read_exact(&mut prefix).await {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-            Ok(_) => {}
+        loop {
+            let (frame, wanted) = self.whole_frame()?;
+            if frame.is_some() {
+                return Ok(frame);
+            }
+            self.buffered.reserve(wanted);
+            let count = self.socket.read_buf(&mut self.buffered).await;
+            if count.map_err(|error| error.to_string())? == 0 {
+                return match self.buffered.is_empty() {
+                    true => Ok(None),
+                    false => Err("it hung up in the middle of a frame".to_owned()),
+                };
+            }
         }
-        let length = Frame::body_length(prefix).map_err(|e| e.to_string())?;
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await.map_err(|e| e.to_string())?;
-        Frame::from_body(body).map(Some).map_err(|e| e.to_string())
+    }
+
+    /// Takes a frame out of the buffer, or says how many bytes are missing at least.
+    fn whole_frame(&mut self) -> Result<(Option<Frame>, usize), String> {
+        let Some((prefix, rest)) = self.buffered.split_first_chunk::<PREFIX>() else {
+            return Ok((None, READ_AHEAD));
+        };
+        let length = Frame::body_length(*prefix).map_err(|error| error.to_string())?;
+        let Some(body) = rest.get(..length) else {
+            return Ok((None, READ_AHEAD.max(length - rest.len())));
+        };
+        let frame = Frame::from_body(body.to_vec()).map_err(|error| error.to_string())?;
+        self.buffered.drain(..PREFIX + length);
+        Ok((Some(frame), 0))
+    }
+
+    /// Returns whether the keeper has said nothing that was not read, and has not hung up.
+    fn is_quiet(&self) -> bool {
+        let (socket, mut one) = (self.socket.as_ref(), [0]);
+        let peeked = recv(socket, &mut one, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        self.buffered.is_empty() && peeked.is_err_and(|error| error == Errno::AGAIN)
     }
 }
 
@@ -76,7 +119,7 @@ impl Connection {
             let path = layout.keeper_socket(&peer.branch);
             let stream = UnixStream::connect(path).await.map_err(|e| e.to_string())?;
             let (reader, writer) = stream.into_split();
-            let (mut reader, mut writer) = (FrameReader(reader), FrameWriter(writer));
+            let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter(writer));
             let hello = Hello {
                 protocol: PROTOCOL,
                 branch: peer.branch.clone(),
@@ -122,6 +165,11 @@ impl Connection {
             Ok(Err(detail)) => Err(self.lost(detail)),
             Err(_) => Err(self.lost(format!("no answer within {} s", wait.as_secs()))),
         }
+    }
+
+    /// Returns whether another request may be sent: the keeper is there, and owes no answer.
+    pub fn is_idle(&self) -> bool {
+        self.reader.is_quiet()
     }
 
     /// Returns what a frame answers.

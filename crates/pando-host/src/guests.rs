@@ -20,36 +20,29 @@ impl LocalHost {
         spec: &ExecSpec,
         io: ExecIo,
     ) -> Result<ExecOutcome, HostError> {
-        let mut connection = self.connect(branch).await?;
+        let (peer, mut connection) = self.borrow(branch).await?;
         connection.send(&Request::Exec { node: node.clone(), spec: spec.clone() }).await?;
         let ExecIo { mut input, output } = io;
         let mut input_open = true;
         let patience = Duration::from_millis(spec.timeout_ms) + limits::GRACE * 2;
         let run = async {
-            // Frames are read by a task of their own: reading one is not cancel-safe.
-            let (frames, mut incoming) = mpsc::channel(8);
-            let mut reader = connection.reader;
-            let reading = tokio::spawn(async move {
-                while let Ok(Some(frame)) = reader.next().await {
-                    if frames.send(frame).await.is_err() {
-                        break;
-                    }
-                }
-            });
-            let result = loop {
+            loop {
                 tokio::select! {
-                    // `recv` is cancel-safe on both channels.
-                    frame = incoming.recv() => match frame {
-                        Some(Frame::Data(stream, bytes)) => {
+                    // Cancel-safe, all three: see `next`; `recv` and `closed` of a channel are.
+                    frame = connection.reader.next() => match frame {
+                        Ok(Some(Frame::Data(stream, bytes))) => {
                             if output.send(ExecOutput { stream, bytes }).await.is_err() {
                                 break Err(HostError::Cancelled);
                             }
                         }
-                        Some(frame) => break answer(&frame),
-                        None => break Err(HostError::KeeperLost {
+                        Ok(Some(frame)) => break Ok(frame),
+                        Ok(None) => break Err(HostError::KeeperLost {
                             branch: branch.clone(),
                             detail: "it hung up in the middle of a command".into(),
                         }),
+                        Err(detail) => {
+                            break Err(HostError::KeeperLost { branch: branch.clone(), detail });
+                        }
                     },
                     next = input.recv(), if input_open => {
                         input_open = next.is_some();
@@ -60,18 +53,23 @@ impl LocalHost {
                     }
                     () = output.closed() => break Err(HostError::Cancelled),
                 }
-            };
-            reading.abort();
-            result
+            }
         };
-        match timeout(patience, run).await {
-            Ok(Ok(Reply::Ended { outcome })) => Ok(outcome),
-            Ok(Ok(other)) => Err(unexpected(&other)),
+        let ended = match timeout(patience, run).await {
+            Ok(Ok(frame)) => {
+                self.idle.give_back(peer, connection);
+                answer(&frame)
+            }
+            // The connection is closed with this call, which ends the command.
             Ok(Err(error)) => Err(error),
             Err(_) => Err(HostError::Deadline {
                 what: "the command".into(),
                 waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
             }),
+        };
+        match ended? {
+            Reply::Ended { outcome } => Ok(outcome),
+            other => Err(unexpected(&other)),
         }
     }
 

@@ -13,6 +13,7 @@ mod disks;
 mod files;
 mod guests;
 mod host;
+mod idle;
 mod keepers;
 mod limits;
 mod memory;
@@ -27,6 +28,8 @@ use pando_model::host::HostError;
 use pando_model::machine::MachineProfile;
 use pando_model::{ByteCount, Layout};
 use tokio::sync::OnceCell;
+
+use crate::idle::IdleConnections;
 
 /// Finds out what machines can be started here; may take seconds, is asked once.
 pub type ProfileSource = Arc<dyn Fn() -> Result<MachineProfile, HostError> + Send + Sync>;
@@ -59,12 +62,14 @@ pub struct LocalHost {
     profile: OnceCell<MachineProfile>,
     /// Flat memory images that are being made, so that each is made once.
     making: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    idle: IdleConnections,
 }
 
 impl LocalHost {
     /// Returns a host; nothing is touched until it is asked.
     pub fn new(config: HostConfig) -> Self {
-        Self { config, profile: OnceCell::new(), making: Mutex::default() }
+        let (profile, making) = (OnceCell::new(), Mutex::default());
+        Self { config, profile, making, idle: IdleConnections::default() }
     }
 
     /// Removes what a power cut may have damaged, which is rebuilt when it is needed. Call it before

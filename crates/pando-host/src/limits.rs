@@ -23,3 +23,7 @@ pub const CLOCK_ROUNDS: u32 = 6;
 /// An answer about a guest's clock that came this fast is true enough, in nanoseconds: below a tick
 /// of the guest's kernel.
 pub const CLOCK_QUICK_NS: i64 = 4_000_000;
+/// Idle connections that are kept to one keeper: agents rarely run more commands in one branch at once.
+pub const MAX_IDLE_EACH: usize = 4;
+/// Idle connections that are kept in all, each a descriptor here and two threads in a keeper.
+pub const MAX_IDLE: usize = 128;

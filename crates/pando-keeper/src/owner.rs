@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError};
 use pando_model::branch::BranchState;
-use pando_model::guest::{Command as GuestCommand, ExecSpec};
+use pando_model::guest::{Command as GuestCommand, ExecSpec, Stdin};
 use pando_model::host::{AfterStart, BranchSpec, Clock, CutSpec, HostError, StartReport, StopMode};
 use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
@@ -534,6 +534,7 @@ fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostEr
             user: None,
             timeout_ms: trouble::millis(limits::GUEST_ANSWER),
             terminal: None,
+            stdin: Stdin::Empty,
         };
         let handle = link.exec(&warm_up, soon).map_err(failed)?;
         while !matches!(handle.next_event(soon).map_err(failed)?, pando_link::ExecEvent::Ended(_)) {

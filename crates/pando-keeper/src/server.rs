@@ -1,11 +1,22 @@
-//! The keeper's socket: one thread a connection, one request after another on it. What needs the
-//! machines goes to the owner; what only needs a guest is done here.
+//! The keeper's socket: one request after another on each connection. What needs the machines goes
+//! to the owner; what only needs a guest is done here.
+//!
+//! ```text
+//!   client ──▶ reader ──▶ requests, answered one by one
+//!                │ input of the command that runs
+//!                ▼
+//!              handle ◀── pump ──▶ its output, and the answer
+//! ```
+//!
+//! A connection has a thread that reads, and from its first command on one that pumps; both stay for
+//! the next command, because starting a thread takes longer on a busy host than most commands run.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +49,27 @@ struct Server {
     owner: Sender<Message>,
     forwards: Forwards,
     connections: AtomicUsize,
+}
+
+/// A command that runs.
+struct Job {
+    handle: ExecHandle,
+    node: Name,
+    deadline: Instant,
+}
+
+/// The command that a connection's reader feeds, and its pump empties.
+#[derive(Default)]
+struct Running(Mutex<Option<Arc<Job>>>);
+
+impl Running {
+    fn get(&self) -> Option<Arc<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, job: Option<Arc<Job>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = job;
+    }
 }
 
 /// Why a connection ended early.
@@ -116,16 +148,72 @@ impl Server {
         }
         client.set_read_timeout(None)?;
         send(client, &Frame::message(&Hello { protocol: PROTOCOL, branch, token, generation })?)?;
-        while let Some(frame) = receive(client)? {
-            let request = frame.parse()?;
-            self.published.change(|view| view.answers_due += 1);
-            let (answer, keep_open) = self.answer(client, request);
-            let sent = Frame::message(&answer).map(|frame| send(client, &frame));
-            self.published.change(|view| {
-                view.answers_due -= 1;
-                view.answers_given += 1;
+        let running = Running::default();
+        thread::scope(|scope| {
+            let mut pump = None;
+            let result = self.converse(client, &running, |job| {
+                let jobs = match &pump {
+                    Some(jobs) => jobs,
+                    None => {
+                        let (jobs, queue) = sync_channel(1);
+                        let work = || self.pump_all(client, &running, queue);
+                        thread::Builder::new().name("pump".into()).spawn_scoped(scope, work)?;
+                        pump.insert(jobs)
+                    }
+                };
+                // The pump ends after its sender only.
+                let _ = jobs.send(job);
+                Ok(())
             });
-            sent??;
+            // Nobody wants the rest of a command whose client is gone.
+            if let Some(job) = running.get() {
+                let _ = job.handle.signal(9, Instant::now() + limits::GUEST_ANSWER);
+            }
+            result
+        })
+    }
+
+    /// Reads until the client is gone: requests, and input of the command that runs.
+    fn converse(
+        &self,
+        client: &UnixStream,
+        running: &Running,
+        mut start: impl FnMut(Arc<Job>) -> io::Result<()>,
+    ) -> Result<(), ConnectionError> {
+        while let Some(frame) = receive(client)? {
+            if let Some(job) = running.get() {
+                feed(&frame, &job)?;
+                continue;
+            }
+            let request = match frame.parse::<Request>() {
+                Ok(request) => request,
+                // Input of a command that has ended meanwhile.
+                Err(_) if is_input(&frame) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.published.change(|view| view.answers_due += 1);
+            let (answer, keep_open) = match request {
+                Request::Exec { node, spec } => match self.exec(&node, &spec) {
+                    Ok(handle) => {
+                        let patience = Duration::from_millis(spec.timeout_ms) + limits::EXEC_GRACE;
+                        let deadline = Instant::now() + patience;
+                        let job = Arc::new(Job { handle, node, deadline });
+                        running.set(Some(Arc::clone(&job)));
+                        match start(job) {
+                            Ok(()) => continue,
+                            Err(error) => {
+                                running.set(None);
+                                (Err(trouble::io("start a thread", &error)), true)
+                            }
+                        }
+                    }
+                    Err(error) => (Err(error), true),
+                },
+                // A refusal comes before the file's end, and nobody knows how much is on its way.
+                Request::Push { node, spec } => (self.push(client, &node, &spec), false),
+                other => (self.answer(client, other), true),
+            };
+            self.give(client, &answer)?;
             if !keep_open {
                 break;
             }
@@ -133,11 +221,36 @@ impl Server {
         Ok(())
     }
 
-    /// Does a request and returns its answer, and whether another may follow on this connection.
-    fn answer(&self, client: &UnixStream, request: Request) -> (Answer, bool) {
-        let answer = match request {
-            Request::Exec { node, spec } => return (self.exec(client, &node, &spec), false),
-            Request::Push { node, spec } => return (self.push(client, &node, &spec), false),
+    /// Sends an answer that is due.
+    fn give(&self, client: &UnixStream, answer: &Answer) -> Result<(), ConnectionError> {
+        let sent = Frame::message(answer).map(|frame| send(client, &frame));
+        self.published.change(|view| {
+            view.answers_due -= 1;
+            view.answers_given += 1;
+        });
+        Ok(sent??)
+    }
+
+    /// Moves the output of one command after another to the client.
+    fn pump_all(&self, client: &UnixStream, running: &Running, jobs: Receiver<Arc<Job>>) {
+        for job in jobs {
+            let answer = self.pump(client, &job);
+            // Dropped before the answer goes out: what comes after it is the next request.
+            running.set(None);
+            drop(job);
+            if self.give(client, &answer).is_err() {
+                // Wakes the reader, which ends the connection.
+                let _ = client.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Does a request that takes no input, and returns its answer.
+    fn answer(&self, client: &UnixStream, request: Request) -> Answer {
+        match request {
+            Request::Exec { .. } | Request::Push { .. } => {
+                Err(HostError::Protocol { detail: "it streams".into() })
+            }
             Request::Pull { node, path } => self.pull(client, &node, &path),
             Request::AwaitStart { timeout } => self.await_start(timeout),
             Request::Observe => Ok(Reply::Observed { observation: self.observe() }),
@@ -166,8 +279,7 @@ impl Server {
             Request::Flatten { node, keep, timeout } => {
                 self.command(Command::Flatten { node, keep, timeout })
             }
-        };
-        (answer, true)
+        }
     }
 
     /// Hands a command to the owner and waits for it. The owner ends with the process, so there is
@@ -254,35 +366,16 @@ impl Server {
         facts.map(|facts| Reply::Facts { facts: Box::new(facts) }).map_err(self.failed(node))
     }
 
-    fn exec(&self, client: &UnixStream, node: &Name, spec: &ExecSpec) -> Answer {
-        let link = self.link(node)?;
-        let handle =
-            link.exec(spec, Instant::now() + limits::GUEST_ANSWER).map_err(self.failed(node))?;
-        let deadline = Instant::now() + Duration::from_millis(spec.timeout_ms) + limits::EXEC_GRACE;
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                if !feed(client, &handle, deadline) {
-                    // The client is gone: nobody wants the rest.
-                    let _ = handle.signal(9, Instant::now() + limits::GUEST_ANSWER);
-                }
-            });
-            let outcome = self.pump(client, &handle, node, deadline);
-            // Ends the feeder's read; the answer still goes out on the other half.
-            let _ = client.shutdown(std::net::Shutdown::Read);
-            outcome
-        })
+    /// Starts a command.
+    fn exec(&self, node: &Name, spec: &ExecSpec) -> Result<ExecHandle, HostError> {
+        let deadline = Instant::now() + limits::GUEST_ANSWER;
+        self.link(node)?.exec(spec, deadline).map_err(self.failed(node))
     }
 
     /// Moves a command's output to the client until it ends.
-    fn pump(
-        &self,
-        client: &UnixStream,
-        handle: &ExecHandle,
-        node: &Name,
-        deadline: Instant,
-    ) -> Answer {
+    fn pump(&self, client: &UnixStream, job: &Job) -> Answer {
         loop {
-            match handle.next_event(deadline).map_err(self.failed(node))? {
+            match job.handle.next_event(job.deadline).map_err(self.failed(&job.node))? {
                 ExecEvent::Output { stream, bytes } => {
                     for chunk in bytes.chunks(MAX_DATA) {
                         send(client, &Frame::Data(stream, chunk.to_vec()))
@@ -322,34 +415,27 @@ impl Server {
     }
 }
 
-/// Moves a client's input to a command. Returns whether the client ended it properly or the
-/// command is over; `false` means that the client is gone.
-fn feed(client: &UnixStream, handle: &ExecHandle, deadline: Instant) -> bool {
-    loop {
-        let frame = match receive(client) {
-            Ok(Some(frame)) => frame,
-            Ok(None) | Err(_) => return false,
-        };
-        let result = match &frame {
-            Frame::Data(_, bytes) => handle.write_stdin(bytes, deadline),
-            Frame::Message(_) => match frame.parse() {
-                Ok(Control::Eof) => handle.close_stdin(deadline),
-                Ok(Control::Signal { signal }) => handle.signal(signal, deadline),
-                Ok(Control::Resize { size }) => handle.resize(size, deadline),
-                Err(_) => return false,
-            },
-        };
-        if result.is_err() {
-            // The command no longer reads; what it still says is the pump's.
-            drain(client);
-            return true;
-        }
-    }
+/// Whether a frame is for a command, and no request.
+fn is_input(frame: &Frame) -> bool {
+    matches!(frame, Frame::Data(..)) || frame.parse::<Control>().is_ok()
 }
 
-/// Reads and forgets what a client still sends, so that it is never blocked by us.
-fn drain(client: &UnixStream) {
-    while let Ok(Some(_)) = receive(client) {}
+/// Gives a client's input to a command.
+fn feed(frame: &Frame, job: &Job) -> Result<(), ConnectionError> {
+    let handle = &job.handle;
+    let taken = match frame {
+        Frame::Data(_, bytes) => handle.write_stdin(bytes, job.deadline),
+        Frame::Message(_) => match frame.parse()? {
+            Control::Eof => handle.close_stdin(job.deadline),
+            Control::Signal { signal } => handle.signal(signal, job.deadline),
+            Control::Resize { size } => handle.resize(size, job.deadline),
+        },
+    };
+    if let Err(error) = taken {
+        // It no longer reads; what it still says is the pump's.
+        tracing::debug!(%error, "a command takes no input");
+    }
+    Ok(())
 }
 
 /// A client's file, as it arrives.

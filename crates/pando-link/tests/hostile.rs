@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use pando_link::{ExecEvent, GuestClock, GuestLink, LinkError};
-use pando_model::guest::{Command, ExecSpec, OutputStream, PushSpec};
+use pando_model::guest::{Command, ExecSpec, OutputStream, PushSpec, Stdin};
 use pando_wire::frame::{Decoder, Frame};
 use pando_wire::guest::{
     GuestMessage, HostMessage, Reply, Request, StreamId, Welcome, encode_answer,
@@ -32,6 +32,7 @@ fn spec() -> ExecSpec {
         user: None,
         timeout_ms: 1000,
         terminal: None,
+        stdin: Stdin::Open,
     }
 }
 

@@ -26,6 +26,17 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
+/// Where a command's standard input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// From whoever runs it, until its end is told.
+    #[default]
+    Open,
+    /// There is none: it is at its end from the beginning, and nobody has to say so.
+    Empty,
+}
+
 /// One command to run in a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {
@@ -41,6 +52,9 @@ pub struct ExecSpec {
     pub timeout_ms: u64,
     /// Run on a terminal of this size; stdout and stderr are then one stream.
     pub terminal: Option<TerminalSize>,
+    /// Where its input comes from; a terminal's is always open.
+    #[serde(default)]
+    pub stdin: Stdin,
 }
 
 /// How a command ended.

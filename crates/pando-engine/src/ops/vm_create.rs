@@ -7,7 +7,7 @@ use pando_api::exec::ExecRunResult;
 use pando_api::machine::VmCreateResult;
 use pando_driver::host::{AfterStart, Clock};
 use pando_driver::store::Transaction;
-use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig};
+use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, Stdin};
 use pando_model::{
     Branch, BranchState, Cluster, ClusterId, ClusterState, Commit, CommitId, NodeDef, OperationId,
     Uplink, network,
@@ -155,6 +155,7 @@ impl VmCreate {
             user: None,
             timeout_ms: self.timeout_ms,
             terminal: None,
+            stdin: Stdin::Empty,
         };
         let stdin = Some(script.clone().into_bytes());
         let bound = Bound::new(self.exec_limit);

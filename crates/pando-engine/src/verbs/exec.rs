@@ -6,7 +6,7 @@ use pando_api::exec::{
 };
 use pando_api::{AttachIo, AttachRequest, Caller};
 use pando_driver::host::ExecIo;
-use pando_model::guest::{Command, ExecOutcome, ExecSpec};
+use pando_model::guest::{Command, ExecOutcome, ExecSpec, Stdin};
 use pando_model::{Address, BranchState, limits};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,7 @@ fn spec_of(target: &Target, params: &ExecRunParams) -> ExecSpec {
         user: params.user.clone(),
         timeout_ms: params.timeout_s * 1000,
         terminal: None,
+        stdin: if params.stdin.is_some() { Stdin::Open } else { Stdin::Empty },
     }
 }
 
@@ -212,6 +213,7 @@ impl Engine {
             user: request.user,
             timeout_ms: timeout_s.min(limits::MAX_EXEC_TIMEOUT_S) * 1000,
             terminal: request.terminal,
+            stdin: Stdin::Open,
         };
         let noted = self.journal_command(caller, &target, &spec.command)?;
         let io = ExecIo { input: io.input, output: io.output };

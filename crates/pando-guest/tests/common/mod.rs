@@ -11,7 +11,7 @@ use std::process::{Child, Command as Process};
 use std::time::{Duration, Instant};
 
 use pando_link::{ExecEvent, ExecHandle, GuestClock, GuestLink, LinkError};
-use pando_model::guest::{Command, ExecOutcome, ExecSpec, ExecStatus, OutputStream};
+use pando_model::guest::{Command, ExecOutcome, ExecSpec, ExecStatus, OutputStream, Stdin};
 
 /// A guest program that ends with the test.
 pub struct Guest {
@@ -69,6 +69,7 @@ pub fn command(command: Command) -> ExecSpec {
         user: None,
         timeout_ms: 20_000,
         terminal: None,
+        stdin: Stdin::Open,
     }
 }
 

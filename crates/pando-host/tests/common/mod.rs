@@ -22,7 +22,7 @@ use pando_driver::progress::Reporter;
 use pando_host::{HostConfig, LocalHost};
 use pando_machine::Hypervisor;
 use pando_model::commit::{Below, CommitKind, Layer};
-use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, OutputStream};
+use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, OutputStream, Stdin};
 use pando_model::{
     Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name, NodeShape,
     Uplink,
@@ -278,6 +278,7 @@ impl World {
             user: None,
             timeout_ms: 30_000,
             terminal: None,
+            stdin: Stdin::Open,
         };
         let (_input, input) = mpsc::channel(1);
         let (output, mut received) = mpsc::channel(16);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pando_model::guest::{Command, ExecStatus};
+use pando_model::guest::{Command, ExecStatus, Stdin};
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +15,7 @@ fn exec() -> Request {
         user: None,
         timeout_ms: 1000,
         terminal: Some(TerminalSize { columns: 80, rows: 24 }),
+        stdin: Stdin::Empty,
     })
 }
 
