@@ -23,7 +23,6 @@ use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::Answer;
 use crate::calls::{Calls, Outcome};
@@ -32,6 +31,7 @@ use crate::limits::{MAX_CALLS, WAIT};
 use crate::profile::Profile;
 use crate::requester::{Requester, consent};
 use crate::subscriptions::{self, Subscriptions};
+use crate::unwind::Caught;
 use crate::words::{self, input_required, protocol_error, result};
 use crate::{prompts, resources, tasks, tools};
 
@@ -100,16 +100,13 @@ impl Handler {
     }
 
     /// Does a piece of work of which a defect must not end the session.
-    async fn guarded<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, ApiError> {
+    async fn guarded<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
         let _permit =
             self.permits.acquire().await.map_err(|_| {
                 ApiError::new(ErrorCode::Internal, "this server is being shut down")
             })?;
-        AbortOnDropHandle::new(tokio::spawn(work)).await.map_err(|source| {
-            tracing::error!(%source, "a request ended by a defect");
+        Caught::new(work).await.ok_or_else(|| {
+            tracing::error!("a request ended by a defect");
             ApiError::new(ErrorCode::Internal, "a defect of pando ended this request")
                 .hint("`pando logs` shows more; the session goes on")
         })
@@ -240,7 +237,13 @@ impl ServerHandler for Handler {
         let calls = Arc::clone(&self.calls);
         let uri = request.uri.clone();
         let read = self.guarded(async move { resources::read(&calls, &uri).await }).await;
-        let contents = read.flatten().map_err(|error| protocol_error(&error))?;
+        let contents = read.flatten().map_err(|error| {
+            let mut error = protocol_error(&error);
+            if let Some(data) = error.data.as_mut().and_then(Value::as_object_mut) {
+                data.insert("uri".to_owned(), Value::from(request.uri.as_str()));
+            }
+            error
+        })?;
         let contents =
             ResourceContents::text(contents.text, request.uri).with_mime_type(contents.mime);
         Ok(ReadResourceResult::new(vec![contents])

@@ -41,6 +41,7 @@ pub mod stdio;
 mod subscriptions;
 mod tasks;
 pub mod tools;
+mod unwind;
 mod watch;
 mod words;
 

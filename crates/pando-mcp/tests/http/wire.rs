@@ -170,3 +170,23 @@ async fn a_task_outlives_the_request_that_began_it() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert_eq!(refused.answer().await["error"]["code"], -32_021);
 }
+
+#[tokio::test]
+async fn a_question_comes_on_the_stream_of_the_call_that_asks_it() {
+    let served = Served::open().await;
+    served.control.answer("vm_status", json!({"address": "shop@main", "state": "running"}));
+    served.control.answer("vm_control", json!({"state": "stopped"}));
+    let mut client = served.client("2025-11-25");
+    client.capabilities = json!({"elicitation": {}});
+    client.begin().await;
+    let call = json!({"name": "vm_control", "arguments": {"address": "shop", "action": "stop"}});
+    let mut reply = client.post("tools/call", call).await;
+    let asked = reply.message().await.unwrap();
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    let yes = json!({"action": "accept", "content": {"confirm": true}});
+    let said = json!({"jsonrpc": "2.0", "id": asked["id"], "result": yes});
+    let taken = client.send("POST", &[], said.to_string()).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED);
+    let answer = reply.answer().await;
+    assert_eq!(answer["result"]["structuredContent"]["result"]["state"], "stopped", "{answer}");
+}
