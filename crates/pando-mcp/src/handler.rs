@@ -27,6 +27,8 @@ use tokio::sync::Semaphore;
 use crate::answer::Answer;
 use crate::calls::{Calls, Outcome};
 use crate::complete::{self, Of};
+#[cfg(feature = "conformance")]
+use crate::conformance;
 use crate::limits::{MAX_CALLS, WAIT};
 use crate::profile::Profile;
 use crate::requester::{Requester, consent};
@@ -67,7 +69,10 @@ impl Handler {
     /// Returns a server of `control` for `caller`, who may do what `profile` permits. `key` makes
     /// the tokens of plans this server's own.
     pub fn new(control: Arc<dyn Control>, caller: Caller, profile: Profile, key: [u8; 32]) -> Self {
-        let tools = tools::tools(&profile).into_iter().map(words::tool).collect();
+        let tools = tools::tools(&profile).into_iter().map(words::tool);
+        #[cfg(feature = "conformance")]
+        let tools = tools.chain(conformance::tools());
+        let tools = tools.collect();
         Self {
             calls: Arc::new(Calls { control, caller, profile, wait: WAIT, key }),
             tools: Arc::new(tools),
@@ -122,8 +127,11 @@ impl ServerHandler for Handler {
             .enable_resources_list_changed()
             .enable_completions()
             .enable_prompts()
-            .enable_tasks()
-            .build();
+            .enable_tasks();
+        #[cfg(feature = "conformance")]
+        #[expect(deprecated, reason = "the suite asks for it as long as a revision has it")]
+        let capabilities = capabilities.enable_logging();
+        let capabilities = capabilities.build();
         ServerConfig::new(capabilities)
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
             .with_server_info(
@@ -172,6 +180,10 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        #[cfg(feature = "conformance")]
+        if let Some(answer) = conformance::call(&self.calls.key, &request, &context).await {
+            return answer;
+        }
         let consent = consent(&request);
         let calls = Arc::clone(&self.calls);
         let client = Requester::new(context, Arc::clone(&self.closed));
@@ -209,6 +221,8 @@ impl ServerHandler for Handler {
                 .with_description(entry.description)
                 .with_mime_type(entry.mime)
         });
+        #[cfg(feature = "conformance")]
+        let resources = resources.chain(conformance::resources());
         Ok(ListResourcesResult::with_all_items(resources.collect())
             .with_ttl_ms(0)
             .with_cache_scope(CacheScope::Private))
@@ -224,6 +238,8 @@ impl ServerHandler for Handler {
                 .with_description(template.description)
                 .with_mime_type(template.mime)
         });
+        #[cfg(feature = "conformance")]
+        let templates = templates.chain(conformance::templates());
         Ok(ListResourceTemplatesResult::with_all_items(templates.collect())
             .with_ttl_ms(FIXED_TTL_MS)
             .with_cache_scope(CacheScope::Public))
@@ -234,6 +250,10 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        #[cfg(feature = "conformance")]
+        if let Some(answer) = conformance::read(&request.uri) {
+            return answer.map(Into::into);
+        }
         let calls = Arc::clone(&self.calls);
         let uri = request.uri.clone();
         let read = self.guarded(async move { resources::read(&calls, &uri).await }).await;
@@ -266,6 +286,8 @@ impl ServerHandler for Handler {
             let arguments = Some(arguments.collect());
             Prompt::new(prompt.name, Some(prompt.description), arguments).with_title(prompt.title)
         });
+        #[cfg(feature = "conformance")]
+        let prompts = prompts.chain(conformance::prompts());
         Ok(ListPromptsResult::with_all_items(prompts.collect())
             .with_ttl_ms(FIXED_TTL_MS)
             .with_cache_scope(CacheScope::Public))
@@ -274,8 +296,13 @@ impl ServerHandler for Handler {
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _context: RequestContext<RoleServer>,
+        #[cfg_attr(not(feature = "conformance"), expect(unused, reason = "ours need none"))]
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
+        #[cfg(feature = "conformance")]
+        if let Some(answer) = conformance::prompt(&self.calls.key, &request, &context.meta) {
+            return answer;
+        }
         let given = request.arguments.unwrap_or_default();
         let argument = |name: &str| match given.get(name)? {
             Value::String(text) => Some(text.clone()),
@@ -331,6 +358,12 @@ impl ServerHandler for Handler {
         request: CompleteRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
+        #[cfg(feature = "conformance")]
+        if let Reference::Prompt(prompt) = &request.r#ref
+            && conformance::has_prompt(&prompt.name)
+        {
+            return Ok(CompleteResult::default());
+        }
         let calls = Arc::clone(&self.calls);
         let found = self.guarded(async move {
             let of = match &request.r#ref {
@@ -363,6 +396,10 @@ impl ServerHandler for Handler {
         request: SubscribeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        #[cfg(feature = "conformance")]
+        if conformance::is_watched(&request.uri) {
+            return Ok(());
+        }
         let begun = self.subscriptions.begin(&self.calls, &request.uri, context.peer);
         begun.map_err(|error| protocol_error(&error))
     }
@@ -386,5 +423,15 @@ impl ServerHandler for Handler {
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
         let listened = self.subscriptions.listen(&self.calls, &context).await;
         listened.map_err(|error| protocol_error(&error))
+    }
+
+    #[cfg(feature = "conformance")]
+    #[expect(deprecated, reason = "the suite asks for it as long as a revision has it")]
+    async fn set_level(
+        &self,
+        _request: rmcp::model::SetLevelRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        conformance::check_level(&context)
     }
 }

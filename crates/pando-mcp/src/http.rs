@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handler::Handler;
 use crate::limits::{BODY_WAIT, KEEP_ALIVE, MAX_HANDLERS, MAX_LINE_BYTES, MAX_SESSIONS};
-use crate::message::{self, INVALID_PARAMS, INVALID_REQUEST, Message};
+use crate::message::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::profile::{Access, Profile};
 use sessions::{Owner, Sessions};
 
@@ -220,9 +220,12 @@ fn check(bytes: &[u8]) -> Result<Message, Box<Response>> {
         // Nobody expects an answer.
         Ok(None) => Err(empty(StatusCode::ACCEPTED)),
         Err(answer) => {
-            let is_params = answer.pointer("/error/code").and_then(Value::as_i64)
-                == Some(i64::from(INVALID_PARAMS));
-            let status = if is_params { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+            let code = answer.pointer("/error/code").and_then(Value::as_i64).unwrap_or_default();
+            let status = match i32::try_from(code) {
+                Ok(INVALID_PARAMS) => StatusCode::OK,
+                Ok(METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+                _ => StatusCode::BAD_REQUEST,
+            };
             Err(json(status, &answer))
         }
     }

@@ -26,6 +26,8 @@ mod budget;
 mod calls;
 mod complete;
 mod confirm;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod find;
 mod follow;
 pub mod handler;

@@ -8,7 +8,7 @@
 //! ```
 
 use rmcp::RoleServer;
-use rmcp::model::{ClientRequest, JsonRpcMessage};
+use rmcp::model::{ClientRequest, JsonRpcMessage, ProtocolVersion};
 use rmcp::service::RxJsonRpcMessage;
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ const METHODS: &[&str] = &[
     "resources/templates/list",
     "prompts/list",
     "prompts/get",
+    "logging/setLevel",
     "completion/complete",
     "resources/subscribe",
     "resources/unsubscribe",
@@ -39,6 +40,16 @@ pub const PARSE_ERROR: i32 = -32_700;
 pub const INVALID_REQUEST: i32 = -32_600;
 /// The message's parameters are wrong.
 pub const INVALID_PARAMS: i32 = -32_602;
+
+/// The method is none of the message's revision.
+pub const METHOD_NOT_FOUND: i32 = -32_601;
+
+/// Where a request says of which revision it is.
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// Methods of the revisions with sessions. A request that carries its own context has none of them.
+const OF_SESSIONS: &[&str] =
+    &["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// A message that can be handled.
 pub struct Message {
@@ -133,7 +144,14 @@ fn check(value: &Value) -> Result<(), Value> {
     if !field("_meta").is_none_or(Value::is_object) {
         return wrong(INVALID_PARAMS, "`params._meta` must be an object");
     }
-    match object.get("method").and_then(Value::as_str) {
+    let version = field("_meta").and_then(|meta| meta.get(VERSION)).and_then(Value::as_str);
+    let method = object.get("method").and_then(Value::as_str);
+    if version == Some(ProtocolVersion::V_2026_07_28.as_str())
+        && method.is_some_and(|method| OF_SESSIONS.contains(&method))
+    {
+        return wrong(METHOD_NOT_FOUND, "2026-07-28 has no such method: it has no sessions");
+    }
+    match method {
         Some("tools/call" | "prompts/get") if !is_text("name") => {
             wrong(INVALID_PARAMS, "`params.name` must be a name from the list")
         }

@@ -91,8 +91,16 @@ async fn unknown_revisions_and_methods_are_refused_by_status() {
     let answer = reply.answer().await;
     assert_eq!(answer["error"]["code"], -32_022, "{answer}");
 
+    let of_sessions = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
     let mut client = served.client(MODERN);
-    let mut reply = client.post("no/such", json!({})).await;
+    for method in of_sessions.iter().chain(&["no/such"]) {
+        let mut reply = client.post(method, json!({})).await;
+        assert_eq!(reply.status, StatusCode::NOT_FOUND, "{method}");
+        assert_eq!(reply.answer().await["error"]["code"], -32_601, "{method}");
+    }
+    // `initialize` begins a session, unless it says that it is of the revision that has none.
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": MODERN});
+    let mut reply = client.post("initialize", json!({"_meta": meta})).await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
     assert_eq!(reply.answer().await["error"]["code"], -32_601);
 }

@@ -40,7 +40,7 @@ async fn discovery_says_who_answers_and_what_is_spoken() {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "test", "version": "1"},
     });
-    let answer = session.request("initialize", params).await;
+    let answer = session.plain("initialize", params).await;
     assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
     assert!(answer["result"]["instructions"].as_str().unwrap().contains("CLUSTER[@BRANCH]"));
     session.close().await;

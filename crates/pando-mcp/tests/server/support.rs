@@ -151,6 +151,15 @@ impl Session {
         self.answer(id).await
     }
 
+    /// Makes a request that says nothing of its revision.
+    pub async fn plain(&mut self, method: &str, params: Value) -> Value {
+        self.next_id += 1;
+        let id = self.next_id;
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.line(&request.to_string()).await;
+        self.answer(id).await
+    }
+
     /// Calls a tool and returns the envelope, having checked everything around it.
     pub async fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let params = json!({"name": tool, "arguments": arguments});
