@@ -37,8 +37,8 @@ pub fn command() -> Command {
                 .value_parser(Aspect::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>())
                 .hide_possible_values(true)
                 .help(
-                    "Only this aspect: packages, config, files, services, users, ports, \
-                     processes, env or kernel; may be repeated",
+                    "Only this aspect: packages, config, files, services, users, ports, network, \
+                     database, processes, env or kernel; may be repeated",
                 ),
         )
         .arg(

@@ -1,7 +1,9 @@
 //! Results for people: what a verb's typed result looks like at the terminal. A verb without a
 //! view of its own is shown as names and values.
 
+mod diff;
 mod lists;
+mod script;
 mod state;
 
 use pando_api::branch::{BranchCheckoutResult, BranchCreateResult, BranchRollbackResult};
@@ -18,8 +20,9 @@ use serde_json::Value;
 use super::table::{Cell, Table, printable};
 use super::{Look, Talk, Ui, units};
 
+pub use diff::{Extent, differences};
 pub use lists::{Shape, commits};
-pub use state::{Extent, differences, script};
+pub use script::script;
 
 /// Shows a verb's result.
 pub fn show(ui: &Ui, verb: &str, result: &Value) {
