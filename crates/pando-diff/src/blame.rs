@@ -2,10 +2,13 @@
 //!
 //! A file's time of change is the kernel's, which ticks every few milliseconds, mapped to the
 //! host's clock with an offset that was measured once: what is near a command's interval may belong
-//! to it, what is inside of exactly one does.
+//! to it, what is inside of exactly one does. Where there is no such time, a command that names what
+//! changed is the likeliest.
 
 use pando_model::JournalId;
-use pando_model::change::Cause;
+use pando_model::change::{Cause, ChangeKind};
+
+use crate::compare::{Time, When};
 
 /// How far a mapped time may be off, in nanoseconds: two ticks of the slowest kernel clock, and the
 /// way of an answer from a translated guest.
@@ -31,37 +34,65 @@ impl Act {
     fn distance(&self, ns: i64) -> i64 {
         self.from_ns.saturating_sub(ns).max(ns.saturating_sub(self.until_ns)).max(0)
     }
+
+    fn cause(&self, certain: bool) -> Cause {
+        Cause { id: self.id.clone(), command: self.command.clone(), certain }
+    }
 }
 
-/// Returns the commands that were at work at `ns`, if the time is exactly that of the change.
-pub fn blame(acts: &[Act], ns: i64, exact: bool) -> Vec<Cause> {
+/// Returns the commands that a change of this kind is because of: of these, which are a side's in
+/// their order. `names` are what a command may call the thing that changed, the most telling first.
+pub fn blame(acts: &[Act], when: Option<&When>, kind: ChangeKind, names: &[String]) -> Vec<Cause> {
+    let Some(when) = when else { return named(acts, kind, names, i64::MAX) };
+    let (first, second) = match when.time {
+        Time::Exact => return at_work(acts, when.ns, true),
+        Time::Near => (at_work(acts, when.ns, false), named(acts, kind, names, when.ns)),
+        Time::Latest => (named(acts, kind, names, when.ns), at_work(acts, when.ns, false)),
+    };
+    if first.is_empty() { second } else { first }
+}
+
+/// Returns the commands that were at work at `ns`; certain is at most one that was alone.
+fn at_work(acts: &[Act], ns: i64, exact: bool) -> Vec<Cause> {
     let near = |act: &&Act| act.distance(ns) <= SLACK_NS;
     let nearest = acts.iter().filter(near).map(|act| act.distance(ns)).min();
     let Some(nearest) = nearest else { return Vec::new() };
     let found: Vec<&Act> = acts.iter().filter(|act| act.distance(ns) == nearest).collect();
     let certain = exact && found.len() == 1;
     // Of several that overlap, the ones that began last are the likelier.
-    let newest = found.into_iter().rev().take(MAX_CAUSES);
-    newest.map(|act| Cause { id: act.id.clone(), command: act.command.clone(), certain }).collect()
+    found.into_iter().rev().take(MAX_CAUSES).map(|act| act.cause(certain)).collect()
 }
 
-/// Returns the command that removed a path, as a guess: the last one that names it. Of what is gone
-/// only its directory tells a time, `until_ns`: that of the last change there, which may be
-/// another's. Without a command that names it, that is all there is.
-pub fn blame_removal(acts: &[Act], path: &str, until_ns: i64) -> Vec<Cause> {
+/// Returns the command before `until_ns` that calls the thing by the most telling name: the last one,
+/// or for what is new the first.
+fn named(acts: &[Act], kind: ChangeKind, names: &[String], until_ns: i64) -> Vec<Cause> {
     let before = |act: &&Act| act.from_ns <= until_ns.saturating_add(SLACK_NS);
-    let named = acts.iter().rev().filter(before).find(|act| act.command.contains(path));
-    match named {
-        Some(act) => {
-            let (id, command) = (act.id.clone(), act.command.clone());
-            vec![Cause { id, command, certain: false }]
-        }
-        None => blame(acts, until_ns, false),
-    }
+    let of = |name: &String| {
+        let mut all = acts.iter().filter(before).filter(|act| says(&act.command, name));
+        if kind == ChangeKind::Added { all.next() } else { all.next_back() }
+    };
+    names.iter().find_map(of).map(|act| act.cause(false)).into_iter().collect()
+}
+
+/// Returns whether a command line says a name, and not only a longer one.
+fn says(command: &str, name: &str) -> bool {
+    let path = name.starts_with('/');
+    let word = |c: char| c.is_alphanumeric() || "_-".contains(c);
+    let goes_on = |c: char| word(c) || path && c == '.';
+    let comes_from = |c: char| word(c) || path && "./".contains(c);
+    !name.is_empty()
+        && command.match_indices(name).any(|(at, _)| {
+            let (before, after) = (command.get(..at), command.get(at + name.len()..));
+            let before = before.and_then(|text| text.chars().next_back());
+            let after = after.and_then(|text| text.chars().next());
+            !before.is_some_and(comes_from) && !after.is_some_and(goes_on)
+        })
 }
 
 #[cfg(test)]
 mod tests {
+    use pando_model::change::Side;
+
     use super::*;
 
     fn act(command: &str, from_ms: i64, until_ms: i64) -> Act {
@@ -73,11 +104,16 @@ mod tests {
         }
     }
 
+    fn at(ms: i64, time: Time) -> When {
+        When { side: Side::To, ns: ms * 1_000_000, time }
+    }
+
     #[test]
     fn a_change_belongs_to_the_command_that_was_at_work() {
         let acts = [act("a", 100, 200), act("b", 210, 300), act("c", 280, 400)];
         let blamed = |ms: i64| {
-            let causes = blame(&acts, ms * 1_000_000, true);
+            let causes =
+                blame(&acts, Some(&at(ms, Time::Exact)), ChangeKind::Changed, &["a".to_owned()]);
             let certain = causes.iter().all(|cause| cause.certain);
             (causes.into_iter().map(|cause| cause.command).collect::<String>(), certain)
         };
@@ -93,15 +129,37 @@ mod tests {
         ] {
             assert_eq!(blamed(ms), (expected.0.to_owned(), expected.1), "{ms}");
         }
-        assert!(!blame(&acts, 150_000_000, false)[0].certain);
+        assert!(!blame(&acts, Some(&at(150, Time::Near)), ChangeKind::Added, &[])[0].certain);
     }
 
     #[test]
-    fn a_removal_belongs_to_the_last_command_that_names_it() {
-        let acts =
-            [act("touch /a/b", 0, 10), act("rm /a/b", 100, 110), act("touch /a/c", 200, 210)];
-        let blamed = |path: &str| blame_removal(&acts, path, 205_000_000).remove(0);
-        assert_eq!((blamed("/a/b").command.as_str(), blamed("/a/b").certain), ("rm /a/b", false));
-        assert_eq!(blamed("/a/x").command, "touch /a/c");
+    fn what_has_no_time_of_its_own_belongs_to_the_last_command_that_names_it() {
+        let acts = [
+            act("touch /a/b; ip addr add 10.0.0.1/24", 0, 10),
+            act("rm /a/b", 100, 110),
+            act("touch /a/c /a/b.old", 200, 210),
+        ];
+        let blamed = |when: Option<When>, name: &str| {
+            let causes = blame(&acts, when.as_ref(), ChangeKind::Removed, &[name.to_owned()]);
+            causes.into_iter().map(|cause| (cause.command, cause.certain)).next()
+        };
+        let latest = |ms| Some(at(ms, Time::Latest));
+        for (when, name, expected) in [
+            (latest(205), "/a/b", Some(1)),
+            (latest(50), "/a/b", Some(0)),
+            (latest(205), "/a/x", Some(2)),
+            (None, "10.0.0.1/24", Some(0)),
+            (None, "10.0.0.1", Some(0)),
+            (None, "0.0.0.1/24", None),
+            (None, "ad", None),
+            (None, "old", Some(2)),
+            (Some(at(105, Time::Near)), "old", Some(1)),
+            (Some(at(900, Time::Near)), "old", Some(2)),
+        ] {
+            let expected = expected.map(|index: usize| (acts[index].command.clone(), false));
+            assert_eq!(blamed(when, name), expected, "{name} {when:?}");
+        }
+        let new = blame(&acts, None, ChangeKind::Added, &["/a/b".to_owned()]);
+        assert_eq!(new[0].command, acts[0].command, "what is new was named first when it was made");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pando_model::capture::{Aspect, Capture, Coverage};
 use pando_model::change::{Change, ChangeKind, Severity, Side};
 
-use crate::{files, system};
+use crate::{database, files, system};
 
 /// What is compared.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,17 @@ pub struct Material<'a> {
     pub aspects: &'a [Aspect],
 }
 
+/// What a time has to do with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// It is that of the change itself.
+    Exact,
+    /// Something happened then that goes with the change.
+    Near,
+    /// The change was not later.
+    Latest,
+}
+
 /// When something was changed, by the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct When {
@@ -29,8 +40,8 @@ pub struct When {
     pub side: Side,
     /// In nanoseconds since 1970.
     pub ns: i64,
-    /// Whether it is the time of the change itself, not of something that goes with it.
-    pub exact: bool,
+    /// What it has to do with the change.
+    pub time: Time,
 }
 
 /// A change, and what is known about its time.
@@ -40,6 +51,8 @@ pub struct Found {
     pub change: Change,
     /// Times on the sides where it changed.
     pub when: Vec<When>,
+    /// What a command may call the thing that changed, the most telling first.
+    pub names: Vec<String>,
 }
 
 /// What differs.
@@ -60,7 +73,7 @@ impl Comparison {
 
     /// Adds a change.
     pub(crate) fn add(&mut self, subject: Subject, severity: Severity, when: Vec<When>) {
-        let Subject { aspect, change, name, before, after, side } = subject;
+        let Subject { aspect, change, name, before, after, side, names } = subject;
         let id = format!("{}:{name}", aspect.as_str());
         let change = Change {
             id,
@@ -74,7 +87,7 @@ impl Comparison {
             at: None,
             causes: Vec::new(),
         };
-        self.found.push(Found { change, when });
+        self.found.push(Found { change, when, names });
     }
 }
 
@@ -86,6 +99,8 @@ pub(crate) struct Subject {
     pub before: Option<String>,
     pub after: Option<String>,
     pub side: Side,
+    /// What a command may call it.
+    pub names: Vec<String>,
 }
 
 /// Returns on which side something changed. `None` for `base` is unknown; inside, that it was not
@@ -111,14 +126,14 @@ pub(crate) fn side<T: ?Sized>(
 }
 
 /// Returns a time of a guest by the host's clock.
-pub(crate) fn when(side: Side, capture: &Capture, guest_ns: i64, exact: bool) -> When {
-    When { side, ns: guest_ns.saturating_sub(capture.ahead_ns), exact }
+pub(crate) fn when(side: Side, capture: &Capture, guest_ns: i64, time: Time) -> When {
+    When { side, ns: guest_ns.saturating_sub(capture.ahead_ns), time }
 }
 
 /// Returns when something happened that is known by the time since the guest's boot.
-pub(crate) fn since_boot(side: Side, capture: &Capture, ms: u64, exact: bool) -> When {
+pub(crate) fn since_boot(side: Side, capture: &Capture, ms: u64, time: Time) -> When {
     let ago = i64::try_from(capture.up_ms.saturating_sub(ms)).unwrap_or(i64::MAX);
-    when(side, capture, capture.guest_ns.saturating_sub(ago.saturating_mul(1_000_000)), exact)
+    when(side, capture, capture.guest_ns.saturating_sub(ago.saturating_mul(1_000_000)), time)
 }
 
 /// Returns whether an aspect is there, and why not or not wholly.
@@ -157,6 +172,12 @@ pub fn compare(material: &Material<'_>) -> Comparison {
     }
     if has(Aspect::Ports) {
         system::ports(material, &mut comparison);
+    }
+    if has(Aspect::Network) {
+        system::network(material, &mut comparison);
+    }
+    if has(Aspect::Database) {
+        database::databases(material, &mut comparison);
     }
     if has(Aspect::Processes) {
         system::processes(material, &mut comparison);

@@ -7,7 +7,8 @@ use pando_model::capture::{Aspect, Capture, FileState};
 use pando_model::change::{ChangeKind, Severity, Side};
 use pando_model::guest::FileKind;
 
-use crate::compare::{Comparison, Material, Subject, When, side, when};
+use crate::compare::{Comparison, Material, Subject, Time, When, side, when};
+use crate::database;
 use crate::noise;
 
 /// Entries of a new or removed directory above which it is told as one.
@@ -113,7 +114,9 @@ pub(crate) fn files(material: &Material<'_>, aspects: &[Aspect], out: &mut Compa
         material.from.files.keys().chain(material.to.files.keys()).collect();
     let mut of_packages: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
-    let users_told = material.aspects.contains(&Aspect::Users);
+    // A change of the tables that is none of users or groups is one of passwords.
+    let users_told = out.found.iter().any(|found| found.change.aspect == Aspect::Users);
+    let databases_told = material.aspects.contains(&Aspect::Database);
     let mut walk = Walk { material, out };
     for path in paths {
         let (a, b) = (material.from.files.get(path), material.to.files.get(path));
@@ -131,6 +134,10 @@ pub(crate) fn files(material: &Material<'_>, aspects: &[Aspect], out: &mut Compa
         }
         if users_told && noise::is_users_table(path) {
             walk.out.suppress("tables of users");
+            continue;
+        }
+        if databases_told && same_rights(a, b) && database::holds(material, path) {
+            walk.out.suppress("files of databases");
             continue;
         }
         if let Some(package) = material.owners.get(path)
@@ -162,6 +169,12 @@ pub(crate) fn files(material: &Material<'_>, aspects: &[Aspect], out: &mut Compa
     }
 }
 
+/// Returns whether at most the contents of a file differ.
+fn same_rights(a: Option<&FileState>, b: Option<&FileState>) -> bool {
+    let rights = |file: &FileState| (file.kind, file.mode, file.uid, file.gid);
+    a.zip(b).is_none_or(|(a, b)| rights(a) == rights(b))
+}
+
 fn is_directory(file: Option<&FileState>) -> bool {
     file.is_some_and(|file| file.kind == FileKind::Directory)
 }
@@ -173,19 +186,37 @@ impl Walk<'_, '_> {
         side(base, material.from.files.get(path), material.to.files.get(path), untouched)
     }
 
+    /// Returns what a command may call a file: its path, its name, or a directory that came or went
+    /// with it.
+    fn names(&self, path: &str) -> Vec<String> {
+        let (from, to) = (&self.material.from.files, &self.material.to.files);
+        let mut names = vec![path.to_owned()];
+        names.extend(path.rsplit_once('/').map(|(_, name)| name.to_owned()));
+        let mut rest = path;
+        while let Some((above, _)) = rest.rsplit_once('/')
+            && from.contains_key(above) != to.contains_key(above)
+        {
+            names.push(above.to_owned());
+            rest = above;
+        }
+        names
+    }
+
     /// Returns when a path was changed, on each side where it was.
     fn when(&self, path: &str, side: Side) -> Vec<When> {
         let of = |side: Side, capture: &Capture| match capture.files.get(path) {
             // One command may have written it and another given it its rights.
             Some(file) if file.kind == FileKind::File && file.mtime_ns != file.ctime_ns => {
-                [file.mtime_ns, file.ctime_ns].map(|at| when(side, capture, at, true)).to_vec()
+                [file.mtime_ns, file.ctime_ns]
+                    .map(|at| when(side, capture, at, Time::Exact))
+                    .to_vec()
             }
-            Some(file) => vec![when(side, capture, file.ctime_ns, true)],
+            Some(file) => vec![when(side, capture, file.ctime_ns, Time::Exact)],
             // The directory that it was in was changed then, or later.
             None => {
                 let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
                 let parent = capture.files.get(parent).map(|parent| parent.mtime_ns);
-                parent.map(|at| when(side, capture, at, false)).into_iter().collect()
+                parent.map(|at| when(side, capture, at, Time::Latest)).into_iter().collect()
             }
         };
         let (from, to) = (of(Side::From, self.material.from), of(Side::To, self.material.to));
@@ -206,8 +237,15 @@ impl Walk<'_, '_> {
         let material = self.material;
         let side = self.side(path);
         let (a, b) = (material.from.files.get(path), material.to.files.get(path));
-        let subject =
-            Subject { aspect: aspect_of(path), change, name: path.to_owned(), before, after, side };
+        let subject = Subject {
+            aspect: aspect_of(path),
+            change,
+            name: path.to_owned(),
+            before,
+            after,
+            side,
+            names: self.names(path),
+        };
         let when = self.when(path, side);
         self.out.add(subject, severity(path, a, b), when);
     }
@@ -288,6 +326,7 @@ impl Walk<'_, '_> {
                 before: Some(path.to_owned()),
                 after: Some(to.to_owned()),
                 side,
+                names: self.names(path),
             };
             let when = self.when(if side == Side::From { path } else { to }, side);
             let weight = severity(to, None, material.to.files.get(to));

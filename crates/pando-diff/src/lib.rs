@@ -12,12 +12,13 @@
 
 mod blame;
 mod compare;
+mod database;
 mod files;
 mod lines;
 mod noise;
 mod system;
 
-pub use blame::{Act, SLACK_NS, blame, blame_removal};
-pub use compare::{Comparison, Found, Material, compare};
+pub use blame::{Act, SLACK_NS, blame};
+pub use compare::{Comparison, Found, Material, Time, When, compare};
 pub use files::candidates;
 pub use lines::{Hunk, Line, hunks, unified};

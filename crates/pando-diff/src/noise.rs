@@ -69,6 +69,19 @@ const SERVICES: &[&str] = &[
 /// Processes that come and go by themselves.
 const PROCESSES: &[&str] = &["pando-guest", "systemd-userwor", "(sd-pam)", "systemd-tmpfile"];
 
+/// Beginnings of messages of the kernel about how busy the host is.
+const KERNEL: &[&str] = &[
+    "hrtimer: interrupt took",
+    "clocksource: ",
+    "perf: interrupt took too long",
+    "sched: RT throttling activated",
+    "workqueue: ",
+    "INFO: NMI handler",
+];
+
+/// Beginnings of command lines of processes that come and go by themselves.
+const COMMANDS: &[&str] = &["postgres: autovacuum worker", "postgres: parallel worker", "(sd-"];
+
 /// Returns why a path is noise, if it is.
 pub fn path(path: &str) -> Option<&'static str> {
     let noisy = |prefix: &str| {
@@ -87,9 +100,21 @@ pub fn service(name: &str) -> bool {
     SERVICES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns whether a process comes and goes by itself.
+/// Returns whether a process of this name comes and goes by itself.
 pub fn process(name: &str) -> bool {
     PROCESSES.contains(&name)
+}
+
+/// Returns whether a process of this command line comes and goes by itself. One that serves us is
+/// among them.
+pub fn command(line: &str) -> bool {
+    COMMANDS.iter().any(|start| line.starts_with(start))
+        || line.starts_with("postgres: ") && line.contains(" [local] ")
+}
+
+/// Returns whether a message of the kernel is about how busy the host is.
+pub fn kernel(text: &str) -> bool {
+    KERNEL.iter().any(|start| text.starts_with(start))
 }
 
 /// Returns whether a variable's value is likely to be a secret.

@@ -1,22 +1,23 @@
-//! Everything but files: packages, services, users, sockets, processes, environment, kernel.
+//! Everything but files and databases: packages, services, users, sockets, network, processes,
+//! environment, kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pando_model::capture::{Aspect, Capture, Package, Port, Process, Service};
 use pando_model::change::{ChangeKind, Severity, Side};
 
-use crate::compare::{Comparison, Material, Subject, When, side, since_boot, when};
+use crate::compare::{Comparison, Material, Subject, Time, When, side, since_boot, when};
 use crate::noise;
 
 /// Kernel messages of this level and worse are told.
 const WARNING: u8 = 4;
 
 /// One thing that is not the same on both sides.
-struct Pair<'a, V> {
-    name: &'a str,
-    from: Option<&'a V>,
-    to: Option<&'a V>,
-    side: Side,
+pub(crate) struct Pair<'a, V> {
+    pub name: &'a str,
+    pub from: Option<&'a V>,
+    pub to: Option<&'a V>,
+    pub side: Side,
 }
 
 impl<V> Pair<'_, V> {
@@ -28,8 +29,9 @@ impl<V> Pair<'_, V> {
         }
     }
 
-    fn subject(&self, aspect: Aspect, name: String, words: impl Fn(&V) -> String) -> Subject {
+    pub fn subject(&self, aspect: Aspect, name: String, words: impl Fn(&V) -> String) -> Subject {
         Subject {
+            names: vec![name.clone()],
             aspect,
             change: self.kind(),
             name,
@@ -41,7 +43,7 @@ impl<V> Pair<'_, V> {
 }
 
 /// Returns what differs between two maps.
-fn pairs<'a, V>(
+pub(crate) fn pairs<'a, V>(
     base: Option<&BTreeMap<String, V>>,
     from: &'a BTreeMap<String, V>,
     to: &'a BTreeMap<String, V>,
@@ -62,7 +64,7 @@ fn pairs<'a, V>(
 }
 
 /// Returns a time on each side that changed, as `of` knows it there.
-fn times(
+pub(crate) fn times(
     material: &Material<'_>,
     on: Side,
     of: impl Fn(Side, &Capture) -> Option<When>,
@@ -76,8 +78,8 @@ fn times(
 }
 
 /// Returns when a file was changed.
-fn file_time(side: Side, capture: &Capture, path: &str, exact: bool) -> Option<When> {
-    capture.files.get(path).map(|file| when(side, capture, file.ctime_ns, exact))
+fn file_time(side: Side, capture: &Capture, path: &str, time: Time) -> Option<When> {
+    capture.files.get(path).map(|file| when(side, capture, file.ctime_ns, time))
 }
 
 pub(crate) fn packages(material: &Material<'_>, out: &mut Comparison) {
@@ -90,8 +92,8 @@ pub(crate) fn packages(material: &Material<'_>, out: &mut Comparison) {
         // The list of its files is written when it is unpacked.
         let list = format!("/var/lib/dpkg/info/{}.list", pair.name);
         let when = times(material, pair.side, |side, capture| {
-            let table = || file_time(side, capture, "/var/lib/dpkg/status", false);
-            file_time(side, capture, &list, true).or_else(table)
+            let table = || file_time(side, capture, "/var/lib/dpkg/status", Time::Latest);
+            file_time(side, capture, &list, Time::Exact).or_else(table)
         });
         let broken = pair.to.is_some_and(|package| package.status != "installed");
         let severity = if broken { Severity::High } else { Severity::Medium };
@@ -115,6 +117,7 @@ pub(crate) fn services(material: &Material<'_>, out: &mut Comparison) {
         }
         let words = |service: &Service| format!("{} ({})", service.active, service.sub);
         let mut subject = pair.subject(Aspect::Services, pair.name.to_owned(), words);
+        subject.names.extend(pair.name.rsplit_once('.').map(|(name, _)| name.to_owned()));
         subject.change = ChangeKind::Changed;
         for told in [&mut subject.before, &mut subject.after] {
             told.get_or_insert_with(|| "inactive".to_owned());
@@ -122,7 +125,7 @@ pub(crate) fn services(material: &Material<'_>, out: &mut Comparison) {
         let when = times(material, pair.side, |side, capture| {
             let own = capture.processes.iter().filter(|process| process.service == pair.name);
             let started = own.map(|process| process.started_ms).min()?;
-            Some(since_boot(side, capture, started, false))
+            Some(since_boot(side, capture, started, Time::Near))
         });
         let failed = pair.to.is_some_and(|service| service.active == "failed");
         let severity = if failed { Severity::High } else { Severity::Medium };
@@ -134,7 +137,7 @@ pub(crate) fn users(material: &Material<'_>, out: &mut Comparison) {
     let base = material.base.map(|base| &base.users);
     for pair in pairs(base, &material.from.users, &material.to.users, |a, b| a == b) {
         let when = times(material, pair.side, |side, capture| {
-            file_time(side, capture, "/etc/passwd", true)
+            file_time(side, capture, "/etc/passwd", Time::Latest)
         });
         let subject = pair.subject(Aspect::Users, pair.name.to_owned(), |user| {
             format!("uid {}, gid {}, {}, {}", user.uid, user.gid, user.home, user.shell)
@@ -154,13 +157,14 @@ pub(crate) fn users(material: &Material<'_>, out: &mut Comparison) {
             continue;
         }
         let when = times(material, pair.side, |side, capture| {
-            file_time(side, capture, "/etc/group", true)
+            file_time(side, capture, "/etc/group", Time::Latest)
         });
         let name = format!("group {}", pair.name);
-        let subject = pair.subject(Aspect::Users, name, |group| match group.members.as_str() {
+        let mut subject = pair.subject(Aspect::Users, name, |group| match group.members.as_str() {
             "" => format!("gid {}", group.gid),
             members => format!("gid {}, {members}", group.gid),
         });
+        subject.names.push(pair.name.to_owned());
         out.add(subject, Severity::Medium, when);
     }
 }
@@ -184,13 +188,14 @@ pub(crate) fn ports(material: &Material<'_>, out: &mut Comparison) {
         let when = times(material, pair.side, |side, capture| {
             let pid = named(capture).get(pair.name)?.pid;
             let owner = capture.processes.iter().find(|process| process.pid == pid)?;
-            Some(since_boot(side, capture, owner.started_ms, false))
+            Some(since_boot(side, capture, owner.started_ms, Time::Near))
         });
-        let subject =
+        let mut subject =
             pair.subject(Aspect::Ports, pair.name.to_owned(), |port| match port.process.as_str() {
                 "" => "listens".to_owned(),
                 process => format!("{process} listens"),
             });
+        subject.names = port.map(|port| port.port.to_string()).into_iter().collect();
         let local =
             port.is_some_and(|port| port.address.starts_with("127.") || port.address == "::1");
         let severity = match (pair.kind(), local) {
@@ -198,6 +203,25 @@ pub(crate) fn ports(material: &Material<'_>, out: &mut Comparison) {
             _ => Severity::Medium,
         };
         out.add(subject, severity, when);
+    }
+}
+
+pub(crate) fn network(material: &Material<'_>, out: &mut Comparison) {
+    let base = material.base.map(|base| &base.network);
+    for pair in pairs(base, &material.from.network, &material.to.network, |a, b| a == b) {
+        let file = if pair.name == "resolver" { "/etc/resolv.conf" } else { "" };
+        let when = times(material, pair.side, |side, capture| {
+            file_time(side, capture, file, Time::Latest)
+        });
+        let mut subject = pair.subject(Aspect::Network, pair.name.to_owned(), Clone::clone);
+        let own = pair.name.split_once(' ').map_or(pair.name, |(_, own)| own);
+        let value = pair.to.or(pair.from).cloned().unwrap_or_default();
+        subject.names = vec![own.to_owned(), own.replace('.', "/")];
+        // An address is often given without the length of its prefix, a route comes with its link.
+        subject.names.extend(own.split_once('/').map(|(address, _)| address.to_owned()));
+        subject.names.extend(value.rsplit_once("on ").map(|(_, link)| link.to_owned()));
+        subject.names.extend([value, file.to_owned()]);
+        out.add(subject, Severity::Medium, when);
     }
 }
 
@@ -220,22 +244,27 @@ pub(crate) fn processes(material: &Material<'_>, out: &mut Comparison) {
     let base = material.base.map(counted);
     for pair in pairs(base.as_ref(), &from, &to, |a, b| a.len() == b.len()) {
         let all = pair.to.or(pair.from).into_iter().flatten();
-        if all.clone().all(|process| noise::process(&process.name)) {
+        if all.clone().all(|one| noise::process(&one.name) || noise::command(&one.command)) {
             out.suppress("processes that come and go by themselves");
             continue;
         }
         let when = times(material, pair.side, |side, capture| {
             let own = counted(capture);
             let newest = own.get(pair.name)?.iter().map(|process| process.started_ms).max()?;
-            Some(since_boot(side, capture, newest, true))
+            Some(since_boot(side, capture, newest, Time::Exact))
         });
-        let subject = pair.subject(Aspect::Processes, pair.name.to_owned(), |all| {
+        let mut subject = pair.subject(Aspect::Processes, pair.name.to_owned(), |all| {
             match (all.len(), all.first().map(|process| process.service.as_str())) {
                 (1, Some("") | None) => "runs".to_owned(),
                 (1, Some(service)) => format!("runs in {service}"),
                 (count, _) => format!("runs {count} times"),
             }
         });
+        // Started by its path, it may have been ended by its name.
+        let first = pair.name.split(' ').next().unwrap_or_default();
+        let name = first.rsplit('/').next().unwrap_or_default().to_owned();
+        subject.names.push(pair.name.replacen(first, &name, 1));
+        subject.names.push(name);
         out.add(subject, Severity::Low, when);
     }
 }
@@ -245,13 +274,14 @@ pub(crate) fn env(material: &Material<'_>, out: &mut Comparison) {
     for pair in pairs(base, &material.from.env, &material.to.env, |a, b| a == b) {
         let when = times(material, pair.side, |side, capture| {
             let login = pair.name.starts_with("login:");
-            login.then(|| file_time(side, capture, "/etc/environment", true)).flatten()
+            login.then(|| file_time(side, capture, "/etc/environment", Time::Latest)).flatten()
         });
         let hidden = noise::secret(pair.name);
-        let subject = pair.subject(Aspect::Env, pair.name.to_owned(), |value| match hidden {
+        let mut subject = pair.subject(Aspect::Env, pair.name.to_owned(), |value| match hidden {
             true => format!("({} bytes)", value.len()),
             false => value.clone(),
         });
+        subject.names.extend(pair.name.split_once(':').map(|(_, name)| name.to_owned()));
         out.add(subject, Severity::Medium, when);
     }
 }
@@ -279,6 +309,10 @@ pub(crate) fn kernel(material: &Material<'_>, out: &mut Comparison) {
                 out.suppress("kernel messages below a warning");
                 continue;
             }
+            if noise::kernel(&line.text) {
+                out.suppress("kernel messages about its own timing");
+                continue;
+            }
             let text = Some(line.text.clone());
             let added = change == ChangeKind::Added;
             let subject = Subject {
@@ -288,9 +322,10 @@ pub(crate) fn kernel(material: &Material<'_>, out: &mut Comparison) {
                 before: text.clone().filter(|_| !added),
                 after: text.filter(|_| added),
                 side,
+                names: Vec::new(),
             };
             let severity = if line.level < WARNING { Severity::High } else { Severity::Medium };
-            let when = since_boot(side, capture, line.at_us / 1000, false);
+            let when = since_boot(side, capture, line.at_us / 1000, Time::Near);
             out.add(subject, severity, vec![when]);
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pando_model::capture::Capture;
+use pando_model::capture::{Aspect, Capture};
 use pando_model::{BranchId, Cluster, Commit, CommitId, CommitKind, Name};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -124,7 +124,9 @@ impl Engine {
         node: &Name,
         against: Option<Arc<Capture>>,
     ) -> Result<Sight> {
-        if let Some(kept) = self.kept(commit.id.as_str(), node).await {
+        if let Some(kept) = self.kept(commit.id.as_str(), node).await
+            && Aspect::ALL.iter().all(|one| kept.sight.capture.coverage.contains_key(one))
+        {
             return Ok(kept.sight);
         }
         if commit.kind == CommitKind::Disk {
@@ -133,7 +135,7 @@ impl Engine {
                 .subject(commit.id.as_str())
                 .hint(format!("pando branch {}, then compare with that branch", commit.id)));
         }
-        let aspects = pando_model::capture::Aspect::ALL.to_vec();
+        let aspects = Aspect::ALL.to_vec();
         let wanted = Wanted { aspects, against, ..Wanted::default() };
         let sight = self.look_into(cluster, commit, node, wanted).await?;
         self.keep_commit(commit, node, &sight).await;

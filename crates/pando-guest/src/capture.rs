@@ -1,9 +1,11 @@
 //! The guest's state, told aspect by aspect: what `stat`, `/proc` and the system's own tables say.
-//! No child processes, and no contents but digests of files that the host names.
+//! No child processes; of contents only digests, and the definitions of databases' tables.
 //!
 //! Memory is bounded: what was told leaves as soon as the host grants it, and is forgotten.
 
+mod database;
 mod kernel;
+mod network;
 mod processes;
 mod tables;
 mod units;
@@ -103,19 +105,27 @@ fn short(text: &str) -> String {
 pub fn tell(config: &Config, aspects: &[Aspect], grants: Receiver<u32>, voice: &Voice) -> Answer {
     let mut teller = Teller::new(voice, grants);
     let root = config.root.as_path();
+    let mut found = Vec::new();
     for aspect in Aspect::ALL.iter().filter(|aspect| aspects.contains(aspect)) {
         let told = match aspect {
             Aspect::Packages => tables::packages(root, &mut teller),
             // One walk tells both.
             Aspect::Config if aspects.contains(&Aspect::Files) => Ok(()),
             Aspect::Config => walk::config(root, &mut teller),
-            Aspect::Files => walk::files(config, &mut teller),
+            Aspect::Files => walk::files(config, &mut teller).map(|candidates| found = candidates),
             Aspect::Services => units::services(root, &mut teller),
             Aspect::Users => tables::users(root, &mut teller),
             Aspect::Ports => processes::ports(&mut teller),
             Aspect::Processes => processes::processes(&mut teller),
             Aspect::Env => tables::env(root, &mut teller),
             Aspect::Kernel => kernel::lines(&mut teller),
+            Aspect::Network => network::network(root, &mut teller),
+            Aspect::Database => {
+                if !aspects.contains(&Aspect::Files) {
+                    found = walk::candidates(config);
+                }
+                database::databases(config, &found, &mut teller)
+            }
         };
         if told.is_err() {
             return given_up();

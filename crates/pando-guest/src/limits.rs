@@ -68,3 +68,34 @@ pub const MAX_DIGESTED_BYTES: u64 = 256 * 1024 * 1024;
 pub const UNITS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest answer of the service manager, in bytes.
 pub const MAX_UNITS_BYTES: usize = 4 * 1024 * 1024;
+/// Longest setting of the kernel that is told, in bytes.
+pub const MAX_SETTING_BYTES: usize = 256;
+/// Most files whose first bytes are looked at in search of databases.
+pub const MAX_DATABASE_CANDIDATES: usize = 2000;
+/// Most databases that are told, of each kind.
+pub const MAX_DATABASES: usize = 32;
+/// Most tables of one database that are told.
+pub const MAX_TABLES: usize = 512;
+/// Most columns, indexes and constraints of one table that are told.
+pub const MAX_TABLE_PARTS: usize = 256;
+/// Longest definition of a column, index or view that is told whole, in bytes; of a longer one, a
+/// digest is told. So a table fits a record.
+pub const MAX_DEFINITION_BYTES: usize = 240;
+/// Most bytes of pages that are read of all database files of one capture: about two seconds under
+/// translation.
+pub const MAX_DATABASE_BYTES: u64 = 64 * 1024 * 1024;
+/// Most bytes of one table's rows that are digested; of a larger one, rows are counted only.
+pub const MAX_DIGESTED_ROWS_BYTES: u64 = 4 * 1024 * 1024;
+/// Longest write-ahead log of a database that is read, in bytes: four times what SQLite lets it
+/// grow to before it empties it.
+pub const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Most rows of a server's table that are digested; of a larger one, rows are counted only.
+pub const MAX_DIGESTED_ROWS: u64 = 10_000;
+/// How long all questions to one database server may take.
+pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long one question to a database server may take.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest message of a database server, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Most rows of an answer of a database server.
+pub const MAX_ANSWER_ROWS: usize = 20_000;

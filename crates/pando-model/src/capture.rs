@@ -40,6 +40,10 @@ pub enum Aspect {
     Env,
     /// Messages of the kernel.
     Kernel,
+    /// Links, addresses, routes, resolver, host name and the kernel's network settings.
+    Network,
+    /// Tables of databases: their schema and rows.
+    Database,
 }
 
 impl Aspect {
@@ -51,6 +55,8 @@ impl Aspect {
         Self::Services,
         Self::Users,
         Self::Ports,
+        Self::Network,
+        Self::Database,
         Self::Processes,
         Self::Env,
         Self::Kernel,
@@ -68,6 +74,8 @@ impl Aspect {
             Self::Processes => "processes",
             Self::Env => "env",
             Self::Kernel => "kernel",
+            Self::Network => "network",
+            Self::Database => "database",
         }
     }
 }
@@ -201,6 +209,30 @@ pub struct KernelLine {
     pub text: String,
 }
 
+/// A database: one file, or one of a server's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Database {
+    /// The file or directory that holds it: what is in there is told by the tables.
+    pub place: String,
+    /// What of it could not be told, and why.
+    pub unknown: Option<String>,
+    /// By name.
+    pub tables: BTreeMap<String, Table>,
+}
+
+/// A table or view of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Table {
+    /// `table`, `view`, …
+    pub kind: String,
+    /// Columns, indexes and constraints with their definitions, by kind and name: `column email`.
+    pub parts: BTreeMap<String, String>,
+    /// How many rows it has, if they were counted.
+    pub rows: Option<u64>,
+    /// A digest of all rows, in hex, if there were not too many.
+    pub digest: Option<String>,
+}
+
 /// One piece of a capture, as a guest tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CaptureRecord {
@@ -228,6 +260,12 @@ pub enum CaptureRecord {
     Coverage(Aspect, Coverage),
     /// SHA-256 of a regular file's contents, in hex; empty when it could not be read.
     Digest(String, String),
+    /// Something of the network, and what it is: `route default`, `via 10.0.0.1 on eth0`.
+    Network(String, String),
+    /// A database: its name and place, and what of it is not told.
+    Database(String, String, Option<String>),
+    /// A table: its database, its name and itself.
+    Table(String, String, Table),
 }
 
 /// A node's state at one time.
@@ -259,6 +297,12 @@ pub struct Capture {
     pub env: BTreeMap<String, String>,
     /// In the order of their numbers.
     pub kernel: Vec<KernelLine>,
+    /// Links, addresses, routes and settings, by kind and name.
+    #[serde(default)]
+    pub network: BTreeMap<String, String>,
+    /// By name: a file's path, or `postgresql:PORT/DATABASE`.
+    #[serde(default)]
+    pub databases: BTreeMap<String, Database>,
     /// What was asked for, and how much of it is here.
     pub coverage: BTreeMap<Aspect, Coverage>,
     /// SHA-256 of files' contents, in hex, where it was needed; by absolute path.

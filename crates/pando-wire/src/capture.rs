@@ -150,6 +150,16 @@ impl Assembler {
                 }
                 capture.digests.insert(path, digest);
             }
+            CaptureRecord::Network(name, state) => {
+                capture.network.insert(name, state);
+            }
+            CaptureRecord::Database(name, place, unknown) => {
+                let database = capture.databases.entry(name).or_default();
+                (database.place, database.unknown) = (place, unknown);
+            }
+            CaptureRecord::Table(database, name, table) => {
+                capture.databases.entry(database).or_default().tables.insert(name, table);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use pando_model::capture::{FileState, KernelLine, Package, Port, Process, Service, User};
+use pando_model::capture::{
+    Database, FileState, KernelLine, Package, Port, Process, Service, Table, User,
+};
 use pando_model::guest::FileKind;
 use proptest::prelude::*;
 
@@ -208,6 +210,103 @@ fn a_package_stands_for_its_files_and_a_large_directory_for_what_is_in_it() {
     assert_eq!(comparison.found[0].change.after.as_deref(), Some("1, 1 files"));
     let folded = comparison.found[1].change.after.as_deref();
     assert!(folded.unwrap().ends_with("40 entries"), "{folded:?}");
+}
+
+fn table(parts: &[(&str, &str)], rows: Option<u64>, digest: Option<&str>) -> Table {
+    let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+    Table {
+        kind: "table".into(),
+        parts: parts.iter().map(owned).collect(),
+        rows,
+        digest: digest.map(str::to_owned),
+    }
+}
+
+fn database(place: &str, tables: &[(&str, Table)]) -> Database {
+    let owned = |(name, table): &(&str, Table)| ((*name).to_owned(), table.clone());
+    Database { place: place.into(), unknown: None, tables: tables.iter().map(owned).collect() }
+}
+
+#[test]
+fn databases_are_told_by_their_tables_and_not_by_their_files() {
+    let id = ("column id", "INT");
+    let (mut before, mut after) = (capture(&[]), capture(&[]));
+    for (capture, at) in [(&mut before, 1), (&mut after, 9)] {
+        capture.files.insert("/srv/shop.db".into(), file(1, at, 4096 * at as u64));
+        capture.files.insert("/var/lib/pg/base/1".into(), file(2, at, 4096 * at as u64));
+    }
+    after.files.insert("/srv/shop.db-wal".into(), file(3, 9, 100));
+    let old = [
+        ("users", table(&[id, ("column name", "TEXT")], Some(3), Some("11111111aa"))),
+        ("orders", table(&[id], Some(7), Some("22222222aa"))),
+        ("big", table(&[id], Some(900), None)),
+        ("same", table(&[id], Some(1), Some("33333333aa"))),
+        ("gone", table(&[id], Some(1), Some("33333333aa"))),
+    ];
+    let new = [
+        (
+            "users",
+            table(
+                &[id, ("column name", "TEXT not null"), ("index n", "INDEX n")],
+                Some(4),
+                Some("44444444aa"),
+            ),
+        ),
+        ("orders", table(&[id], Some(7), Some("55555555aa"))),
+        ("big", table(&[id], Some(900), None)),
+        ("same", table(&[id], Some(1), Some("33333333aa"))),
+    ];
+    before.databases.insert("/srv/shop.db".into(), database("/srv/shop.db", &old));
+    after.databases.insert("/srv/shop.db".into(), database("/srv/shop.db", &new));
+    let server = "postgresql:5432/shop".to_owned();
+    before.databases.insert(server.clone(), database("/var/lib/pg", &[]));
+    after.databases.insert(server, database("/var/lib/pg", &[("public.a", old[0].1.clone())]));
+    let comparison = compared(Some(&before), &before, &after);
+    assert_eq!(
+        told(&comparison),
+        [
+            "-database:/srv/shop.db gone",
+            "~database:/srv/shop.db users column name",
+            "+database:/srv/shop.db users index n",
+            "+database:postgresql:5432/shop public.a",
+            "~database:/srv/shop.db orders rows",
+            "~database:/srv/shop.db users rows",
+        ]
+    );
+    let rows = &comparison.found[5].change;
+    let told = (rows.before.as_deref(), rows.after.as_deref());
+    assert_eq!(told, (Some("3 rows, 11111111"), Some("4 rows, 44444444")));
+    assert_eq!(comparison.suppressed, BTreeMap::from([("files of databases", 3)]));
+    // A database that only one side tells of does not hide its files.
+    before.databases.clear();
+    let comparison = compared(None, &before, &after);
+    let files = comparison.found.iter().filter(|found| found.change.aspect == Aspect::Files);
+    assert_eq!((files.count(), comparison.suppressed.len()), (3, 0));
+}
+
+#[test]
+fn the_network_is_told_and_what_names_it() {
+    let (mut before, mut after) = (capture(&[]), capture(&[]));
+    before.network.insert("route default".into(), "via 10.0.0.1 on eth0".into());
+    after.network.insert("route default".into(), "via 10.0.0.2 on eth0".into());
+    after.network.insert("setting net.ipv4.ip_forward".into(), "1".into());
+    let comparison = compared(Some(&before), &before, &after);
+    assert_eq!(
+        told(&comparison),
+        ["~network:route default", "+network:setting net.ipv4.ip_forward"]
+    );
+    let names = &comparison.found[1].names;
+    assert!(names.contains(&"net/ipv4/ip_forward".to_owned()), "{names:?}");
+}
+
+#[test]
+fn a_change_of_passwords_only_is_not_hidden_among_users() {
+    let before = capture(&[("/etc/shadow", file(1, 1, 5)), ("/etc/passwd", file(2, 1, 5))]);
+    let mut after = capture(&[("/etc/shadow", file(1, 9, 6)), ("/etc/passwd", file(2, 1, 5))]);
+    assert_eq!(told(&compared(None, &before, &after)), ["~config:/etc/shadow"]);
+    let eva = User { name: "eva".into(), uid: 7, gid: 7, home: "/".into(), shell: "/".into() };
+    after.users.insert("eva".into(), eva);
+    assert_eq!(told(&compared(None, &before, &after)), ["+users:eva"]);
 }
 
 #[test]

@@ -37,6 +37,8 @@ fn counts_of(capture: &Capture) -> BTreeMap<String, u64> {
         (Aspect::Processes, capture.processes.len()),
         (Aspect::Env, capture.env.len()),
         (Aspect::Kernel, capture.kernel.len()),
+        (Aspect::Network, capture.network.len()),
+        (Aspect::Database, capture.databases.len()),
     ];
     let asked = counts.into_iter().filter(|(aspect, _)| capture.coverage.contains_key(aspect));
     asked.map(|(aspect, count)| (aspect.as_str().to_owned(), count as u64)).collect()

@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use pando_model::capture::{Aspect, CaptureRecord, Coverage, FileState};
+use pando_model::guest::FileKind;
 use pando_wire::limits::MAX_PATH_BYTES;
 
 use super::{Teller, Told};
 use crate::config::{Authority, Config};
 use crate::files::kind_of;
-use crate::limits::{MAX_CAPTURED_ENTRIES, MAX_CAPTURED_FILES};
+use crate::limits::{MAX_CAPTURED_ENTRIES, MAX_CAPTURED_FILES, MAX_DATABASE_CANDIDATES};
 
 /// File systems whose files outlive a reboot.
 const ON_DISK: &[&str] = &[
@@ -45,9 +46,38 @@ fn on_disk(kind: &str) -> bool {
     ON_DISK.contains(&kind)
 }
 
-/// Tells all files of the system.
-pub fn files(config: &Config, teller: &mut Teller<'_>) -> Told {
-    let border = match config.authority {
+/// Directories whose files are no databases, or nobody's but the system's own.
+const NO_DATABASES: &[&str] = &["/usr", "/lib", "/bin", "/sbin", "/boot", "/etc", "/var/cache"];
+
+/// Returns whether a file may be a database, by what is known without opening it: SQLite's are
+/// whole pages, the smallest of which has 512 bytes.
+fn may_be_database(path: &str, state: &FileState) -> bool {
+    const PAGE: u64 = 512;
+    let inside =
+        |directory: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+    let whole = state.size >= PAGE && state.size.is_multiple_of(PAGE);
+    state.kind == FileKind::File && whole && !NO_DATABASES.iter().any(|one| inside(one))
+}
+
+/// Tells all files of the system; returns those that may be databases.
+pub fn files(config: &Config, teller: &mut Teller<'_>) -> Result<Vec<String>, super::GivenUp> {
+    let mut walk = Walk::new(&config.root, border(config), Some(&mut *teller));
+    let coverage = walk.walk("/")?;
+    let databases = walk.databases;
+    teller.covered(Aspect::Files, coverage)?;
+    Ok(databases)
+}
+
+/// Returns the files that may be databases, and tells nothing.
+pub fn candidates(config: &Config) -> Vec<String> {
+    let mut walk = Walk::new(&config.root, border(config), None);
+    // Nothing is told, so nobody can give it up.
+    let _ = walk.walk("/");
+    walk.databases
+}
+
+fn border(config: &Config) -> Border {
+    match config.authority {
         Authority::Machine => {
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
             Border::Mounts(mounts(&table))
@@ -55,17 +85,14 @@ pub fn files(config: &Config, teller: &mut Teller<'_>) -> Told {
         Authority::Files => {
             Border::Device(fs::metadata(&config.root).map_or(0, |facts| facts.dev()))
         }
-    };
-    let coverage =
-        Walk { root: &config.root, border, left: MAX_CAPTURED_FILES, teller }.walk("/")?;
-    teller.covered(Aspect::Files, coverage)
+    }
 }
 
 /// Tells the files under `/etc`.
 pub fn config(root: &Path, teller: &mut Teller<'_>) -> Told {
     let device = fs::metadata(root.join("etc")).map_or(0, |facts| facts.dev());
     let border = Border::Device(device);
-    let coverage = Walk { root, border, left: MAX_CAPTURED_FILES, teller }.walk("/etc")?;
+    let coverage = Walk::new(root, border, Some(&mut *teller)).walk("/etc")?;
     teller.covered(Aspect::Config, coverage)
 }
 
@@ -91,11 +118,23 @@ struct Walk<'a, 'b> {
     border: Border,
     /// How many files may still be told.
     left: usize,
-    teller: &'a mut Teller<'b>,
+    /// Who is told, if anybody.
+    teller: Option<&'a mut Teller<'b>>,
+    /// Files that may be databases.
+    databases: Vec<String>,
 }
 
-impl Walk<'_, '_> {
-    fn walk(mut self, from: &str) -> Result<Coverage, super::GivenUp> {
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(root: &'a Path, border: Border, teller: Option<&'a mut Teller<'b>>) -> Self {
+        Self { root, border, left: MAX_CAPTURED_FILES, teller, databases: Vec::new() }
+    }
+
+    /// Tells a record; returns whether it was short enough.
+    fn tell(&mut self, record: &CaptureRecord) -> Result<bool, super::GivenUp> {
+        self.teller.as_mut().map_or(Ok(true), |teller| teller.tell(record))
+    }
+
+    fn walk(&mut self, from: &str) -> Result<Coverage, super::GivenUp> {
         let mut waiting = vec![from.to_owned()];
         let (mut unreadable, mut odd) = (0u64, 0u64);
         while let Some(directory) = waiting.pop() {
@@ -104,7 +143,7 @@ impl Walk<'_, '_> {
                 unreadable += 1;
                 continue;
             };
-            self.teller.tell(&CaptureRecord::Directory(directory.clone()))?;
+            self.tell(&CaptureRecord::Directory(directory.clone()))?;
             for entry in entries.take(MAX_CAPTURED_ENTRIES) {
                 let Ok(entry) = entry else {
                     unreadable += 1;
@@ -127,9 +166,11 @@ impl Walk<'_, '_> {
                 };
                 let path_on_root = entry.path();
                 let state = state(&path_on_root, &facts);
-                if path.len() > MAX_PATH_BYTES
-                    || !self.teller.tell(&CaptureRecord::Entry(name, state))?
+                if self.databases.len() < MAX_DATABASE_CANDIDATES && may_be_database(&path, &state)
                 {
+                    self.databases.push(path.clone());
+                }
+                if path.len() > MAX_PATH_BYTES || !self.tell(&CaptureRecord::Entry(name, state))? {
                     odd += 1;
                 } else if facts.is_dir() && self.border.admits(&path_on_root, &facts) {
                     waiting.push(path);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use pando_api::page::Page;
 use pando_api::state::{AspectCount, CommandChanges, StateDiffResult};
-use pando_diff::{Act, Comparison, Found, SLACK_NS, blame, blame_removal};
+use pando_diff::{Act, Comparison, Found, SLACK_NS, Time, When, blame};
 use pando_model::JournalId;
 use pando_model::capture::Aspect;
 use pando_model::change::{Change, ChangeKind, Severity, Side};
@@ -75,21 +75,30 @@ fn beginning_of(sides: &(SideOf, SideOf), id: &JournalId) -> Result<i64> {
 /// Returns a change with its time and the commands that it is because of.
 fn attributed(found: Found, sides: &(SideOf, SideOf)) -> Change {
     let mut change = found.change;
-    for when in &found.when {
-        let side = if when.side == Side::From { &sides.0 } else { &sides.1 };
-        let gone = change.change == ChangeKind::Removed
-            && matches!(change.aspect, Aspect::Files | Aspect::Config);
-        let causes = match gone {
-            true => blame_removal(&side.acts, &change.subject, when.ns),
-            false => blame(&side.acts, when.ns, when.exact),
+    let on = |side: Side| if side == Side::From { &sides.0 } else { &sides.1 };
+    let kind = change.change;
+    let mut blamed = |side: Side, when: Option<&When>| {
+        // What only the first side has was made there, or removed on the other.
+        let kind = match (kind, side) {
+            (ChangeKind::Added, Side::From) => ChangeKind::Removed,
+            (ChangeKind::Removed, Side::From) => ChangeKind::Added,
+            (kind, _) => kind,
         };
-        for cause in causes {
+        for cause in blame(&on(side).acts, when, kind, &found.names) {
             if !change.causes.iter().any(|known| known.id == cause.id) {
                 change.causes.push(cause);
             }
         }
+    };
+    for when in &found.when {
+        blamed(when.side, Some(when));
+    }
+    if found.when.is_empty() {
+        blamed(change.side, None);
+    }
+    for when in &found.when {
         // Without anything at work then, the time of something near says nothing.
-        if when.exact || !change.causes.is_empty() {
+        if when.time == Time::Exact || !change.causes.is_empty() {
             change.at = Timestamp::from_nanosecond(i128::from(when.ns)).ok();
         }
     }
