@@ -166,11 +166,11 @@ impl Server {
         Self { listener, router, tasks, head_timeout: HEAD_TIMEOUT }
     }
 
-    /// Serves these routes as well. Each of their requests carries its [`pando_api::Caller`] as an
+    /// Serves these routes, at least one, as well. Each of their requests carries its [`pando_api::Caller`] as an
     /// extension.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
-        self.router = self.router.merge(routes.layer(from_fn(identified)));
+        self.router = self.router.merge(routes.route_layer(from_fn(identified)));
         self
     }
 

@@ -142,11 +142,17 @@ impl Server {
             (Body::empty(), false)
         };
         let sessions = self.shared.sessions.of(owner.clone());
-        let mut handler = self.handler(&owner).until(Arc::clone(&self.shared.closing));
+        // How the listener names the client leads, so that the audit tells where a call came from.
+        let via = parts.extensions.get().and_then(|caller: &Caller| caller.session.clone());
+        let session = match (begins, via) {
+            (true, Some(via)) => Some(format!("{via}/mcp:{}", RequestId::random())),
+            (true, None) => Some(format!("mcp:{}", RequestId::random())),
+            (false, via) => via,
+        };
+        let handler = self.handler(&owner).for_caller(Caller { session, ..owner.caller() });
+        let mut handler = handler.until(Arc::clone(&self.shared.closing));
         if begins {
-            let session = Some(format!("mcp:{}", RequestId::random()));
-            let caller = Caller { session, ..owner.caller() };
-            handler = handler.for_caller(caller).until(sessions.closed());
+            handler = handler.until(sessions.closed());
             if !sessions.have_room() {
                 let message = format!("{MAX_SESSIONS} sessions are open, all of other callers");
                 let error = ApiError::new(ErrorCode::LimitExceeded, message)

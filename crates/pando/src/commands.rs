@@ -77,7 +77,7 @@ pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches)
         "gen" => generate::run(ui, matches),
         "man" => man::run(ui, matches),
         "mcp" => match matches.subcommand() {
-            Some((_, matches)) => mcp::install::run(ui, layout.home(), matches),
+            Some((_, matches)) => mcp::install::run(ui, layout, matches),
             None => return None,
         },
         "logs" => logs::run(ui, layout, matches),

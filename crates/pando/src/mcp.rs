@@ -3,6 +3,7 @@
 
 pub mod install;
 mod merge;
+mod way;
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -100,7 +101,7 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
 }
 
 /// Returns what makes the tokens of plans this process's own.
-fn key() -> Result<[u8; 32], ApiError> {
+pub fn key() -> Result<[u8; 32], ApiError> {
     let mut key = [0; 32];
     let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut key));
     read.map(|()| key).map_err(|source| {

@@ -80,6 +80,7 @@ impl Home {
         let child = Command::new(env!("CARGO_BIN_EXE_pando"))
             .args(arguments)
             .env_remove("PANDO_SOCKET")
+            .env_remove("PANDO_URL")
             .env("PANDO_GUEST", guest)
             .env("HOME", self.directory.path())
             .env("PANDO_HOME", self.path())

@@ -1,17 +1,21 @@
-//! The daemon's way in over TCP: binds its port before anything else is begun, and audits who was
-//! turned away.
+//! The daemon's way in over TCP: binds its port before anything else is begun, serves the API and MCP
+//! on it, and audits who was turned away.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pando_api::ApiError;
+use pando_api::{ApiError, Control};
 use pando_engine::{Engine, TurnedAway};
 use pando_http::token::TokenError;
-use pando_http::{Lock, Loopback, OnRefused, Refused, TokenFile};
+use pando_http::{About, Lock, Loopback, OnRefused, Refused, Server, TokenFile};
 use pando_model::{ErrorCode, Layout};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::settings::HttpListen;
+
+/// What the key of plans is derived for.
+const PLAN_KEY: &str = "pando 2026 tokens of plans over http";
 
 /// What a request must show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +29,33 @@ pub enum Demand {
 
 /// A port that is bound, and what opens it.
 pub struct Port {
-    /// The port.
-    pub loopback: Loopback,
-    /// What opens it.
-    pub lock: Lock,
+    loopback: Loopback,
+    lock: Lock,
+    /// Makes the tokens of plans this home's own.
+    key: [u8; 32],
+}
+
+impl Port {
+    /// Returns its URL.
+    pub fn url(&self) -> String {
+        self.loopback.url()
+    }
+
+    /// Serves an engine on it until `stop` is cancelled.
+    pub async fn serve(self, engine: &Engine, about: About, stop: CancellationToken) {
+        let control: Arc<dyn Control> = Arc::new(engine.clone());
+        let options = pando_mcp::http::Options::loopback();
+        let mcp = pando_mcp::http::Server::new(Arc::clone(&control), self.key, options);
+        let on_refused = auditing(engine.clone());
+        let server = Server::on_loopback(self.loopback, self.lock, on_refused, control, about)
+            .with_routes(mcp.router());
+        // Streams of agents would hold the server up: they end first.
+        let closing = async {
+            stop.cancelled().await;
+            mcp.close().await;
+        };
+        tokio::join!(server.run(stop.clone()), closing);
+    }
 }
 
 /// Binds the port that the setting names, if it names one, and makes its token if there is none.
@@ -41,17 +68,18 @@ pub async fn bind(
     demand: Demand,
 ) -> Result<Option<Port>, ApiError> {
     let HttpListen::At(address) = listen else { return Ok(None) };
-    let lock = match demand {
+    let (lock, key) = match demand {
         Demand::Token => {
             let file = TokenFile::new(layout.http_token());
-            file.read_or_make().map_err(|source| unusable_token(&source))?;
-            Lock::Token(file)
+            let token = file.read_or_make().map_err(|source| unusable_token(&source))?;
+            // A plan that was shown before a restart can be confirmed after it.
+            (Lock::Token(file), blake3::derive_key(PLAN_KEY, token.as_bytes()))
         }
         #[cfg(feature = "conformance")]
-        Demand::Nothing => Lock::Open,
+        Demand::Nothing => (Lock::Open, crate::mcp::key()?),
     };
     let loopback = Loopback::bind(address).await.map_err(|source| taken(address, &source))?;
-    Ok(Some(Port { loopback, lock }))
+    Ok(Some(Port { loopback, lock, key }))
 }
 
 fn taken(address: SocketAddr, source: &std::io::Error) -> ApiError {
@@ -74,7 +102,7 @@ pub fn unusable_token(error: &TokenError) -> ApiError {
 }
 
 /// Returns what logs and audits requests that were turned away.
-pub fn auditing(engine: Engine) -> OnRefused {
+fn auditing(engine: Engine) -> OnRefused {
     Arc::new(move |refused: &Refused| {
         let Refused { peer, request, error, unreported } = refused;
         tracing::warn!(%peer, request, code = %error.code, %error, unreported, "turned away");

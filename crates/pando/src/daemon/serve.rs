@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::door::{self, Demand, Port};
+use super::door::{self, Demand};
 use super::{READY, VERSION};
 use crate::app::Ending;
 use crate::limits::DAEMON_STOP;
@@ -103,7 +103,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| no_signals(&source))?;
     // Before anything is recovered or changed: a port that is taken must have no consequences.
     let port = door::bind(layout, settings.http_listen, options.demand).await?;
-    let url = port.as_ref().map(|port| port.loopback.url());
+    let url = port.as_ref().map(door::Port::url);
     let engine = wire::engine(layout, settings, url.clone()).await?;
     let about = About {
         version: VERSION.to_owned(),
@@ -113,16 +113,12 @@ async fn serve(
     };
     let control: Arc<dyn Control> = Arc::new(engine.clone());
     let socket = layout.daemon_socket();
-    let server = Server::bind(&socket, Arc::clone(&control), about.clone()).map_err(|source| {
+    let server = Server::bind(&socket, control, about.clone()).map_err(|source| {
         ApiError::new(
             ErrorCode::DaemonUnreachable,
             format!("cannot listen on {}: {source}", socket.display()),
         )
     })?;
-    let on_port = port.map(|Port { loopback, lock }| {
-        let on_refused = door::auditing(engine.clone());
-        Server::on_loopback(loopback, lock, on_refused, control, about)
-    });
     tracing::info!(version = VERSION, socket = %socket.display(), url, "serving");
     match options.place {
         Place::Detached => say_ready(),
@@ -140,8 +136,8 @@ async fn serve(
         stop.cancel();
     };
     let serving_port = async {
-        if let Some(server) = on_port {
-            server.run(stop.clone()).await;
+        if let Some(port) = port {
+            port.serve(&engine, about, stop.clone()).await;
         }
     };
     tokio::join!(server.run(stop.clone()), serving_port, signals);

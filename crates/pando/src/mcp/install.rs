@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use pando_api::ApiError;
-use pando_model::ErrorCode;
+use pando_model::{ErrorCode, Layout};
 use serde_json::{Value, json};
+use toml_edit::{Array, InlineTable};
 
 use super::merge;
+use super::way::{Program, Url, Way};
 use crate::app::Ending;
 use crate::commands::{text, texts};
-use crate::daemon::launch;
 use crate::output::{Format, Ui};
 
 /// Under which name clients know the server.
@@ -28,8 +29,12 @@ struct Client {
     user: &'static str,
     /// Where servers are listed.
     list: &'static str,
-    /// What it wants to be told beside the program.
+    /// What it wants to be told beside a program.
     kind: Option<&'static str>,
+    /// What it wants to be told beside a URL.
+    http_kind: Option<&'static str>,
+    /// How it is told to take the token from its environment, so that no file holds it.
+    token: &'static str,
 }
 
 const CLIENTS: &[Client] = &[
@@ -39,6 +44,8 @@ const CLIENTS: &[Client] = &[
         user: ".claude.json",
         list: "mcpServers",
         kind: None,
+        http_kind: Some("http"),
+        token: "${PANDO_TOKEN}",
     },
     Client {
         name: "vscode",
@@ -46,6 +53,8 @@ const CLIENTS: &[Client] = &[
         user: ".config/Code/User/mcp.json",
         list: "servers",
         kind: Some("stdio"),
+        http_kind: Some("http"),
+        token: "${env:PANDO_TOKEN}",
     },
     Client {
         name: "cursor",
@@ -53,6 +62,8 @@ const CLIENTS: &[Client] = &[
         user: ".cursor/mcp.json",
         list: "mcpServers",
         kind: None,
+        http_kind: None,
+        token: "${env:PANDO_TOKEN}",
     },
     Client {
         name: "codex",
@@ -60,6 +71,8 @@ const CLIENTS: &[Client] = &[
         user: ".codex/config.toml",
         list: "mcp_servers",
         kind: None,
+        http_kind: None,
+        token: "PANDO_TOKEN",
     },
 ];
 
@@ -77,6 +90,12 @@ pub fn command() -> Command {
                 ))
                 .hide_possible_values(true)
                 .help("claude, vscode, cursor or codex"),
+        )
+        .arg(
+            Arg::new("http")
+                .long("http")
+                .action(ArgAction::SetTrue)
+                .help("The daemon's URL in place of a program; the token comes from PANDO_TOKEN"),
         )
         .arg(
             Arg::new("user")
@@ -99,33 +118,27 @@ pub fn command() -> Command {
         )
 }
 
-/// What a client is to start.
-struct Program {
-    path: String,
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
-}
-
 /// Shows the change, and makes it unless told not to.
-pub fn run(ui: Ui, home: &Path, matches: &ArgMatches) -> Ending {
+pub fn run(ui: Ui, layout: &Layout, matches: &ArgMatches) -> Ending {
     let name = text(matches, "client");
     let Some(client) = CLIENTS.iter().find(|client| client.name == name) else {
         return Err(ApiError::parameter("client", format!("there is no client `{name}`")));
     };
     let options = texts(matches, "options");
     // What the server would refuse is refused here.
-    let line = ["mcp".to_owned()].into_iter().chain(options.clone());
-    if let Err(source) =
-        crate::cli::root().try_get_matches_from(["pando".to_owned()].into_iter().chain(line))
-    {
+    let line = ["pando".to_owned(), "mcp".to_owned()].into_iter().chain(options.clone());
+    let wanted = crate::cli::root().try_get_matches_from(line).map_err(|source| {
         let message = source.to_string();
         let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return Err(ApiError::parameter("options", message).hint("pando mcp --help"));
-    }
+        ApiError::parameter("options", message).hint("pando mcp --help")
+    })?;
+    let way = match matches.get_flag("http") {
+        true => Way::Url(Url::find(ui, layout, &wanted)?),
+        false => Way::Program(Program::find(layout.home(), options)),
+    };
     let path = file(client, matches.get_flag("user"))?;
     let before = read(&path)?;
-    let program = program(home, options);
-    let after = merged(client, &before, &program).map_err(|source| {
+    let after = merged(client, &before, &way).map_err(|source| {
         ApiError::new(
             ErrorCode::ConfigInvalid,
             format!("{} cannot be changed safely: {source}", path.display()),
@@ -134,7 +147,7 @@ pub fn run(ui: Ui, home: &Path, matches: &ArgMatches) -> Ending {
         .hint(format!(
             "add this by hand, under `{}`:\n{}",
             client.list,
-            entry(client, &program)
+            entry(client, &way)
         ))
     })?;
     let is_new = before != after;
@@ -156,6 +169,11 @@ pub fn run(ui: Ui, home: &Path, matches: &ArgMatches) -> Ending {
         ui.answer("", json!({"client": name, "path": path, "change": change, "written": write}));
     } else if write {
         ui.remark(format!("written; {} finds it when it starts next", client.name));
+        if matches!(way, Way::Url(_)) {
+            ui.remark(
+                "it needs the token in its environment: export PANDO_TOKEN=\"$(pando token show)\"",
+            );
+        }
     } else if is_new {
         ui.remark("nothing was written");
     }
@@ -192,50 +210,61 @@ fn unusable(path: &Path, source: &std::io::Error) -> ApiError {
         .subject(path.display().to_string())
 }
 
-/// Returns this program as a client starts it: by its name where that finds it.
-fn program(home: &Path, options: Vec<String>) -> Program {
-    let own = launch::program().and_then(fs::canonicalize).ok();
-    let search = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&search)
-        .map(|directory| directory.join(NAME))
-        .find_map(|path| fs::canonicalize(path).ok());
-    let path = match own {
-        Some(own) if found.as_ref() != Some(&own) => own.to_string_lossy().into_owned(),
-        _ => NAME.to_owned(),
-    };
-    let mut arguments = vec!["mcp".to_owned()];
-    arguments.extend(options);
-    // A client has an environment of its own, in which another home would be the default.
-    let named = std::env::var_os("PANDO_HOME").is_some_and(|value| !value.is_empty());
-    let home = home.to_string_lossy().into_owned();
-    let environment = if named { vec![("PANDO_HOME".to_owned(), home)] } else { Vec::new() };
-    Program { path, arguments, environment }
-}
-
-fn entry(client: &Client, program: &Program) -> String {
+fn entry(client: &Client, way: &Way) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let mut lines = Vec::new();
-    if let Some(kind) = client.kind {
-        lines.push(format!("  \"type\": {}", quoted(kind)));
-    }
-    lines.push(format!("  \"command\": {}", quoted(&program.path)));
-    let arguments: Vec<String> = program.arguments.iter().map(|text| quoted(text)).collect();
-    lines.push(format!("  \"args\": [{}]", arguments.join(", ")));
-    if !program.environment.is_empty() {
-        let pairs = program.environment.iter();
-        let pairs: Vec<String> =
-            pairs.map(|(name, value)| format!("{}: {}", quoted(name), quoted(value))).collect();
-        lines.push(format!("  \"env\": {{{}}}", pairs.join(", ")));
+    let mut line = |key: &str, value: String| lines.push(format!("  \"{key}\": {value}"));
+    match way {
+        Way::Program(Program { path, arguments, environment }) => {
+            if let Some(kind) = client.kind {
+                line("type", quoted(kind));
+            }
+            line("command", quoted(path));
+            let arguments: Vec<String> = arguments.iter().map(|text| quoted(text)).collect();
+            line("args", format!("[{}]", arguments.join(", ")));
+            if !environment.is_empty() {
+                let pairs = environment.iter();
+                let pairs: Vec<String> = pairs
+                    .map(|(name, value)| format!("{}: {}", quoted(name), quoted(value)))
+                    .collect();
+                line("env", format!("{{{}}}", pairs.join(", ")));
+            }
+        }
+        Way::Url(Url(url)) => {
+            if let Some(kind) = client.http_kind {
+                line("type", quoted(kind));
+            }
+            line("url", quoted(url));
+            let bearer = quoted(&format!("Bearer {}", client.token));
+            line("headers", format!("{{\"Authorization\": {bearer}}}"));
+        }
     }
     format!("{{\n{}\n}}", lines.join(",\n"))
 }
 
-fn merged(client: &Client, before: &str, program: &Program) -> Result<String, merge::MergeError> {
-    if client.user.ends_with(".toml") {
-        let Program { path, arguments, environment } = program;
-        return merge::toml(before, client.list, NAME, path, arguments, environment);
+/// What an entry of either form says in TOML.
+const PROGRAM_KEYS: &[&str] = &["command", "args", "env"];
+const URL_KEYS: &[&str] = &["url", "bearer_token_env_var"];
+
+fn merged(client: &Client, before: &str, way: &Way) -> Result<String, merge::MergeError> {
+    if !client.user.ends_with(".toml") {
+        return merge::json(before, client.list, NAME, &entry(client, way));
     }
-    merge::json(before, client.list, NAME, &entry(client, program))
+    match way {
+        Way::Program(Program { path, arguments, environment }) => {
+            let arguments: Array = arguments.iter().collect();
+            let mut keys = vec![("command", path.into()), ("args", arguments.into())];
+            if !environment.is_empty() {
+                let table: InlineTable = environment.iter().cloned().collect();
+                keys.push(("env", table.into()));
+            }
+            merge::toml(before, client.list, NAME, &keys, URL_KEYS)
+        }
+        Way::Url(Url(url)) => {
+            let keys = [("url", url.into()), ("bearer_token_env_var", client.token.into())];
+            merge::toml(before, client.list, NAME, &keys, PROGRAM_KEYS)
+        }
+    }
 }
 
 /// Returns the lines that go and the lines that come.

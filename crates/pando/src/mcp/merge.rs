@@ -114,7 +114,7 @@ fn indented(entry: &str, indent: &str) -> String {
     entry.replace('\n', &format!("\n{indent}"))
 }
 
-/// Returns a TOML text with a program as `LIST.NAME`.
+/// Returns a TOML text with `keys` in the table `LIST.NAME`, and without those that are `stale` there.
 ///
 /// # Errors
 /// When the text is no TOML, or its list is no table.
@@ -122,11 +122,10 @@ pub fn toml(
     text: &str,
     list: &str,
     name: &str,
-    program: &str,
-    arguments: &[String],
-    environment: &[(String, String)],
+    keys: &[(&str, toml_edit::Value)],
+    stale: &[&str],
 ) -> Result<String, MergeError> {
-    use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
+    use toml_edit::{DocumentMut, Item, Table};
     let mut document: DocumentMut = text
         .parse()
         .map_err(|source: toml_edit::TomlError| MergeError::Unreadable(source.to_string()))?;
@@ -140,18 +139,15 @@ pub fn toml(
     let entry = servers.entry(name).or_insert_with(|| Item::Table(Table::new()));
     let entry =
         entry.as_table_like_mut().ok_or_else(|| MergeError::NoObject(format!("{list}.{name}")))?;
-    let set = |entry: &mut dyn toml_edit::TableLike, key: &str, new: Item| {
+    for key in stale {
+        entry.remove(key);
+    }
+    for (key, new) in keys {
         let same =
             entry.get(key).is_some_and(|old| old.to_string().trim() == new.to_string().trim());
         if !same {
-            entry.insert(key, new);
+            entry.insert(key, Item::Value(new.clone()));
         }
-    };
-    set(entry, "command", value(program));
-    set(entry, "args", value(arguments.iter().collect::<Array>()));
-    if !environment.is_empty() {
-        let table: InlineTable = environment.iter().cloned().collect();
-        set(entry, "env", value(table));
     }
     Ok(document.to_string())
 }
@@ -206,9 +202,9 @@ mod tests {
     #[test]
     fn a_toml_table_is_added_and_comments_stay() {
         let theirs = "# mine\nmodel = \"x\" # why\n\n[mcp_servers.other]\ncommand = \"y\"\n";
-        let merge = |text: &str| {
-            toml(text, "mcp_servers", "pando", "pando", &["mcp".to_owned()], &[]).unwrap()
-        };
+        let arguments: toml_edit::Array = ["mcp"].into_iter().collect();
+        let keys = [("command", "pando".into()), ("args", arguments.into())];
+        let merge = |text: &str| toml(text, "mcp_servers", "pando", &keys, &["url"]).unwrap();
         let ours = merge(theirs);
         assert_eq!(
             ours,
@@ -216,7 +212,15 @@ mod tests {
         );
         assert_eq!(merge(&ours), ours);
         assert_eq!(merge(""), "[mcp_servers.pando]\ncommand = \"pando\"\nargs = [\"mcp\"]\n");
-        assert!(toml("a = [", "mcp_servers", "pando", "p", &[], &[]).is_err());
-        assert!(toml("mcp_servers = 1", "mcp_servers", "pando", "p", &[], &[]).is_err());
+        // What another form of the entry needed goes.
+        let url = [("url", "http://127.0.0.1:7717/mcp".into())];
+        let other = toml(&ours, "mcp_servers", "pando", &url, &["command", "args"]).unwrap();
+        assert!(
+            other.ends_with("\n[mcp_servers.pando]\nurl = \"http://127.0.0.1:7717/mcp\"\n"),
+            "{other}"
+        );
+        assert_eq!(merge(&other), ours);
+        assert!(toml("a = [", "mcp_servers", "pando", &keys, &[]).is_err());
+        assert!(toml("mcp_servers = 1", "mcp_servers", "pando", &keys, &[]).is_err());
     }
 }

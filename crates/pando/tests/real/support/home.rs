@@ -132,6 +132,7 @@ impl Home {
             .env("XDG_RUNTIME_DIR", self.runtime())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("PANDO_SOCKET")
+            .env_remove("PANDO_URL")
             .current_dir("/")
             .stdin(Stdio::null());
         command
