@@ -16,6 +16,9 @@ use pando_model::ErrorCode;
 use crate::limits::{REFUSAL_INTERVAL, REFUSALS_AT_ONCE};
 use crate::token::{TokenError, TokenFile};
 
+/// The port of a URL that names none.
+const HTTP_PORT: u16 = 80;
+
 /// A request that was not let in, for the log and the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
@@ -125,7 +128,7 @@ impl Door {
     }
 
     fn check(&self, head: &Parts) -> Result<(), Closed> {
-        self.check_host(head)?;
+        check_host(head, self.port)?;
         check_origin(&head.headers)?;
         match &self.lock {
             Lock::Token(file) => check_token(file, &head.headers),
@@ -133,26 +136,30 @@ impl Door {
             Lock::Open => Ok(()),
         }
     }
+}
 
-    fn check_host(&self, head: &Parts) -> Result<(), Closed> {
-        // A target may name a host itself, and then counts in place of the header (RFC 9112 §3.2.2).
-        if let Some(authority) = head.uri.authority()
-            && !self.is_ours(authority.as_str())
-        {
-            return Err(Closed::Target(shortened(authority.as_str().as_bytes())));
-        }
-        let mut hosts = head.headers.get_all(header::HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(Closed::Hosts(head.headers.get_all(header::HOST).iter().count()));
-        };
-        match host.to_str() {
-            Ok(text) if self.is_ours(text) => Ok(()),
-            _ => Err(Closed::Host(shortened(host.as_bytes()))),
-        }
+/// Returns whether a request names this host with `port`, and comes from no page of another.
+pub(crate) fn is_from_here(head: &Parts, port: u16) -> bool {
+    check_host(head, port).is_ok() && check_origin(&head.headers).is_ok()
+}
+
+fn check_host(head: &Parts, port: u16) -> Result<(), Closed> {
+    let is_ours = |authority: &str| {
+        loopback(authority).is_some_and(|named| named.unwrap_or(HTTP_PORT) == port)
+    };
+    // A target may name a host itself, and then counts in place of the header (RFC 9112 §3.2.2).
+    if let Some(authority) = head.uri.authority()
+        && !is_ours(authority.as_str())
+    {
+        return Err(Closed::Target(shortened(authority.as_str().as_bytes())));
     }
-
-    fn is_ours(&self, authority: &str) -> bool {
-        loopback(authority).is_some_and(|port| port.unwrap_or(80) == self.port)
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(Closed::Hosts(head.headers.get_all(header::HOST).iter().count()));
+    };
+    match host.to_str() {
+        Ok(text) if is_ours(text) => Ok(()),
+        _ => Err(Closed::Host(shortened(host.as_bytes()))),
     }
 }
 

@@ -2,9 +2,10 @@
 //! memory. `cargo test` runs them over `corpus/`, and over mutations of it.
 
 use axum::extract::Query;
-use axum::http::Uri;
+use axum::http::{HeaderName, HeaderValue, Request, Uri, header};
 use pando_api::{Call, catalogue};
 
+use crate::door;
 use crate::frames::Decoder;
 use crate::limits::MAX_FRAME_BYTES;
 use crate::request::parameters;
@@ -30,4 +31,31 @@ pub fn query(bytes: &[u8]) {
     for verb in catalogue() {
         let _ = Call::parse(verb.name, parameters(verb, &pairs));
     }
+}
+
+/// A request's target, and below it its headers, as the door of port 7717 meets them.
+pub fn door(bytes: &[u8]) {
+    const PORT: u16 = 7717;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let target = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let Ok(request) = Request::builder().uri(target).body(()) else { return };
+    let (mut head, ()) = request.into_parts();
+    for line in lines {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { continue };
+        let value = HeaderValue::from_bytes(value.trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            head.headers.append(name, value);
+        }
+    }
+    if !door::is_from_here(&head, PORT) {
+        return;
+    }
+    // Whatever came in was for a loopback address, as a stricter reader sees it too.
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or_default().to_ascii_lowercase();
+    let bare = host.strip_suffix(":7717").unwrap_or_default();
+    let bare = bare.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(bare);
+    let address = bare.parse::<std::net::IpAddr>();
+    assert!(bare == "localhost" || address.is_ok_and(|address| address.is_loopback()), "{host}");
 }

@@ -39,3 +39,8 @@ fn frames_takes_any_bytes() {
 fn query_takes_any_bytes() {
     run("query", fuzz::query);
 }
+
+#[test]
+fn door_takes_any_bytes() {
+    run("door", fuzz::door);
+}

@@ -50,6 +50,7 @@ fn version() -> Value {
             "version": { "type": "string", "description": "Its version." },
             "pid": { "type": "integer", "description": "Its process id." },
             "home": { "type": "string", "description": "Its home directory." },
+            "url": { "type": "string", "description": "Where it listens on TCP, if it does." },
         }),
     );
     json!({ "get": {

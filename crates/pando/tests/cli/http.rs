@@ -201,3 +201,65 @@ fn what_is_no_url_of_this_host_is_refused_before_a_token_is_sent() {
         assert!(!shown(&output).contains("secret"));
     }
 }
+
+/// Sends one request and returns its status and its body.
+fn ask(url: &str, token: &str, path: &str) -> (u16, Value) {
+    use std::io::{Read, Write};
+    let authority = url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(authority).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close");
+    write!(stream, "{head}\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+/// Returns a schema of the document that can be looked at alone.
+fn alone(document: &Value, schema: &Value) -> Value {
+    let text = schema.to_string().replace("#/components/schemas/", "#/$defs/");
+    let defs = document["components"]["schemas"].to_string();
+    let defs = defs.replace("#/components/schemas/", "#/$defs/");
+    let mut schema: Value = serde_json::from_str(&text).unwrap();
+    schema["$defs"] = serde_json::from_str(&defs).unwrap();
+    schema
+}
+
+#[test]
+fn what_the_port_answers_is_what_the_document_says() {
+    let home = Home::new();
+    let (child, url) = serve(&home, &["--http", "127.0.0.1:0"]);
+    let token = home.token();
+    let (status, document) = ask(&url, &token, "/v1/openapi.json");
+    assert_eq!(status, 200);
+    let mut compared = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let get = &item["get"];
+        let is_required = |one: &Value| one["required"] == true;
+        let needs = get["parameters"].as_array().is_some_and(|all| all.iter().any(is_required));
+        if get.is_null() || needs || path.contains('{') || path == "/v1/openapi.json" {
+            continue;
+        }
+        let (status, answer) = ask(&url, &token, path);
+        let responses = &get["responses"];
+        let described = responses.get(status.to_string()).unwrap_or(&responses["default"]);
+        let described = match described["$ref"].as_str() {
+            Some(reference) => document.pointer(&reference[1..]).unwrap(),
+            None => described,
+        };
+        let schema = &described["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{path} answered {status}, which is not described");
+        let schema = alone(&document, schema);
+        let mut schemas = boon::Schemas::new();
+        let mut compiler = boon::Compiler::new();
+        compiler.set_default_draft(boon::Draft::V2020_12);
+        compiler.add_resource("http://x/schema.json", schema).unwrap();
+        let index = compiler.compile("http://x/schema.json", &mut schemas).unwrap();
+        if let Err(error) = schemas.validate(&answer, index) {
+            panic!("{path} answered {status} {answer:#}, but {error}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 10, "{compared} routes were compared");
+    end(child);
+}
