@@ -191,7 +191,10 @@ impl Walk<'_, '_> {
     fn names(&self, path: &str) -> Vec<String> {
         let (from, to) = (&self.material.from.files, &self.material.to.files);
         let mut names = vec![path.to_owned()];
-        names.extend(path.rsplit_once('/').map(|(_, name)| name.to_owned()));
+        // A name like `1` says nothing.
+        let telling = |name: &&str| name.len() > 2 && name.contains(char::is_alphabetic);
+        let name = path.rsplit_once('/').map(|(_, name)| name).filter(telling);
+        names.extend(name.map(str::to_owned));
         let mut rest = path;
         while let Some((above, _)) = rest.rsplit_once('/')
             && from.contains_key(above) != to.contains_key(above)

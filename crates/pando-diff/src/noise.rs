@@ -16,6 +16,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/var/log/dpkg.log", "logs"),
     ("/var/log/alternatives.log", "logs"),
     ("/var/log/apt/", "logs"),
+    ("/var/log/postgresql/", "logs"),
     ("/var/cache/", "caches"),
     ("/root/.cache/", "caches"),
     ("/etc/ld.so.cache", "caches"),

@@ -260,10 +260,13 @@ pub(crate) fn processes(material: &Material<'_>, out: &mut Comparison) {
                 (count, _) => format!("runs {count} times"),
             }
         });
-        // Started by its path, it may have been ended by its name.
+        // Started by its path or by its service, it may have been ended by its name.
         let first = pair.name.split(' ').next().unwrap_or_default();
         let name = first.rsplit('/').next().unwrap_or_default().to_owned();
+        let services = pair.to.or(pair.from).into_iter().flatten();
+        let services = services.map(|process| process.service.as_str());
         subject.names.push(pair.name.replacen(first, &name, 1));
+        subject.names.extend(services.map(|name| name.trim_end_matches(".service").to_owned()));
         subject.names.push(name);
         out.add(subject, Severity::Low, when);
     }

@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
     pub against: Option<Arc<Capture>>,
     /// Files to digest.
     pub digests: Vec<String>,
+    /// Packages whose lists of files to read.
+    pub lists: Vec<String>,
     /// Files to read.
     pub files: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Look {
             sight.capture.ahead_ns = 0;
         }
         let mut digests = wanted.digests.clone();
+        engine.read_lists(host_id, &self.node, wanted.lists.clone(), &mut sight).await;
         if let Some(against) = &wanted.against {
             digests.extend(pando_diff::candidates(&sight.capture, against));
             let lists = crate::captures::lists(&sight.capture, against);

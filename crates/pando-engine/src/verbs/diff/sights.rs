@@ -72,13 +72,16 @@ impl Engine {
                 }
             }
             Subject::Commit(cluster, commit, node) => {
-                if lacking.is_empty() && file.is_none() {
+                let mut lists = lists(&sight.capture, other);
+                lists.retain(|name| !sight.lists.contains_key(name));
+                if lacking.is_empty() && lists.is_empty() && file.is_none() {
                     return Ok(());
                 }
                 let files = file.into_iter().cloned().collect();
-                let wanted = Wanted { digests: lacking, files, ..Wanted::default() };
+                let wanted = Wanted { digests: lacking, lists, files, ..Wanted::default() };
                 let seen = self.look_into(cluster, commit, node, wanted).await?;
                 sight.capture.digests.extend(seen.capture.digests);
+                sight.lists.extend(seen.lists);
                 sight.files = seen.files;
                 self.keep_commit(commit, node, sight).await;
             }
