@@ -8,6 +8,7 @@ mod processes;
 use std::process::{Child, Output};
 use std::time::{Duration, Instant};
 
+pub use golden::{Base, SHAPE};
 pub use home::Home;
 pub use processes::{Process, kill, processes_of, resident};
 use serde_json::Value;

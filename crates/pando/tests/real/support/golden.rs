@@ -1,5 +1,5 @@
-//! The golden home: the default image, its ready state, and the database that knows both. Made once
-//! for each build of the binary by the binary itself, then copied for every test.
+//! The golden homes: an image, its ready state, and the database that knows both. Each is made once
+//! for each build of the binary by the binary itself, then copied for every test that is based on it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,6 +8,33 @@ use std::path::{Path, PathBuf};
 /// Shape of the machines in these tests: the smallest in which everything runs, so that two
 /// processors are enough for many.
 pub const SHAPE: &[&str] = &["--memory", "256MiB"];
+
+/// What a golden home has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// The default image.
+    Default,
+    /// An image with servers and programs of databases in it.
+    Databases,
+}
+
+impl Base {
+    /// Returns the image's name.
+    pub const fn image(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Databases => "databases",
+        }
+    }
+
+    /// Returns where its image is.
+    fn assets(self) -> PathBuf {
+        match self {
+            Self::Default => assets(),
+            Self::Databases => assets().with_file_name("databases"),
+        }
+    }
+}
 
 fn assets() -> PathBuf {
     let named = std::env::var_os("PANDO_TEST_HOME").map(PathBuf::from);
@@ -27,9 +54,9 @@ fn stamp(images: &Path) -> String {
     format!("{} {}.{} {names:?}", program.len(), program.mtime(), program.mtime_nsec())
 }
 
-/// Returns the golden home, and a lock that keeps it as it is.
-pub fn get() -> (PathBuf, File) {
-    let assets = assets();
+/// Returns a golden home, and a lock that keeps it as it is.
+pub fn get(base: Base) -> (PathBuf, File) {
+    let assets = base.assets();
     let lock = File::create(assets.with_extension("golden.lock")).unwrap();
     lock.lock().unwrap();
     let (golden, written) =
@@ -39,18 +66,18 @@ pub fn get() -> (PathBuf, File) {
     if fs::read_to_string(&written).ok().as_ref() != Some(&stamp) {
         let _ = fs::remove_file(&written);
         let _ = fs::remove_dir_all(&golden);
-        make(&golden, &images);
+        make(&golden, &images, base);
         fs::write(&written, stamp).unwrap();
     }
     (golden, lock)
 }
 
-fn make(golden: &Path, images: &Path) {
+fn make(golden: &Path, images: &Path, base: Base) {
     fs::create_dir(golden).unwrap();
     fs::set_permissions(golden, fs::Permissions::from_mode(0o700)).unwrap();
     symlink(images, golden.join("images")).unwrap();
     let home = super::Home::at(golden.to_owned());
-    home.ok(&[&["vm", "create", "golden"], SHAPE].concat());
+    home.ok(&[&["vm", "create", "golden", "--image", base.image()], SHAPE].concat());
     home.ok(&["rm", "golden", "--force", "--disks"]);
     home.run(&["daemon", "stop"]);
     for name in ["daemon.log", "daemon.lock", "start.lock", "journal.log"] {

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::golden::{self, SHAPE, Share};
+use super::golden::{self, Base, SHAPE, Share};
 use super::{Process, envelope, finish, kill, processes_of, text, until};
 
 /// Directories of a home in which nothing may be left over, beside what the golden home had.
@@ -53,8 +53,13 @@ impl Home {
 
     /// Returns a copy of the golden home.
     pub fn new() -> Self {
+        Self::on(Base::Default)
+    }
+
+    /// Returns a copy of a golden home.
+    pub fn on(base: Base) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (golden, _lock) = golden::get();
+        let (golden, _lock) = golden::get(base);
         let path = directory.path().join("home");
         golden::copy(&golden, &path, Share::Links);
         let mut home = Self::at(path);
@@ -65,7 +70,7 @@ impl Home {
 
     /// Returns a copy of the golden home inside a directory that is there, sharing nothing.
     pub fn inside(directory: &Path) -> Self {
-        let (golden, _lock) = golden::get();
+        let (golden, _lock) = golden::get(Base::Default);
         let path = directory.join("home");
         golden::copy(&golden, &path, Share::Nothing);
         let mut home = Self::at(path);
