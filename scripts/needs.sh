@@ -30,6 +30,7 @@ NEEDS=(
   "run|program:zstd|zstd|unpacks kernels and modules"
   "run|program:ssh|openssh-client|pando ssh"
   "test|program:passt|passt|connects machines to the outside, where they are to have an uplink"
+  "test|program:npm|npm|fetches the programs of others that check the MCP server"
   "test|program:ip|iproute2|makes the networks that tests use"
   "test|program:sfdisk|fdisk|partitions the cloud image that tests import"
   "test|program:mcopy|mtools|fills that image's boot partition, without root"

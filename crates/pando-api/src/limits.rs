@@ -17,6 +17,8 @@ pub const MAX_WAIT_S: u64 = 3600;
 pub const DEFAULT_CONSOLE_BYTES: u64 = 16 * 1024;
 /// Most console bytes in one result.
 pub const MAX_CONSOLE_BYTES: u64 = 1024 * 1024;
+/// Time for which ended operations are kept, in seconds: thirty days.
+pub const OPERATIONS_KEPT_S: u64 = 30 * 24 * 3600;
 /// Longest idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
 /// Most network interfaces of a machine: the PCI slots that its machine type keeps for them.

@@ -72,7 +72,7 @@ impl Config {
             image_timeout: Duration::from_secs(3600),
             undo_timeout: Duration::from_secs(60),
             reconcile_every: Some(Duration::from_secs(5)),
-            keep_operations: Duration::from_secs(30 * 24 * 3600),
+            keep_operations: Duration::from_secs(pando_api::limits::OPERATIONS_KEPT_S),
             durable_disk: false,
         }
     }

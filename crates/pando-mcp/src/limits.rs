@@ -22,6 +22,8 @@ pub const WAIT: Duration = Duration::from_secs(50);
 pub const TASK_AFTER: Duration = Duration::from_secs(2);
 /// Time between two questions after a task that a client is told to leave, in milliseconds.
 pub const TASK_POLL_MS: u64 = 1000;
+/// Time for which a task can surely be asked after, in milliseconds: operations are kept longer.
+pub const TASK_TTL_MS: u64 = pando_api::limits::OPERATIONS_KEPT_S * 1000;
 /// Longest time, in seconds, for which a command is waited for directly; one that may take longer
 /// becomes an operation.
 pub const DIRECT_EXEC_S: u64 = 60;

@@ -20,7 +20,7 @@ use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use crate::calls::Calls;
-use crate::limits::TASK_POLL_MS;
+use crate::limits::{TASK_POLL_MS, TASK_TTL_MS};
 use crate::requester::has_no_sessions;
 use crate::words::result;
 
@@ -58,6 +58,7 @@ pub fn task(view: &OperationView) -> Task {
     };
     Task::new(view.operation_id.as_str(), status(view), created, updated)
         .with_status_message(message)
+        .with_ttl_ms(TASK_TTL_MS)
         .with_poll_interval_ms(TASK_POLL_MS)
 }
 

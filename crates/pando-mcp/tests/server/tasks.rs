@@ -40,7 +40,7 @@ async fn a_long_call_becomes_a_task_that_ends_with_its_result() {
     assert_eq!(begun["resultType"], "task", "{begun}");
     assert_eq!(begun["taskId"], id.as_str());
     assert_eq!(begun["status"], "working");
-    assert_eq!(begun["ttlMs"], Value::Null);
+    assert_eq!(begun["ttlMs"], 30 * 24 * 3_600_000_i64);
     assert!(begun["pollIntervalMs"].as_u64().unwrap() > 0);
     assert!(begun.get("structuredContent").is_none() && begun.get("content").is_none());
 
