@@ -8,7 +8,7 @@
 //! ```
 
 use rmcp::RoleServer;
-use rmcp::model::{ClientRequest, JsonRpcMessage, ProtocolVersion};
+use rmcp::model::{ClientRequest, JsonRpcMessage, ProtocolVersion, TASKS_EXTENSION_ID};
 use rmcp::service::RxJsonRpcMessage;
 use serde_json::{Value, json};
 
@@ -44,6 +44,11 @@ pub const INVALID_PARAMS: i32 = -32_602;
 /// The method is none of the message's revision.
 pub const METHOD_NOT_FOUND: i32 = -32_601;
 
+/// The client has not said that it can what its request needs.
+pub const MISSING_CAPABILITY: i32 = -32_021;
+
+/// Where a request says what its client can.
+const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Where a request says of which revision it is.
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -167,11 +172,29 @@ fn check(value: &Value) -> Result<(), Value> {
             INVALID_PARAMS,
             "`params.ref` must be {type: \"ref/prompt\", name} or {type: \"ref/resource\", uri}",
         ),
+        // The library would pass over what it does not know.
+        Some("subscriptions/listen") if asks_for_tasks(params) => {
+            let message = "news of tasks are for clients that follow tasks";
+            let mut answer = error(id, MISSING_CAPABILITY, message);
+            if let Some(error) = answer.get_mut("error").and_then(Value::as_object_mut) {
+                let needed = json!({"extensions": {TASKS_EXTENSION_ID: {}}});
+                error.insert("data".to_owned(), json!({"requiredCapabilities": needed}));
+            }
+            Err(answer)
+        }
         Some("tasks/get" | "tasks/update" | "tasks/cancel") if !is_text("taskId") => {
             wrong(INVALID_PARAMS, "`params.taskId` must be the id of a task")
         }
         _ => Ok(()),
     }
+}
+
+/// Returns whether a request to listen names tasks although its client does not follow any.
+fn asks_for_tasks(params: Option<&Value>) -> bool {
+    let tasks = params.and_then(|params| params.get("notifications")?.get("taskIds")?.as_array());
+    let own = params.and_then(|params| params.get("_meta")?.get(CAPABILITIES)?.get("extensions"));
+    tasks.is_some_and(|tasks| !tasks.is_empty())
+        && own.is_none_or(|own| own.get(TASKS_EXTENSION_ID).is_none())
 }
 
 fn is_reference(value: Option<&Value>) -> bool {

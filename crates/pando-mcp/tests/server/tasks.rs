@@ -151,6 +151,24 @@ async fn cancelling_a_task_cancels_its_operation_once() {
 }
 
 #[tokio::test]
+async fn news_of_tasks_are_for_whoever_follows_tasks() {
+    let (control, id) = creating();
+    let params = json!({"notifications": {"taskIds": [id], "resourcesListChanged": true}});
+    let mut plain = session(&control, Era::Modern, json!({})).await;
+    let refused = plain.request("subscriptions/listen", params.clone()).await;
+    assert_eq!(refused["error"]["code"], -32_021, "{refused}");
+    assert_eq!(refused["error"]["data"]["requiredCapabilities"], declared());
+    plain.close().await;
+    // Whoever does is told that there are none: tasks are polled, and resources listened to.
+    let mut following = session(&control, Era::Modern, declared()).await;
+    following.send("subscriptions/listen", params).await;
+    let granted = following.read().await;
+    let granted = &granted["params"]["notifications"];
+    assert_eq!(granted, &json!({"resourcesListChanged": true}), "{granted}");
+    following.close().await;
+}
+
+#[tokio::test]
 async fn unknown_tasks_are_refused_by_name() {
     let (control, id) = creating();
     let mut session = session(&control, Era::Modern, declared()).await;
