@@ -29,8 +29,16 @@ pub fn command() -> Command {
         )
 }
 
+/// The script for bash. clap's own takes words as readline splits them, which breaks every address
+/// at its `@`.
+const BASH: &str = include_str!("completions.bash");
+
 /// Writes the completions.
 pub fn run(matches: &ArgMatches) -> Ending {
+    if text(matches, "shell") == "bash" {
+        print!("{}", BASH.replace("VARIABLE", VARIABLE));
+        return Ok(0);
+    }
     let shells = Shells::builtins();
     let failed = |detail: &str| ApiError::new(ErrorCode::Internal, detail);
     let shell = shells

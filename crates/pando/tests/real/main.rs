@@ -19,5 +19,7 @@ mod guests;
 mod journey;
 mod kills;
 mod power;
+#[path = "../cli/pty.rs"]
+mod pty;
 mod support;
 mod terminal;
