@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
 use crate::{
-    branch, commit, exec, image, machine, operation, parse, schema, state, suggest, system,
+    branch, commit, exec, image, machine, operation, parse, schema, state, suggest, system, usage,
 };
 
 macro_rules! verbs {
@@ -117,6 +117,11 @@ verbs! {
     Machine, Read, Directly,
     cli(&["vm", "status"], &["address"]).shorts(&[('v', "verbose")]),
     [renamed("vm.status", &[("id", "address")]), alias("vers_status")];
+    /// List what running machines take of this host.
+    VmUsage = "vm_usage" (usage::VmUsageParams) -> usage::VmUsageResult,
+    Machine, Read, Directly,
+    cli(&["vm", "usage"], &["cluster"]),
+    [];
     /// Start, stop, restart, pause, resume or kill a machine.
     VmControl = "vm_control" (machine::VmControlParams) -> machine::VmControlResult,
     Machine, Destructive, AsOperation,

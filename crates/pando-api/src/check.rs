@@ -20,6 +20,7 @@ pub(crate) fn check(call: &Call) -> Checked {
     match call {
         Call::VmCreate(params) => vm_create(params),
         Call::VmList(params) => page(params.limit),
+        Call::VmUsage(params) => page(params.limit),
         Call::VmControl(params) => wait(params.timeout_s),
         Call::BranchCreate(params) => branch_create(params),
         Call::BranchList(params) => page(params.limit),

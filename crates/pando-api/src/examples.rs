@@ -10,6 +10,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("vm_create", r#"{"name": "shop", "memory_mib": 1024, "vcpus": 2}"#),
     ("vm_list", r#"{"state": "running"}"#),
     ("vm_status", r#"{"address": "shop@try-1", "verbose": true}"#),
+    ("vm_usage", r#"{"cluster": "shop"}"#),
     ("vm_control", r#"{"address": "shop@try-1", "action": "pause"}"#),
     ("vm_delete", r#"{"name": "shop", "remove_overlays": true}"#),
     ("branch_create", r#"{"from": "shop", "count": 4}"#),

@@ -34,6 +34,7 @@ mod schema;
 pub mod state;
 pub mod suggest;
 pub mod system;
+pub mod usage;
 pub mod verb;
 
 pub use caller::{Caller, Role};

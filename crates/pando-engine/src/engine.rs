@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::locks::Locks;
 use crate::operation::Live;
 use crate::verbs::diff::Compared;
+use crate::verbs::usage::Waited;
 
 /// How long audit entries of calls that wrote nothing may wait for company.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +56,8 @@ pub struct Inner {
     /// Ends the background work.
     pub(crate) ending: CancellationToken,
     pub(crate) started_at: Timestamp,
+    /// Commands that are waited for.
+    pub(crate) waited: Arc<Waited>,
     live: Mutex<HashMap<OperationId, Live>>,
     audit: Mutex<Vec<AuditEntry>>,
     /// Comparisons that may be read on.
@@ -90,6 +93,7 @@ impl Engine {
             background: Background::default(),
             ending: CancellationToken::new(),
             started_at: Timestamp::now(),
+            waited: Arc::default(),
             live: Mutex::new(HashMap::new()),
             audit: Mutex::new(Vec::new()),
             compared: Mutex::new(VecDeque::new()),

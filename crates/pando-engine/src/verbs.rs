@@ -14,6 +14,7 @@ mod machines;
 mod operations;
 mod status;
 mod system;
+pub(crate) mod usage;
 
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ impl Engine {
     pub(crate) async fn answer(&self, caller: &Caller, call: Call) -> Result<Value> {
         match call {
             Call::VmList(params) => json(&self.vm_list(caller, params).await?),
+            Call::VmUsage(params) => json(&self.vm_usage(params).await?),
             Call::VmStatus(params) => json(&self.vm_status(caller, params).await?),
             Call::BranchList(params) => json(&self.branch_list(caller, params).await?),
             Call::CommitList(params) => json(&self.commit_list(params).await?),

@@ -302,6 +302,54 @@ async fn a_flood_of_output_is_bounded_and_its_ends_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn usage_is_of_what_runs_and_counts_commands_that_are_waited_for() {
+    let bench = Bench::with_vm().await;
+    bench.ok("branch_create", json!({"from": "shop", "names": ["a", "b"]})).await;
+    bench.ok("vm_control", json!({"address": "shop@b", "action": "stop"})).await;
+    let usage = bench.ok("vm_usage", json!({})).await;
+    let rows = usage["nodes"].as_array().unwrap();
+    let addresses: Vec<&str> = rows.iter().map(|row| row["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["shop@a/shop", "shop@main/shop"]);
+    let status = bench.ok("vm_status", json!({"address": "shop@a"})).await;
+    for name in ["cpu_ms", "host_memory_bytes", "host_disk_bytes", "keeper_cpu_ms"] {
+        assert_eq!(rows[0][name], status["resources"][name], "{name}");
+    }
+    let one = bench.ok("vm_usage", json!({"cluster": "shop", "limit": 1})).await;
+    assert_eq!((&one["total"], &one["returned"]), (&json!(2), &json!(1)));
+    let rest = bench.ok("vm_usage", json!({"limit": 1, "cursor": one["next_cursor"]})).await;
+    assert_eq!(rest["nodes"][0]["address"], "shop@main/shop");
+    assert_eq!(bench.fails("vm_usage", json!({"cluster": "web"})).await.code.as_str(), "not_found");
+
+    // One command is attached; it counts until it has ended.
+    let (input, input_end) = mpsc::channel(4);
+    let (output_end, mut output) = mpsc::channel(4);
+    let request = AttachRequest {
+        address: "shop@a".parse().unwrap(),
+        command: Some(Command::Argv(vec!["cat".into()])),
+        env: Default::default(),
+        cwd: None,
+        user: None,
+        timeout_s: None,
+        terminal: None,
+    };
+    let io = AttachIo { input: input_end, output: output_end };
+    let commands = async || {
+        let usage = bench.ok("vm_usage", json!({})).await;
+        let rows = usage["nodes"].as_array().unwrap();
+        rows.iter().map(|row| row["commands"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let client = async {
+        input.send(ExecInput::Data(b"ping".to_vec())).await.unwrap();
+        output.recv().await.unwrap();
+        assert_eq!(commands().await, [1, 0]);
+        input.send(ExecInput::Signal(15)).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(bench.engine.attach(&bench.caller, request, io), client);
+    ended.unwrap();
+    assert_eq!(commands().await, [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attached_command_streams_both_ways() {
     let bench = Bench::with_vm().await;
     let (input, input_end) = mpsc::channel(4);

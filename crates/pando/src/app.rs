@@ -44,6 +44,12 @@ pub type Ending = Result<u8, ApiError>;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    if std::env::args_os().len() == 1
+        && let Some(words) = commands::first::words()
+    {
+        Ui::new(Format::Human, Talk::All, Colour::Auto).line(words);
+        return ExitCode::SUCCESS;
+    }
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
     let matches = match cli::root().try_get_matches() {
         Ok(matches) => matches,
@@ -226,6 +232,13 @@ impl App {
     /// Calls a verb by name, parameters checked, and returns its result.
     pub async fn call(&self, verb: &str, params: Value) -> Result<Value, ApiError> {
         self.finished(Call::parse(verb, params)?).await
+    }
+
+    /// Calls a verb that only reads, without showing progress.
+    pub async fn look(&self, verb: &str, params: Value) -> Result<Value, ApiError> {
+        let request_id = RequestId::random();
+        let caller = Caller { request_id, idempotency_key: None, ..self.caller.clone() };
+        self.client.call(&caller, Call::parse(verb, params)?).await
     }
 
     /// Calls a verb, showing progress, and returns its result.

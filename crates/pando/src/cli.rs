@@ -19,7 +19,7 @@ use crate::commands;
 /// Commands by what people want, for the first screen of help.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["demo", "doctor", "init"]),
-    ("Machines", &["vm", "ps", "start", "stop", "pause", "resume", "rm"]),
+    ("Machines", &["vm", "ps", "watch", "top", "start", "stop", "pause", "resume", "rm"]),
     ("Work in them", &["exec", "sh", "cp", "ssh", "console", "fanout", "connect-info"]),
     (
         "State like git",

@@ -11,8 +11,10 @@ mod diff;
 mod doctor;
 mod exec;
 mod fanout;
+pub mod first;
 mod generate;
 pub mod keeper;
+pub mod live;
 mod log;
 mod logs;
 mod man;
@@ -23,6 +25,8 @@ mod ssh;
 pub mod sugar;
 pub mod terminal;
 mod token;
+mod top;
+mod watch;
 
 use clap::{ArgMatches, Command};
 use pando_api::ApiError;
@@ -59,6 +63,8 @@ pub fn all() -> Vec<Command> {
         rm::command(),
         rollback::command(),
         ssh::command(),
+        top::command(),
+        watch::command(),
         token::command(),
     ];
     all.extend(sugar::actions());
@@ -103,6 +109,8 @@ pub async fn with_daemon(app: &App, name: &str, matches: &ArgMatches) -> Option<
         "rollback" => rollback::run(app, matches).await,
         "sh" => exec::shell(app, matches).await,
         "ssh" => ssh::run(app, matches).await,
+        "top" => top::run(app, matches).await,
+        "watch" => watch::run(app, matches).await,
         "vm" => {
             let (action, matches) = matches.subcommand()?;
             return sugar::run(app, action, matches).await;

@@ -12,6 +12,12 @@ pub const PROGRESS_AFTER: Duration = Duration::from_millis(400);
 pub const PROGRESS_FRAME: Duration = Duration::from_millis(100);
 /// Time between two looks at a log or console that is followed.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two looks of `watch` and `top`: as often as an eye follows a table.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Least of it: every look reads what the kernel says of every machine.
+pub const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Operations, newest first, that `watch` tells of.
+pub const WATCHED_OPERATIONS: u32 = 20;
 /// Bytes of a file that are read and sent at a time.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks between a file or terminal and the socket.

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::paging::page;
 use crate::resolve::Target;
+use crate::verbs::usage::Waiting;
 
 /// Most bytes of a command line in the journal.
 const MAX_JOURNAL_BYTES: usize = 1024;
@@ -23,13 +24,15 @@ pub(crate) struct Noted {
     journal: Arc<dyn Journal>,
     id: JournalId,
     began: Instant,
+    /// Counts a command among those that are waited for.
+    waiting: Option<Waiting>,
     end: Option<(Option<i32>, Option<String>)>,
 }
 
 impl Noted {
     /// Returns the handle of an act that was noted earlier, under this id.
     pub fn again(journal: &Arc<dyn Journal>, id: JournalId) -> Self {
-        Self { journal: journal.clone(), id, began: Instant::now(), end: None }
+        Self { journal: journal.clone(), id, began: Instant::now(), waiting: None, end: None }
     }
 
     /// Returns the act's id, for who will note its end.
@@ -102,7 +105,7 @@ impl Engine {
         target: &Target,
         detail: &str,
     ) -> Result<Noted> {
-        let noted = Noted::again(&self.journal, JournalId::random());
+        let mut noted = Noted::again(&self.journal, JournalId::random());
         let entry = JournalEntry {
             id: noted.id.clone(),
             at: Timestamp::now(),
@@ -113,7 +116,10 @@ impl Engine {
             detail: detail.chars().take(MAX_JOURNAL_BYTES).collect(),
         };
         match self.journal.append(&entry) {
-            Ok(()) => Ok(noted),
+            Ok(()) => {
+                noted.waiting = (act == "exec").then(|| self.waited.begin(&entry.target));
+                Ok(noted)
+            }
             Err(error) => {
                 noted.leave_open();
                 Err(Failure::internal(format!("the journal cannot be written: {error}")))

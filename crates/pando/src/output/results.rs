@@ -29,6 +29,7 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
     let shown = match verb {
         "vm_create" => with(result, |view| created(ui, &view)),
         "vm_list" => with(result, |view| lists::machines(ui, &view)),
+        "vm_usage" => with(result, |view| lists::usage(ui, &view)),
         "vm_status" => with(result, |view| status(ui, &view)),
         "vm_control" => with(result, |view| controlled(ui, &view)),
         "vm_delete" => with(result, |view| deleted(ui, &view)),

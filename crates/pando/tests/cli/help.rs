@@ -69,6 +69,7 @@ const COMMANDS: &[&str] = &[
     "tag",
     "tag rm",
     "tag set",
+    "top",
     "token",
     "token rotate",
     "token show",
@@ -79,6 +80,8 @@ const COMMANDS: &[&str] = &[
     "vm list",
     "vm rm",
     "vm status",
+    "vm usage",
+    "watch",
 ];
 
 fn run(arguments: &[&str]) -> std::process::Output {
@@ -194,6 +197,33 @@ fn every_command_has_a_manual_page() {
         assert!(page.contains(".SH NAME"), "{name}");
     }
     assert_eq!(run(&["man", "/nonexistent"]).status.code(), Some(2));
+}
+
+#[test]
+fn whoever_begins_is_told_how() {
+    let directory = tempfile::tempdir().unwrap();
+    let bare = |prepare: &dyn Fn(&mut std::process::Command)| {
+        let mut command = pando(directory.path());
+        prepare(&mut command);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        finish(command.spawn().unwrap())
+    };
+    let first = bare(&|_| {});
+    assert!(first.status.success());
+    let text = String::from_utf8(first.stdout).unwrap();
+    for wanted in ["pando doctor", "pando image build", "pando vm create", "home/", "--help"] {
+        assert!(text.contains(wanted.trim_end_matches('/')), "{wanted}: {text}");
+    }
+    // Nothing was started or made for it.
+    assert!(!directory.path().join("home").exists());
+    // Whoever has an image, or another's daemon, knows where to begin.
+    let other = bare(&|command| {
+        command.env("PANDO_SOCKET", "/nonexistent");
+    });
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("Start here:"));
+    std::fs::create_dir_all(directory.path().join("home/images/im_0123456789ab")).unwrap();
+    assert_eq!(bare(&|_| {}).status.code(), Some(2));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod daemon;
 mod doctor;
 mod help;
 mod http;
+mod live;
 mod pty;
 mod reference;
 mod results;

@@ -1,5 +1,7 @@
 //! `pando sh` and `pando exec -t` on a real pseudo-terminal, with a real shell at the other end.
 
+use std::process::Command;
+
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 

@@ -6,6 +6,7 @@ use pando_api::image::ImageListResult;
 use pando_api::machine::VmListResult;
 use pando_api::operation::OperationListResult;
 use pando_api::page::Page;
+use pando_api::usage::VmUsageResult;
 use pando_model::commit::CommitKind;
 use pando_model::operation::OperationStatus;
 
@@ -36,6 +37,27 @@ fn more(ui: &Ui, page: &Page) {
     if let (true, Some(cursor)) = (page.truncated, &page.next_cursor) {
         ui.remark(format!("{} of {} shown; more: --cursor {cursor}", page.returned, page.total));
     }
+}
+
+pub fn usage(ui: &Ui, list: &VmUsageResult) {
+    if list.nodes.is_empty() {
+        return ui.remark("no machine runs");
+    }
+    let rows = list.nodes.iter().map(|row| {
+        vec![
+            Cell::new(Look::Bold, &row.address),
+            Cell::new(Look::of_state(row.state), state_name(row.state)),
+            units::whole_millis(row.cpu_ms).into(),
+            units::bytes(row.host_memory_bytes).into(),
+            units::bytes(row.memory_mib << 20).into(),
+            units::bytes(row.host_disk_bytes).into(),
+            units::whole_millis(row.uptime_ms).into(),
+            row.commands.to_string().into(),
+        ]
+    });
+    let headings = ["MACHINE", "STATE", "CPU TIME", "MEMORY", "OF", "DISK", "UP", "COMMANDS"];
+    let names: Vec<String> = list.nodes.iter().map(|row| row.address.clone()).collect();
+    table(ui, &headings, rows.collect(), &names, &list.page);
 }
 
 pub fn machines(ui: &Ui, list: &VmListResult) {
