@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use pando_api::{ApiError, Caller, Control};
@@ -23,6 +22,7 @@ use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::calls::{Calls, Outcome};
@@ -61,7 +61,7 @@ pub struct Handler {
     tools: Arc<Vec<Tool>>,
     permits: Arc<Semaphore>,
     /// Set once the client is gone: what it began then goes on.
-    closed: Arc<AtomicBool>,
+    closed: CancellationToken,
     subscriptions: Subscriptions,
 }
 
@@ -77,7 +77,7 @@ impl Handler {
             calls: Arc::new(Calls { control, caller, profile, wait: WAIT, key }),
             tools: Arc::new(tools),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
-            closed: Arc::new(AtomicBool::new(false)),
+            closed: CancellationToken::new(),
             subscriptions: Subscriptions::new(),
         }
     }
@@ -98,7 +98,7 @@ impl Handler {
     }
 
     /// Returns the same server for one client, whose going away sets `closed`.
-    pub(crate) fn until(mut self, closed: Arc<AtomicBool>) -> Self {
+    pub(crate) fn until(mut self, closed: CancellationToken) -> Self {
         self.closed = closed;
         self.subscriptions = self.subscriptions.of_session();
         self
@@ -186,7 +186,7 @@ impl ServerHandler for Handler {
         }
         let consent = consent(&request);
         let calls = Arc::clone(&self.calls);
-        let client = Requester::new(context, Arc::clone(&self.closed));
+        let client = Requester::new(context, self.closed.clone());
         let outcome = self
             .guarded(async move {
                 if client.has_left() {
@@ -421,7 +421,7 @@ impl ServerHandler for Handler {
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        let listened = self.subscriptions.listen(&self.calls, &context).await;
+        let listened = self.subscriptions.listen(&self.calls, &context, &self.closed).await;
         listened.map_err(|error| protocol_error(&error))
     }
 

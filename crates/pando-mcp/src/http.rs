@@ -14,7 +14,6 @@ mod late;
 mod sessions;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -78,7 +77,7 @@ struct Shared {
     handlers: Mutex<HashMap<Owner, Handler>>,
     config: StreamableHttpServerConfig,
     /// Set once the server closes: what was begun goes on without its clients.
-    closing: Arc<AtomicBool>,
+    closing: CancellationToken,
 }
 
 impl Server {
@@ -98,7 +97,7 @@ impl Server {
             sessions: Arc::new(Sessions::new(MAX_SESSIONS)),
             handlers: Mutex::default(),
             config,
-            closing: Arc::new(AtomicBool::new(false)),
+            closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -111,7 +110,7 @@ impl Server {
 
     /// Ends every stream and session. What was begun in them goes on.
     pub async fn close(&self) {
-        self.shared.closing.store(true, Ordering::Release);
+        self.shared.closing.cancel();
         self.shared.sessions.close().await;
         self.shared.config.cancellation_token.cancel();
     }
@@ -150,7 +149,7 @@ impl Server {
             (false, via) => via,
         };
         let handler = self.handler(&owner).for_caller(Caller { session, ..owner.caller() });
-        let mut handler = handler.until(Arc::clone(&self.shared.closing));
+        let mut handler = handler.until(self.shared.closing.clone());
         if begins {
             handler = handler.until(sessions.closed());
             if !sessions.have_room() {

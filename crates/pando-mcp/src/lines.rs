@@ -8,8 +8,6 @@
 //! ```
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rmcp::RoleServer;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
@@ -18,6 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{MAX_LINE_BYTES, OUTGOING_LINES};
 use crate::message::{self, INVALID_REQUEST};
@@ -37,7 +36,7 @@ pub struct Lines<R> {
     /// Whether a request came that begins a session: what comes before one and expects no answer
     /// is nothing to fail over.
     has_begun: bool,
-    closed: Arc<AtomicBool>,
+    closed: CancellationToken,
     /// An answer that is still to be handed to the writer.
     answer: Option<Vec<u8>>,
     outgoing: Option<mpsc::Sender<Vec<u8>>>,
@@ -52,7 +51,7 @@ enum Read {
 
 impl<R: AsyncRead + Unpin + Send> Lines<R> {
     /// Returns the two ends of a client's streams. `closed` is set once it has closed its own.
-    pub fn new<W>(reader: R, writer: W, closed: Arc<AtomicBool>) -> Self
+    pub fn new<W>(reader: R, writer: W, closed: CancellationToken) -> Self
     where
         W: AsyncWrite + Unpin + Send + 'static,
     {
@@ -158,7 +157,7 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for Lines<R> {
         loop {
             if self.answer.is_some() {
                 let Ok(room) = self.outgoing.as_ref()?.reserve().await else {
-                    self.closed.store(true, Ordering::Release);
+                    self.closed.cancel();
                     return None;
                 };
                 room.send(self.answer.take().unwrap_or_default());
@@ -170,7 +169,7 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for Lines<R> {
                     Err(message::error(message::id_in(&self.line).as_ref(), INVALID_REQUEST, &text))
                 }
                 Read::End => {
-                    self.closed.store(true, Ordering::Release);
+                    self.closed.cancel();
                     return None;
                 }
             };
@@ -201,14 +200,14 @@ mod tests {
 
     async fn read(input: &[u8]) -> (Vec<RxJsonRpcMessage<RoleServer>>, Vec<Value>) {
         let (mine, theirs) = tokio::io::duplex(1 << 16);
-        let closed = Arc::new(AtomicBool::new(false));
-        let mut lines = Lines::new(io::Cursor::new(input.to_vec()), mine, Arc::clone(&closed));
+        let closed = CancellationToken::new();
+        let mut lines = Lines::new(io::Cursor::new(input.to_vec()), mine, closed.clone());
         lines.has_begun = true;
         let mut messages = Vec::new();
         while let Some(message) = lines.receive().await {
             messages.push(message);
         }
-        assert!(closed.load(Ordering::Acquire));
+        assert!(closed.is_cancelled());
         lines.close().await.unwrap();
         let mut answers = Vec::new();
         let mut theirs = BufReader::new(theirs).lines();

@@ -1,9 +1,6 @@
 //! The client of one request: what it can do, how it is told of progress, how a person at its end
 //! is asked.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use async_trait::async_trait;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -12,6 +9,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::confirm::Consent;
 use crate::follow::{Client, Confirmed};
@@ -47,12 +45,12 @@ fn said(action: &Value, content: Option<&Value>) -> Confirmed {
 pub struct Requester {
     context: RequestContext<RoleServer>,
     token: Option<ProgressToken>,
-    closed: Arc<AtomicBool>,
+    closed: CancellationToken,
 }
 
 impl Requester {
     /// Returns the client that made a request. `closed` is set once it is gone.
-    pub fn new(context: RequestContext<RoleServer>, closed: Arc<AtomicBool>) -> Self {
+    pub fn new(context: RequestContext<RoleServer>, closed: CancellationToken) -> Self {
         Self { token: context.meta.get_progress_token(), context, closed }
     }
 
@@ -84,7 +82,7 @@ impl Client for Requester {
 
     async fn cancelled(&self) {
         self.context.ct.cancelled().await;
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.is_cancelled() {
             std::future::pending::<()>().await;
         }
     }

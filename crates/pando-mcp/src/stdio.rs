@@ -1,11 +1,9 @@
 //! The server on a pair of streams: the standard ones of a process that a client started, or any
 //! others.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use rmcp::service::{QuitReason, ServerInitializeError};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use crate::handler::Handler;
 use crate::lines::Lines;
@@ -39,8 +37,8 @@ where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
-    let closed = Arc::new(AtomicBool::new(false));
-    let lines = Lines::new(reader, writer, Arc::clone(&closed));
+    let closed = CancellationToken::new();
+    let lines = Lines::new(reader, writer, closed.clone());
     let running = match rmcp::serve_server(handler.until(closed), lines).await {
         Ok(running) => running,
         // It went away without having asked anything: that is no error.

@@ -10,6 +10,7 @@ use rmcp::RoleServer;
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
 use rmcp::service::{Peer, SubscriptionContext};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::calls::Calls;
@@ -72,7 +73,8 @@ impl Subscriptions {
         }
     }
 
-    /// Tells the client of one request what changes, until it takes the request back.
+    /// Tells the client of one request what changes, until it takes the request back, or is gone as
+    /// `closed` says.
     ///
     /// # Errors
     /// `limit_exceeded`.
@@ -80,6 +82,7 @@ impl Subscriptions {
         &self,
         calls: &Arc<Calls>,
         context: &SubscriptionContext,
+        closed: &CancellationToken,
     ) -> Result<(), ApiError> {
         let Ok(_permit) = self.listeners.try_acquire() else {
             let message = format!("{MAX_LISTENERS} requests listen already");
@@ -97,6 +100,7 @@ impl Subscriptions {
             // Cancel-safe: a change that was not taken stays in its channel.
             let change = tokio::select! {
                 () = context.cancelled() => return Ok(()),
+                () = closed.cancelled() => return Ok(()),
                 Some(change) = changes.recv() => change,
             };
             let told = match change {

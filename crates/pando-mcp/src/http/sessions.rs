@@ -5,7 +5,6 @@
 //! sees theirs only.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use rmcp::transport::streamable_http_server::session::local::{
 use rmcp::transport::streamable_http_server::session::{
     ServerSseMessage, SessionId, SessionManager,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{SESSION_BEGIN, SESSION_IDLE};
 use crate::profile::{Access, Profile};
@@ -52,7 +52,7 @@ struct Session {
     owner: Owner,
     used: Instant,
     /// Set before the session ends, so that its calls in flight go on.
-    closed: Arc<AtomicBool>,
+    closed: CancellationToken,
 }
 
 /// See the module.
@@ -88,7 +88,7 @@ impl Sessions {
 
     /// Returns the sessions that `owner` sees.
     pub fn of(self: &Arc<Self>, owner: Owner) -> Owned {
-        Owned { sessions: Arc::clone(self), owner, closed: Arc::default() }
+        Owned { sessions: Arc::clone(self), owner, closed: CancellationToken::new() }
     }
 
     /// Ends all of them.
@@ -101,7 +101,7 @@ impl Sessions {
 
     async fn end(&self, id: &SessionId) {
         if let Some(session) = self.known().remove(id) {
-            session.closed.store(true, Ordering::Release);
+            session.closed.cancel();
         }
         if let Err(error) = self.library.close_session(id).await {
             tracing::info!(%id, %error, "a session was not closed");
@@ -130,15 +130,15 @@ impl Sessions {
 pub struct Owned {
     sessions: Arc<Sessions>,
     owner: Owner,
-    closed: Arc<AtomicBool>,
+    closed: CancellationToken,
 }
 
 type Failure = LocalSessionManagerError;
 
 impl Owned {
     /// Returns what is set once the session that is begun here ends.
-    pub fn closed(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.closed)
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
     }
 
     /// Returns whether another session can begin.
@@ -166,7 +166,7 @@ impl SessionManager for Owned {
         let session = Session {
             owner: self.owner.clone(),
             used: Instant::now(),
-            closed: Arc::clone(&self.closed),
+            closed: self.closed.clone(),
         };
         match self.sessions.take_place(Arc::clone(&id), session) {
             Ok(None) => {}

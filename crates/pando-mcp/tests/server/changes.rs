@@ -153,6 +153,16 @@ async fn what_comes_and_goes_is_a_change() {
 }
 
 #[tokio::test]
+async fn a_listener_does_not_hold_up_the_end() {
+    let control = control();
+    control.answer("vm_status", status("running", 1));
+    let mut session = Session::open(&control, Era::Modern).await;
+    listen(&mut session, json!({"resourceSubscriptions": [SHOP]})).await;
+    let closing = tokio::time::timeout(Duration::from_secs(3), session.close());
+    closing.await.expect("the server ends with its client");
+}
+
+#[tokio::test]
 async fn what_cannot_be_listened_to_is_refused_by_name() {
     let toolsets = Profile::toolsets("exec").ok();
     let profile = Profile { toolsets, ..Profile::default() };
