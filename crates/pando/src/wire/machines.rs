@@ -147,7 +147,11 @@ pub fn profile(layout: &Layout, settings: &Settings) -> Result<MachineProfile, H
         AcceleratorChoice::Auto => None,
         AcceleratorChoice::Fixed(accelerator) => Some(accelerator),
     };
-    let reports = reports(layout, &qemu, Probing::Remembered);
+    let mut reports = reports(layout, &qemu, Probing::Remembered);
+    if !reports.iter().any(is_trusted) {
+        // Whatever was in the way may be gone.
+        reports = self::reports(layout, &qemu, Probing::Fresh);
+    }
     let chosen = reports.iter().find(|report| match wanted {
         Some(wanted) => report.accelerator == wanted && report.works(),
         None => is_trusted(report),
