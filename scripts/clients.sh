@@ -7,19 +7,22 @@
 export PANDO_CLIENTS="$ROOT/target/clients"
 export PANDO_CONFORMANCE_BIN="$ROOT/target/conformance/pando"
 
-# Installs what tests/clients names, once for each version of its lock file. No package's own
-# programs run while it is installed.
+# Installs what tests/clients names, once for each version of its lists. No npm package's own programs
+# run while it is installed.
 install_clients() {
-  local made_of
-  made_of=$(sha256sum "$ROOT"/tests/clients/package*.json)
+  local made_of lists=("$ROOT"/tests/clients/package*.json "$ROOT/tests/clients/requirements.txt")
+  made_of=$(sha256sum "${lists[@]}")
   if [[ $(cat "$PANDO_CLIENTS/stamp" 2>/dev/null) == "$made_of" ]]; then
     return
   fi
   # The Node that they need is among them; it is a newer one than runs npm.
   rm -rf "$PANDO_CLIENTS" &&
     mkdir -p "$PANDO_CLIENTS" &&
-    cp "$ROOT"/tests/clients/package*.json "$PANDO_CLIENTS" &&
+    cp "${lists[@]}" "$PANDO_CLIENTS" &&
     (cd "$PANDO_CLIENTS" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) &&
+    /usr/bin/python3 -m venv "$PANDO_CLIENTS/venv" &&
+    "$PANDO_CLIENTS/venv/bin/pip" install --quiet --disable-pip-version-check \
+      --requirement "$PANDO_CLIENTS/requirements.txt" &&
     printf '%s\n' "$made_of" >"$PANDO_CLIENTS/stamp"
 }
 
@@ -32,7 +35,7 @@ build_conformance() {
 
 prepare_clients() {
   run_stage "the clients that check the MCP server" \
-    "the log names the reason; they come from npm, as this machine's npm is configured" \
+    "the log names the reason; they come from npm and PyPI, as this machine's npm and pip are configured" \
     install_clients
   run_stage "pando with what the conformance suite asks for" "$BUILD_REMEDY" build_conformance
 }

@@ -31,6 +31,7 @@ NEEDS=(
   "run|program:ssh|openssh-client|pando ssh"
   "test|program:passt|passt|connects machines to the outside, where they are to have an uplink"
   "test|program:npm|npm|fetches the programs of others that check the MCP server"
+  "test|file:/usr/lib/python3.*/ensurepip|python3-venv|holds the protocol's Python client"
   "test|program:ip|iproute2|makes the networks that tests use"
   "test|program:sfdisk|fdisk|partitions the cloud image that tests import"
   "test|program:mcopy|mtools|fills that image's boot partition, without root"
