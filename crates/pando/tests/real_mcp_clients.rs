@@ -9,7 +9,6 @@
     reason = "a test ends where it fails"
 )]
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -167,7 +166,7 @@ fn the_conformance_suite_is_passed_for_2025_11_25() {
 }
 
 /// Runs the Inspector and returns the result that it shows.
-fn inspect<S: AsRef<OsStr>>(place: &Place, era: &str, target: &[S], method: &[&str]) -> Value {
+fn inspect(place: &Place, era: &str, target: &[&str], method: &[&str]) -> Value {
     let mut inspector =
         place.node("@modelcontextprotocol/inspector/clients/launcher/build/index.js");
     inspector
@@ -184,7 +183,7 @@ fn inspect<S: AsRef<OsStr>>(place: &Place, era: &str, target: &[S], method: &[&s
 }
 
 /// Lists the tools so that a schema which some client cannot read fails, and calls one.
-fn inspect_tools<S: AsRef<OsStr>>(place: &Place, target: &[S]) {
+fn inspect_tools(place: &Place, target: &[&str]) {
     for era in ERAS {
         let listed = inspect(place, era, target, &["--method", "tools/list", "--strict"]);
         let tools = listed["tools"].as_array().unwrap();
@@ -203,7 +202,13 @@ fn the_inspector_finds_every_tool_portable_over_stdio() {
     let place = Place::new();
     let pando = from_environment("PANDO_BIN");
     let _daemon = place.serve(&pando, &[]);
-    inspect_tools(&place, &[pando.as_os_str(), OsStr::new("mcp")]);
+    // The Inspector passes on nothing of its environment that it is not told to: without these, the
+    // server would start a daemon of another home.
+    let home = format!("PANDO_HOME={}", place.path().join("home").display());
+    let sockets = format!("XDG_RUNTIME_DIR={}", place.path().join("run").display());
+    let pando = pando.to_str().unwrap();
+    inspect_tools(&place, &["-e", &home, "-e", &sockets, pando, "mcp"]);
+    assert!(!place.path().join(".local").exists(), "another home was made");
 }
 
 #[test]
