@@ -1,6 +1,8 @@
 //! `pando bench`: the figures that pando promises, measured on this machine through the same calls
 //! that users make. Medians with spread; JSON for machines; SPECIFICATION.md quotes it.
 
+mod diff;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -95,7 +97,8 @@ type Figures = Result<Vec<Figure>, ApiError>;
 
 /// The scenarios, in order.
 pub const SCENARIOS: &[&str] = &[
-    "exec", "create", "commit", "size", "history", "branch", "warm", "rollback", "fleet", "crowd",
+    "exec", "create", "commit", "size", "history", "branch", "warm", "rollback", "diff", "fleet",
+    "crowd",
 ];
 
 /// Runs the benchmark; `line` gets each figure as it is known.
@@ -146,6 +149,7 @@ impl Bench<'_> {
             "branch" => self.branch().await,
             "warm" => self.warm().await,
             "rollback" => self.rollback().await,
+            "diff" => self.diff().await,
             "fleet" => self.fleet().await,
             _ => self.crowd().await,
         }
