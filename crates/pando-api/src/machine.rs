@@ -345,6 +345,20 @@ pub enum Action {
     Kill,
 }
 
+impl Action {
+    /// Returns its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Kill => "kill",
+        }
+    }
+}
+
 /// Start, stop, restart, pause, resume or kill a machine (a branch of it).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits::DEFAULT_DIFF_BYTES;
 use crate::page::{Page, default_limit};
 
-/// List what was done in a machine on a branch, newest first: commands, files written and read.
-/// The newest some hundred thousand acts are kept.
+/// List what was done in a machine on a branch, newest first: commands, files written and read,
+/// starts and stops. The newest some hundred thousand acts are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JournalListParams {
@@ -41,13 +41,13 @@ pub struct CommandRow {
     pub at: Timestamp,
     /// Who did it.
     pub by: String,
-    /// What it was: `exec`, `push` or `pull`.
+    /// What it was: `exec`, `push`, `pull` or `control`.
     pub act: String,
     /// The branch, by name.
     pub branch: String,
     /// The node.
     pub node: String,
-    /// The command line, or the file's path.
+    /// The command line, the file's path, or what `vm_control` was asked for.
     pub command: String,
     /// Its exit status, once it has exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,7 +152,7 @@ pub struct AspectCount {
 pub struct CommandChanges {
     /// The command, as the journal has it.
     pub id: JournalId,
-    /// `exec` or `push`.
+    /// `exec`, `push` or `control`.
     pub act: String,
     /// What was run or written.
     pub command: String,

@@ -21,6 +21,8 @@ const MAX_CAUSES: usize = 3;
 pub struct Act {
     /// As the journal has it.
     pub id: JournalId,
+    /// What kind of act: `exec`, `push` or `control`.
+    pub act: String,
     /// What was run or written.
     pub command: String,
     /// When it began, in nanoseconds since 1970.
@@ -98,6 +100,7 @@ mod tests {
     fn act(command: &str, from_ms: i64, until_ms: i64) -> Act {
         Act {
             id: JournalId::random(),
+            act: "exec".into(),
             command: command.into(),
             from_ns: from_ms * 1_000_000,
             until_ns: until_ms * 1_000_000,

@@ -35,8 +35,14 @@ async fn history_tells_what_was_done_and_how_it_ended() {
     let timed = json!({"address": "shop", "command": "sleep-forever", "timeout_s": 3});
     bench.ok("exec_run", timed).await;
 
+    for action in ["pause", "resume"] {
+        bench.ok("vm_control", json!({"address": "shop", "action": action})).await;
+    }
+
     let main = bench.ok("journal_list", json!({"address": "shop"})).await;
     let expected = [
+        "control resume: 0",
+        "control pause: 0",
         "exec sleep-forever: timed out",
         "exec true: 0",
         "push /etc/motd: 0",

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pando_api::machine::{Action, VmControlResult};
 use pando_driver::host::{Clock, StopMode};
 use pando_driver::store::Transaction;
-use pando_model::{Branch, BranchState, Cluster, ClusterId, ErrorCode, OperationId};
+use pando_model::{Branch, BranchState, Cluster, ClusterId, ErrorCode, JournalId, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::incarnation::Incarnation;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
+use crate::verbs::journal::Noted;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Control {
@@ -24,6 +25,9 @@ pub(crate) struct Control {
     pub action: Action,
     pub timeout_ms: u64,
     pub started_us: i64,
+    /// Its entry in the journal, whose end is still to be noted.
+    #[serde(default)]
+    pub journal: Option<JournalId>,
 }
 
 /// Returns the branch as it is after a boot from its disks.
@@ -76,7 +80,7 @@ impl Control {
                 return wrong("start it first: `pando vm control ADDRESS start`");
             }
         };
-        Ok(Self { cluster, before, after, action, timeout_ms, started_us })
+        Ok(Self { cluster, before, after, action, timeout_ms, started_us, journal: None })
     }
 
     fn stop_mode(&self) -> StopMode {
@@ -85,6 +89,34 @@ impl Control {
             (Action::Kill, _) | (_, BranchState::Paused) => StopMode::Kill,
             _ => StopMode::Shutdown { timeout: Duration::from_millis(self.timeout_ms) },
         }
+    }
+
+    /// Notes in the journal how it ended.
+    fn note<T>(&mut self, cx: &Cx, result: &Result<T>) {
+        if let Some(id) = self.journal.take() {
+            let ago = Duration::from_millis(super::elapsed_ms(self.started_us));
+            Noted::since(&cx.engine.journal, id, ago).ended(result);
+        }
+    }
+
+    async fn act(&self, step: &str, cx: &Cx) -> Result<()> {
+        let host = &cx.engine.host;
+        let host_id = &self.before.host_id;
+        match step {
+            "stop" => {
+                cx.reporter.report("waiting for the guest to shut down", 0, 0);
+                // After a restart was interrupted, the new incarnation may run already.
+                host.stop(host_id, self.stop_mode()).await?;
+            }
+            "start" => {
+                let mut incarnation = Incarnation::new(&cx.engine, &self.cluster, &self.after);
+                incarnation.timeout = cx.engine.config.first_boot_timeout;
+                incarnation.start(cx).await?;
+            }
+            "pause" => host.pause(host_id).await?,
+            _ => host.resume(host_id, Clock::Step).await?,
+        }
+        Ok(())
     }
 
     fn ends_it(&self) -> bool {
@@ -123,26 +155,16 @@ impl Kind for Control {
     }
 
     async fn run(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
-        let host = &cx.engine.host;
-        let host_id = &self.before.host_id;
-        match step {
-            "stop" => {
-                cx.reporter.report("waiting for the guest to shut down", 0, 0);
-                // After a restart was interrupted, the new incarnation may run already.
-                host.stop(host_id, self.stop_mode()).await?;
-            }
-            "start" => {
-                let mut incarnation = Incarnation::new(&cx.engine, &self.cluster, &self.after);
-                incarnation.timeout = cx.engine.config.first_boot_timeout;
-                incarnation.start(cx).await?;
-            }
-            "pause" => host.pause(host_id).await?,
-            _ => host.resume(host_id, Clock::Step).await?,
+        let result = self.act(step, cx).await;
+        if result.is_err() {
+            self.note(cx, &result);
         }
-        Ok(Transaction::new())
+        result.map(|()| Transaction::new())
     }
 
     async fn undo(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        let undone = Failure::new(ErrorCode::Cancelled, "it was broken off and undone");
+        self.note(cx, &Err::<(), _>(undone));
         let host = &cx.engine.host;
         let host_id = &self.before.host_id;
         let lives = host.observe(host_id).await?.is_some();
@@ -164,7 +186,8 @@ impl Kind for Control {
         Ok(if self.ends_it() { Direction::Forward } else { Direction::Back })
     }
 
-    async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
+    async fn finish(&mut self, cx: &Cx) -> Result<Transaction> {
+        self.note(cx, &Ok(()));
         let mut records = Transaction::new();
         records.put(&self.after);
         Ok(records)

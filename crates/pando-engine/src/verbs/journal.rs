@@ -1,14 +1,14 @@
 //! What was done in guests: noted before and after, and `journal_list`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use pando_api::Caller;
 use pando_api::state::{CommandRow, JournalListParams, JournalListResult};
 use pando_driver::store::{Journal, JournalEnd, JournalEntry, JournalQuery, JournalRecord};
 use pando_model::guest::{Command, ExecOutcome, ExecStatus};
-use pando_model::{Branch, BranchId, Commit, JournalId};
+use pando_model::{Branch, BranchId, Commit, JournalId, Name};
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
@@ -33,6 +33,13 @@ impl Noted {
     /// Returns the handle of an act that was noted earlier, under this id.
     pub fn again(journal: &Arc<dyn Journal>, id: JournalId) -> Self {
         Self { journal: journal.clone(), id, began: Instant::now(), waiting: None, end: None }
+    }
+
+    /// Returns the handle of an act that was noted earlier, and began `ago`.
+    pub fn since(journal: &Arc<dyn Journal>, id: JournalId, ago: Duration) -> Self {
+        let now = Instant::now();
+        let began = now.checked_sub(ago).unwrap_or(now);
+        Self { journal: journal.clone(), id, began, waiting: None, end: None }
     }
 
     /// Returns the act's id, for who will note its end.
@@ -105,6 +112,17 @@ impl Engine {
         target: &Target,
         detail: &str,
     ) -> Result<Noted> {
+        self.journal_on(caller, act, (&target.place.branch.id, &target.node), detail)
+    }
+
+    /// Notes an act in or on a node of a branch before it happens.
+    pub(super) fn journal_on(
+        &self,
+        caller: &Caller,
+        act: &str,
+        (branch, node): (&BranchId, &Name),
+        detail: &str,
+    ) -> Result<Noted> {
         let mut noted = Noted::again(&self.journal, JournalId::random());
         let entry = JournalEntry {
             id: noted.id.clone(),
@@ -112,7 +130,7 @@ impl Engine {
             request: caller.request_id.to_string(),
             principal: caller.principal.clone(),
             act: act.to_owned(),
-            target: format!("{}/{}", target.place.branch.id, target.node),
+            target: format!("{branch}/{node}"),
             detail: detail.chars().take(MAX_JOURNAL_BYTES).collect(),
         };
         match self.journal.append(&entry) {

@@ -175,10 +175,15 @@ impl Engine {
         let guard = self.hold(locks, "vm_control").await?;
         let place = self.again(place).await?;
         let timeout_ms = params.timeout_s * 1000;
-        let kind =
+        let mut kind =
             Control::plan(place.cluster, place.branch, params.action, timeout_ms, started_us)?;
         if kind.before.state == BranchState::Stopped && kind.after.state == BranchState::Running {
             self.check_memory(1, "a start").await?;
+        }
+        if let Some(node) = kind.cluster.nodes.first() {
+            let place = (&kind.before.id, &node.name);
+            let noted = self.journal_on(caller, "control", place, kind.action.as_str())?;
+            kind.journal = Some(noted.leave_open());
         }
         let timeout = Duration::from_millis(timeout_ms)
             + self.config.first_boot_timeout

@@ -160,8 +160,10 @@ impl Engine {
             let until_ns = record.end.as_ref().map_or(now, |end| nanoseconds(end.at));
             counts.then(|| Act {
                 id: record.entry.id.clone(),
+                act: record.entry.act.clone(),
                 command: match record.entry.act.as_str() {
                     "push" => format!("write {}", record.entry.detail),
+                    "control" => format!("vm control {}", record.entry.detail),
                     _ => record.entry.detail.clone(),
                 },
                 from_ns: nanoseconds(record.entry.at),

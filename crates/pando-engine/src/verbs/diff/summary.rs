@@ -131,10 +131,9 @@ fn commands(sides: &(SideOf, SideOf), differences: &[Change]) -> Vec<CommandChan
         let because = |change: &&Change| change.causes.iter().any(|cause| cause.id == act.id);
         let changes = differences.iter().filter(because).count() as u64;
         if changes > 0 && !commands.iter().any(|command| command.id == act.id) {
-            let push = act.command.starts_with("write /");
             commands.push(CommandChanges {
                 id: act.id.clone(),
-                act: if push { "push" } else { "exec" }.to_owned(),
+                act: act.act.clone(),
                 command: clipped(&act.command),
                 branch: String::new(),
                 changes,

@@ -32,6 +32,7 @@ fn what(row: &CommandRow) -> String {
         "exec" => printable(&row.command),
         "push" => format!("write {}", printable(&row.command)),
         "pull" => format!("read {}", printable(&row.command)),
+        "control" => format!("vm control {}", printable(&row.command)),
         other => format!("{other} {}", printable(&row.command)),
     }
 }
