@@ -3,6 +3,8 @@
 
 mod diff;
 
+mod agents;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -98,7 +100,7 @@ type Figures = Result<Vec<Figure>, ApiError>;
 /// The scenarios, in order.
 pub const SCENARIOS: &[&str] = &[
     "exec", "create", "commit", "size", "history", "branch", "warm", "rollback", "diff", "fleet",
-    "crowd",
+    "crowd", "agents",
 ];
 
 /// Runs the benchmark; `line` gets each figure as it is known.
@@ -151,7 +153,8 @@ impl Bench<'_> {
             "rollback" => self.rollback().await,
             "diff" => self.diff().await,
             "fleet" => self.fleet().await,
-            _ => self.crowd().await,
+            "crowd" => self.crowd().await,
+            _ => self.agents().await,
         }
     }
 
