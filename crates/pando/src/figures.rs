@@ -1,9 +1,8 @@
 //! `pando bench`: the figures that pando promises, measured on this machine through the same calls
 //! that users make. Medians with spread; JSON for machines; SPECIFICATION.md quotes it.
 
-mod diff;
-
 mod agents;
+mod diff;
 
 use std::fs::File;
 use std::io::Write;
