@@ -168,13 +168,14 @@ impl Live {
     }
 }
 
-/// Returns the first key of what is typed; never, when nobody can type.
+/// Returns the first key of what is typed; never, when nobody can type. A terminal that has hung up
+/// is one whose user has left: no signal tells that to a program of another session.
 async fn key(typed: &mut Option<mpsc::Receiver<Vec<u8>>>) -> u8 {
-    if let Some(keys) = typed {
-        if let Some(Some(first)) = keys.recv().await.map(|bytes| bytes.first().copied()) {
-            return first;
+    match typed {
+        Some(keys) => {
+            let first = keys.recv().await.and_then(|bytes| bytes.first().copied());
+            first.unwrap_or(CTRL_C)
         }
-        *typed = None;
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
