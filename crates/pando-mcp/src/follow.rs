@@ -8,7 +8,7 @@ use pando_api::{ApiError, Call, Caller, Control, OperationView};
 use pando_model::operation::{OperationStatus, Progress};
 use pando_model::{ErrorCode, OperationId};
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::answer::{Answer, Next};
 use crate::limits::{HEARTBEAT, PROGRESS_EVERY};
@@ -71,6 +71,14 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// Returns ticks, the first of them after one period. (A first tick at once would still take until the
+/// next millisecond, which is several times what a read costs.)
+fn later(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Waits for a call that is no operation.
 ///
 /// # Errors
@@ -83,9 +91,7 @@ pub async fn directly(
 ) -> Result<Value, ApiError> {
     let began = Instant::now();
     let mut meter = Meter::new(client);
-    let mut beats = interval(HEARTBEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beats.tick().await;
+    let mut beats = later(HEARTBEAT);
     let name = call.name();
     let work = control.call(caller, call);
     tokio::pin!(work);
@@ -120,8 +126,7 @@ pub async fn operation(
     };
     let deadline = Instant::now() + wait;
     let mut meter = Meter::new(client);
-    let mut beats = interval(PROGRESS_EVERY);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = later(PROGRESS_EVERY);
     let mut is_watched = true;
     loop {
         let view = states.borrow_and_update().clone();
