@@ -46,6 +46,12 @@ impl Act {
 /// their order. `names` are what a command may call the thing that changed, the most telling first.
 pub fn blame(acts: &[Act], when: Option<&When>, kind: ChangeKind, names: &[String]) -> Vec<Cause> {
     let Some(when) = when else { return named(acts, kind, names, i64::MAX) };
+    if when.time == Time::Near {
+        let naming = nearest_naming(acts, when.ns, names);
+        if naming.is_some() {
+            return naming.into_iter().collect();
+        }
+    }
     let (first, second) = match when.time {
         Time::Exact => return at_work(acts, when.ns, true),
         Time::Near => (at_work(acts, when.ns, false), named(acts, kind, names, when.ns)),
@@ -63,6 +69,16 @@ fn at_work(acts: &[Act], ns: i64, exact: bool) -> Vec<Cause> {
     let certain = exact && found.len() == 1;
     // Of several that overlap, the ones that began last are the likelier.
     found.into_iter().rev().take(MAX_CAUSES).map(|act| act.cause(certain)).collect()
+}
+
+/// Returns the nearest of the commands that were perhaps at work at `ns` and say one of the names: of
+/// two that followed one another at once it is the likelier, whichever is nearer.
+fn nearest_naming(acts: &[Act], ns: i64, names: &[String]) -> Option<Cause> {
+    let naming = |act: &&Act| {
+        act.distance(ns) <= SLACK_NS && names.iter().any(|name| says(&act.command, name))
+    };
+    let nearest = acts.iter().filter(naming).min_by_key(|act| act.distance(ns))?;
+    Some(nearest.cause(false))
 }
 
 /// Returns the command before `until_ns` that calls the thing by the most telling name: the last one,
@@ -133,6 +149,18 @@ mod tests {
             assert_eq!(blamed(ms), (expected.0.to_owned(), expected.1), "{ms}");
         }
         assert!(!blame(&acts, Some(&at(150, Time::Near)), ChangeKind::Added, &[])[0].certain);
+    }
+
+    #[test]
+    fn about_a_time_the_command_that_names_it_is_the_likelier() {
+        let acts = [act("sysctl -w a=1", 100, 110), act("echo 'one: two' >/dev/kmsg", 112, 130)];
+        let blamed = |name: &str| {
+            let causes =
+                blame(&acts, Some(&at(109, Time::Near)), ChangeKind::Added, &[name.to_owned()]);
+            causes.into_iter().map(|cause| cause.command).collect::<Vec<_>>()
+        };
+        assert_eq!(blamed("one: two"), [acts[1].command.clone()]);
+        assert_eq!(blamed("three"), [acts[0].command.clone()]);
     }
 
     #[test]

@@ -325,7 +325,7 @@ pub(crate) fn kernel(material: &Material<'_>, out: &mut Comparison) {
                 before: text.clone().filter(|_| !added),
                 after: text.filter(|_| added),
                 side,
-                names: Vec::new(),
+                names: vec![line.text.clone()],
             };
             let severity = if line.level < WARNING { Severity::High } else { Severity::Medium };
             let when = since_boot(side, capture, line.at_us / 1000, Time::Near);

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// No answer takes longer: a first boot under translation on a busy machine, in several waits.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How long a call is waited for that cannot be answered.
+const IN_VAIN: Duration = Duration::from_secs(5);
 
 /// An era of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,15 @@ impl Agent {
         });
         let result = called.map_err(|error| error.to_string())?;
         Ok(result.structured_content.expect("structured content"))
+    }
+
+    /// Calls a tool of a server that is killed meanwhile. The client may say so, or try to reach the
+    /// server again for as long as it is asked to.
+    pub fn call_in_vain(&self, tool: &str, arguments: &Value) {
+        let params = CallToolRequestParams::new(tool.to_owned())
+            .with_arguments(arguments.as_object().expect("an object").clone());
+        let called = async { timeout(IN_VAIN, self.client.call_tool(params)).await };
+        let _ = self.runtime.block_on(called);
     }
 
     /// Calls a tool and returns its envelope; goes on waiting and confirms where it is told to.
