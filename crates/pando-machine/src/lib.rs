@@ -4,12 +4,15 @@
 //! Everything here is synchronous: a keeper has one thread per node for work that must overlap.
 //! Every wait takes a deadline. A [`Machine`] is owned by one thread at a time.
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pando_model::ByteCount;
+use pando_model::fault::Fault;
 use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
+use pando_model::network::{NetworkObservation, NetworkSpec};
+use pando_model::{ByteCount, Name};
 use serde::{Deserialize, Serialize};
 
 /// How a machine gets its first instruction.
@@ -317,4 +320,151 @@ pub trait DiskFormat: Send + Sync {
         backing: &str,
         size: ByteCount,
     ) -> Result<(), MachineError>;
+}
+
+/// Opens the switches of branches.
+pub trait Switches: Send + Sync {
+    /// Starts a branch's switch, holding, and returns it with the machines' ends of its ports, in the
+    /// order of `spec.ports`: unix stream sockets that carry frames, each behind its length as four
+    /// bytes, big endian. `state` is the file that a cut saved, if the branch continues from one.
+    ///
+    /// # Errors
+    /// [`SwitchError::File`], [`SwitchError::Damaged`], [`SwitchError::System`].
+    fn open(
+        &self,
+        spec: &NetworkSpec,
+        state: Option<&Path>,
+    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError>;
+}
+
+/// The network of one running branch: its own thread, which forwards frames and never waits for a
+/// machine. Dropping it ends the thread.
+///
+/// A cut holds it, drains it outward, stops the machines, settles it, saves it, lets the machines go
+/// on and releases it. While it is held nothing is forwarded, so the machines need not stop at the
+/// same moment.
+pub trait Switch: Send {
+    /// Stops forwarding. Frames that machines send are still read, and kept in order. Its clock, by
+    /// which delays run, stands still. Holding twice is holding once.
+    fn hold(&mut self) -> Result<(), SwitchError>;
+
+    /// While held: waits until every machine has read what was sent to it. Returns the ports whose
+    /// machine has not by the deadline; what it has not read is counted as dropped there.
+    fn drain(&mut self, deadline: Instant) -> Result<Vec<PortNumber>, SwitchError>;
+
+    /// While held, with the machines stopped: reads what they sent before, until there is no more.
+    /// Returns what came in.
+    fn settle(&mut self) -> Result<Settled, SwitchError>;
+
+    /// While held: writes tables, frames on their way, faults and counts to `to`, which is complete
+    /// and not yet synced on return.
+    fn save(&mut self, to: &Path) -> Result<SavedSwitch, SwitchError>;
+
+    /// Goes on: first what was queued, then what came in while held, in order.
+    fn release(&mut self) -> Result<(), SwitchError>;
+
+    /// Makes these the faults that work, and returns once no frame is forwarded by the former ones.
+    /// A fault that worked before keeps its place in its sequence of decisions.
+    fn set_faults(&mut self, faults: Vec<Fault>) -> Result<(), SwitchError>;
+
+    /// Returns what it does and did.
+    fn observe(&mut self) -> Result<NetworkObservation, SwitchError>;
+
+    /// Gives a node whose machine ended new ports, and returns the new machine's ends of them, by
+    /// number of the interface.
+    fn replug(&mut self, node: &Name) -> Result<Vec<UnixStream>, SwitchError>;
+
+    /// Connects a node to the outside: `outside` carries its frames for the gateway that are not for
+    /// the gateway itself, and what comes back.
+    fn attach_uplink(&mut self, node: &Name, outside: UnixStream) -> Result<(), SwitchError>;
+
+    /// Copies frames to `to` as a pcap file, until `limits` are reached or [`Switch::end_capture`].
+    fn begin_capture(&mut self, to: File, limits: CaptureLimits) -> Result<(), SwitchError>;
+
+    /// Ends the capture, and returns what it holds; `None` if there is none.
+    fn end_capture(&mut self) -> Result<Option<FrameCapture>, SwitchError>;
+}
+
+/// A port of a switch, as an index into [`NetworkSpec::ports`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortNumber(pub usize);
+
+/// What came in while a switch settled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Frames.
+    pub frames: u64,
+    /// Ports at which a frame has begun and not ended: such a cut cannot be saved.
+    pub partial: Vec<PortNumber>,
+}
+
+/// What a switch saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SavedSwitch {
+    /// Frames on their way.
+    pub frames: u64,
+    /// The faults that work.
+    pub faults: Vec<Fault>,
+}
+
+/// What a capture may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureLimits {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of each frame.
+    pub snap: u32,
+}
+
+/// What a capture took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameCapture {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Whether it ended because a limit was reached.
+    pub limited: bool,
+}
+
+/// Why a switch could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// Its thread has ended.
+    #[error("the switch has ended: {0}")]
+    Ended(String),
+    /// It did not answer in time.
+    #[error("the switch did not answer within {0:?}")]
+    Deadline(Duration),
+    /// A saved state is not one.
+    #[error("the network state {path} is damaged: {detail}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Something is asked of a port or node that it does not have, or in the wrong state.
+    #[error("the switch cannot {0}")]
+    Misused(String),
+    /// A file could not be used.
+    #[error("cannot use {path}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system refused something.
+    #[error("the switch cannot {what}")]
+    System {
+        /// What, as a verb phrase.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 }

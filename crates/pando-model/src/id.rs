@@ -50,6 +50,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("rq_", "a request"),
     ("jr_", "a journal entry"),
     ("cp_", "a capture"),
+    ("ft_", "a fault"),
 ];
 
 /// Returns the kind that an id-shaped string names by its prefix, if any.
@@ -178,6 +179,8 @@ id!(/// One act in a guest: a command, a file written or read.
     JournalId, "jr_", "a journal entry");
 id!(/// Evidence of a branch's state at one time; for comparing, not for restoring.
     CaptureId, "cp_", "a capture");
+id!(/// Something that a branch's network is told to do wrong.
+    FaultId, "ft_", "a fault");
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ pub mod change;
 pub mod cluster;
 pub mod commit;
 pub mod error;
+pub mod fault;
 pub mod guest;
 pub mod host;
 pub mod id;
@@ -28,7 +29,8 @@ pub use cluster::{Cluster, ClusterState, NodeDef, Uplink};
 pub use commit::{Commit, CommitKind, CommitNode};
 pub use error::ErrorCode;
 pub use id::{
-    BranchId, CaptureId, ClusterId, CommitId, ImageId, JournalId, LayerId, OperationId, RequestId,
+    BranchId, CaptureId, ClusterId, CommitId, FaultId, ImageId, JournalId, LayerId, OperationId,
+    RequestId,
 };
 pub use image::{BootMethod, Image, ReadyState};
 pub use layout::Layout;
