@@ -72,6 +72,15 @@ impl From<HostError> for Failure {
             HostError::GuestSilent { .. } => {
                 (ErrorCode::GuestUnreachable, Some("`pando console ADDRESS` shows what it does"))
             }
+            HostError::GuestVersion { speaks, wanted, .. } if speaks < wanted => (
+                ErrorCode::Incompatible,
+                Some(
+                    "its image is of an older pando: `pando image rm NAME`, `pando image build NAME`",
+                ),
+            ),
+            HostError::GuestVersion { .. } => {
+                (ErrorCode::Incompatible, Some("its image is of a newer pando: use that one"))
+            }
             HostError::GuestRefused { .. } => (ErrorCode::GuestFailed, None),
             HostError::WrongState { .. } => (ErrorCode::WrongState, None),
             HostError::Restored { .. } => {

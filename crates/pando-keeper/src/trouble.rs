@@ -65,6 +65,9 @@ pub fn link(branch: &BranchId, node: &Name, error: &LinkError) -> HostError {
         LinkError::Deadline { what, waited, .. } => {
             HostError::GuestSilent { node, what: (*what).to_owned(), waited_ms: millis(*waited) }
         }
+        LinkError::Version { speaks, wanted, .. } => {
+            HostError::GuestVersion { node, speaks: *speaks, wanted: *wanted }
+        }
         LinkError::EpochEnded { .. } => HostError::Restored { branch: branch.clone() },
         LinkError::Refused { what, message, .. } => {
             HostError::GuestRefused { node, what: (*what).to_owned(), detail: message.clone() }

@@ -49,6 +49,16 @@ pub enum LinkError {
         /// What was wrong.
         detail: String,
     },
+    /// The guest program is another release's, and speaks another version of the protocol.
+    #[error("the guest program of `{guest}` speaks version {speaks} of its protocol, not {wanted}")]
+    Version {
+        /// The guest.
+        guest: String,
+        /// Its version.
+        speaks: u32,
+        /// Ours.
+        wanted: u32,
+    },
     /// The command or connection has already ended.
     #[error("the {what} in the guest `{guest}` has ended")]
     Ended {

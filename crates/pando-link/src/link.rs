@@ -83,8 +83,8 @@ impl GuestLink {
     /// again after each restore. Every older stream ends with [`LinkError::EpochEnded`].
     ///
     /// # Errors
-    /// [`LinkError::Deadline`], [`LinkError::Closed`], [`LinkError::Protocol`]; also
-    /// [`LinkError::EpochEnded`] when somebody else opens another one meanwhile.
+    /// [`LinkError::Deadline`], [`LinkError::Closed`], [`LinkError::Protocol`],
+    /// [`LinkError::Version`]; also [`LinkError::EpochEnded`] when somebody else opens another one meanwhile.
     pub fn hello(&self, clock: GuestClock, deadline: Instant) -> Result<Welcome, LinkError> {
         let started = Instant::now();
         let shared = &self.shared;
@@ -108,8 +108,11 @@ impl GuestLink {
             }
         };
         if welcome.protocol != GUEST_PROTOCOL {
-            let detail = format!("it speaks version {}, not {GUEST_PROTOCOL}", welcome.protocol);
-            return Err(LinkError::Protocol { guest: shared.name.clone(), detail });
+            return Err(LinkError::Version {
+                guest: shared.name.clone(),
+                speaks: welcome.protocol,
+                wanted: GUEST_PROTOCOL,
+            });
         }
         if clock == GuestClock::Step {
             self.set_clock(deadline)?;

@@ -66,6 +66,16 @@ pub enum HostError {
         /// How long, in milliseconds.
         waited_ms: u64,
     },
+    /// The guest program is another release's.
+    #[error("the guest program of `{node}` speaks version {speaks} of its protocol, not {wanted}")]
+    GuestVersion {
+        /// The node.
+        node: String,
+        /// Its version.
+        speaks: u32,
+        /// Ours.
+        wanted: u32,
+    },
     /// The guest program answered that it cannot.
     #[error("the guest of `{node}` could not {what}: {detail}")]
     GuestRefused {
