@@ -425,6 +425,8 @@ pub struct FrameCapture {
     pub frames: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Frames that are not in it because its disk was slower than the network.
+    pub lost: u64,
     /// Whether it ended because a limit was reached.
     pub limited: bool,
 }
