@@ -36,7 +36,7 @@ impl Records {
         let by_id: BTreeMap<&CommitId, &Commit> =
             self.commits.iter().map(|commit| (&commit.id, commit)).collect();
         let kept = self.commits.iter().filter(|commit| !commit.deleted).map(|commit| &commit.id);
-        let bases = self.branches.iter().filter_map(|branch| branch.base.as_ref());
+        let bases = self.branches.iter().flat_map(Branch::bases);
         let mut next: Vec<&CommitId> = kept.chain(bases).collect();
         let mut needed = BTreeSet::new();
         while let Some(id) = next.pop() {

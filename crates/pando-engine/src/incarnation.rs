@@ -60,6 +60,7 @@ impl Disks {
             name: name.clone(),
             layer: root.id.clone(),
             vars_layer: vars.as_ref().map(|vars| vars.id.clone()),
+            ready: None,
         });
         self.layers.push(root);
         self.layers.extend(vars);
@@ -165,6 +166,9 @@ impl Engine {
                 None => None,
             };
             disks.add(&node.name, root, vars);
+        }
+        for (next, node) in disks.nodes.iter_mut().zip(&branch.nodes) {
+            next.ready.clone_from(&node.ready);
         }
         Ok(disks)
     }

@@ -188,12 +188,7 @@ impl Engine {
             message: format!("{name}@{} stopped: {why}", branch.name),
         };
         tracing::warn!("{}", event.message);
-        let branch = Branch {
-            state: BranchState::Stopped,
-            base: None,
-            stopped_because: Some(why),
-            ..branch
-        };
+        let branch = Branch { stopped_because: Some(why), ..branch.stopped() };
         self.store.write(Transaction::new().put(&branch).put(&event)).await?;
         Ok(())
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use pando_model::guest::{Identity, InterfaceConfig};
+use pando_model::network::MacAddress;
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -199,7 +200,9 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Step {
     index: u32,
-    address: Prefixed,
+    /// The MAC address that it must be given first.
+    mac: Option<[u8; 6]>,
+    addresses: Vec<Prefixed>,
     gateway: Option<IpAddr>,
 }
 
@@ -207,8 +210,12 @@ struct Step {
 fn plan_network(present: &[Interface], wanted: &[InterfaceConfig]) -> Result<Vec<Step>, Refusal> {
     let mut plan = Vec::new();
     for config in wanted {
-        let mac = config.mac.to_ascii_lowercase();
-        let found = present.iter().find(|interface| interface.mac == mac).ok_or_else(|| {
+        let has = |mac: &str| {
+            let mac = mac.to_ascii_lowercase();
+            present.iter().find(move |interface| interface.mac == mac)
+        };
+        let earlier = || config.was.as_deref().and_then(has);
+        let found = has(&config.mac).or_else(earlier).ok_or_else(|| {
             let message = format!("no interface has the address {}", config.mac);
             Refusal::new(RefusalKind::NotFound, message)
         })?;
@@ -218,12 +225,21 @@ fn plan_network(present: &[Interface], wanted: &[InterfaceConfig]) -> Result<Vec
                 format!("{}: `{what}` is not an address", config.mac),
             )
         };
-        let address = config.address.parse().map_err(|_| invalid(&config.address))?;
+        let mac = match found.mac == config.mac.to_ascii_lowercase() {
+            true => None,
+            false => {
+                let mac: MacAddress = config.mac.parse().map_err(|_| invalid(&config.mac))?;
+                Some(mac.0)
+            }
+        };
+        let parse = |text: &String| text.parse().map_err(|_| invalid(text));
+        let addresses = [&config.address].into_iter().chain(&config.more).map(parse);
+        let addresses = addresses.collect::<Result<_, _>>()?;
         let gateway = match &config.gateway {
             Some(gateway) => Some(gateway.parse().map_err(|_| invalid(gateway))?),
             None => None,
         };
-        plan.push(Step { index: found.index, address, gateway });
+        plan.push(Step { index: found.index, mac, addresses, gateway });
     }
     Ok(plan)
 }
@@ -234,8 +250,15 @@ fn apply_network(plan: &[Step]) -> io::Result<()> {
         netlink.set_up(loopback.index, Up::Yes)?;
     }
     for step in plan {
+        if let Some(mac) = step.mac {
+            // Its IPv6 address of this link follows from it when it comes up.
+            netlink.set_up(step.index, Up::No)?;
+            netlink.set_mac(step.index, mac)?;
+        }
         netlink.set_up(step.index, Up::Yes)?;
-        netlink.add_address(step.index, step.address)?;
+        for address in &step.addresses {
+            netlink.add_address(step.index, *address)?;
+        }
         if let Some(gateway) = step.gateway {
             netlink.set_default_route(step.index, gateway)?;
         }
@@ -281,7 +304,9 @@ mod tests {
             authorized_keys: vec!["ssh-ed25519 BBBB me".into()],
             interfaces: vec![InterfaceConfig {
                 mac: "52:54:00:00:00:01".into(),
+                was: None,
                 address: "10.0.2.15/24".into(),
+                more: Vec::new(),
                 gateway: Some("10.0.2.2".into()),
                 dns: vec!["10.0.2.3".into()],
             }],
@@ -359,7 +384,16 @@ mod tests {
         wanted[0].mac = "52:54:00:00:00:01".to_uppercase();
         let plan = plan_network(&present, &wanted).unwrap();
         let address = "10.0.2.15/24".parse().unwrap();
-        assert_eq!(plan, [Step { index: 2, address, gateway: Some([10, 0, 2, 2].into()) }]);
+        let gateway = Some([10, 0, 2, 2].into());
+        let step = |mac, addresses| Step { index: 2, mac, addresses, gateway };
+        assert_eq!(plan, [step(None, vec![address])]);
+        // In a node that was restored from its image's ready state.
+        wanted[0].was = Some(wanted[0].mac.clone());
+        wanted[0].mac = "52:54:00:00:00:02".into();
+        wanted[0].more = vec!["fd00::2/64".into()];
+        let plan = plan_network(&present, &wanted).unwrap();
+        let both = vec![address, "fd00::2/64".parse().unwrap()];
+        assert_eq!(plan, [step(Some([0x52, 0x54, 0, 0, 0, 2]), both)]);
         assert_eq!(plan_network(&[], &wanted).unwrap_err().kind, RefusalKind::NotFound);
         wanted[0].address = "10.0.2.15".into();
         assert_eq!(plan_network(&present, &wanted).unwrap_err().kind, RefusalKind::Invalid);

@@ -1,5 +1,5 @@
 //! The kernel's network interfaces, over a routing netlink socket (rtnetlink(7)): just enough to
-//! bring a link up, give it an address and a default route, take them away, and list addresses.
+//! bring a link up, give it a MAC address, an address and a default route, take them away, and list addresses.
 
 use std::fs;
 use std::io;
@@ -23,8 +23,10 @@ const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
+const IFLA_ADDRESS: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 0x02;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const IFF_UP: u32 = 1;
@@ -120,6 +122,15 @@ impl Netlink {
         self.change(RTM_NEWLINK, 0, &body)
     }
 
+    /// Gives an interface, which is down, a MAC address.
+    pub fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        let mut body = vec![0; 4];
+        body.extend_from_slice(&index.to_ne_bytes());
+        body.extend_from_slice(&[0; 8]);
+        attribute(&mut body, IFLA_ADDRESS, &mac);
+        self.change(RTM_NEWLINK, 0, &body)
+    }
+
     /// Gives an interface an address; it may have it already.
     pub fn add_address(&self, index: u32, address: Prefixed) -> io::Result<()> {
         let body = address_body(index, address);
@@ -211,7 +222,9 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 fn address_body(index: u32, address: Prefixed) -> Vec<u8> {
-    let mut body = vec![family(address.address), address.bits, 0, 0];
+    // Nobody else has it, and it is to be usable at once.
+    let flags = if address.address.is_ipv6() { IFA_F_NODAD } else { 0 };
+    let mut body = vec![family(address.address), address.bits, flags, 0];
     body.extend_from_slice(&index.to_ne_bytes());
     attribute(&mut body, IFA_LOCAL, &octets(address.address));
     attribute(&mut body, IFA_ADDRESS, &octets(address.address));

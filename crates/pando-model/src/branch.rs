@@ -10,6 +10,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Fault;
 use crate::id::{BranchId, ClusterId, CommitId, LayerId};
 use crate::name::Name;
 
@@ -46,6 +47,9 @@ pub struct BranchNode {
     pub layer: LayerId,
     /// The writable top of its firmware variables' chain, for UEFI images.
     pub vars_layer: Option<LayerId>,
+    /// The ready state of its image that it was restored from, or, in a fresh branch, will be.
+    #[serde(default)]
+    pub ready: Option<CommitId>,
 }
 
 /// The record of a branch: intent. What is true now is read from its keeper.
@@ -84,6 +88,12 @@ pub struct Branch {
     /// on its disks alone.
     #[serde(default)]
     pub unchanged: bool,
+    /// Whether it has never been started: its nodes are still to come from their images.
+    #[serde(default)]
+    pub fresh: bool,
+    /// What its network does wrong, as intended.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     /// Why it stopped by itself, if it did; cleared by the next start.
     #[serde(default)]
     pub stopped_because: Option<String>,
@@ -102,4 +112,44 @@ pub struct Checkout {
     pub cluster: ClusterId,
     /// The current branch.
     pub branch: BranchId,
+}
+
+impl Branch {
+    /// Returns the commits that its memory is made of: its base, and its nodes' ready states.
+    pub fn bases(&self) -> impl Iterator<Item = &CommitId> {
+        self.base.iter().chain(self.nodes.iter().filter_map(|node| node.ready.as_ref()))
+    }
+
+    /// Returns the branch without an incarnation.
+    #[must_use]
+    pub fn stopped(&self) -> Self {
+        let mut branch = Self { state: BranchState::Stopped, base: None, ..self.clone() };
+        branch.forget_ready();
+        branch
+    }
+
+    /// Forgets the ready states of a branch that has left them behind.
+    pub fn forget_ready(&mut self) {
+        if !self.fresh {
+            self.nodes.iter_mut().for_each(|node| node.ready = None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_before_there_were_networks_load() {
+        let text = r#"{"id":"br_0123456789ab","host_id":"br_0123456789ab",
+            "cluster":"cl_0123456789ab","name":"main","role":"live","state":"running",
+            "generation":1,"keeper_token":"","parent":null,"base":"cm_0123456789ab","head":null,
+            "nodes":[{"name":"shop","layer":"ly_0123456789ab","vars_layer":null}],
+            "created_at":"2026-01-01T00:00:00Z","created_by":"me"}"#;
+        let branch: Branch = serde_json::from_str(text).unwrap();
+        assert!(!branch.fresh && branch.faults.is_empty());
+        assert_eq!(branch.bases().count(), 1);
+        assert_eq!(branch.stopped().bases().count(), 0);
+    }
 }

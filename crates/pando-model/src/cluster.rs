@@ -1,6 +1,7 @@
 //! Clusters: what was asked for. What is running is a branch's.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, ImageId};
 use crate::machine::NodeShape;
 use crate::name::Name;
+use crate::network::{MacAddress, Segment};
 
 /// Whether a cluster still runs branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -35,6 +37,28 @@ pub enum Uplink {
     Nat,
 }
 
+/// One interface of a node, the same in every branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The segment that it is plugged into.
+    pub network: Name,
+    /// Its MAC address.
+    pub mac: MacAddress,
+    /// Its address in the segment's network.
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address, in the network of the segment's gateway.
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// The text that a cluster was defined from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologySource {
+    /// The whole text.
+    pub text: String,
+    /// BLAKE3 of the text, in hex.
+    pub digest: String,
+}
+
 /// One node of a cluster as it was defined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeDef {
@@ -51,6 +75,13 @@ pub struct NodeDef {
     /// Its SSH host key's public half, as one line; every branch has the same.
     #[serde(default)]
     pub host_key: Option<String>,
+    /// What it is for, in the topology's words.
+    #[serde(default)]
+    pub role: String,
+    /// Its interfaces, by number; empty in a cluster without segments, whose nodes each have a
+    /// network to themselves.
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
 }
 
 /// The record of a cluster. A single VM is a cluster of one node.
@@ -64,12 +95,33 @@ pub struct Cluster {
     pub state: ClusterState,
     /// Its nodes, at least one.
     pub nodes: Vec<NodeDef>,
-    /// Whether its nodes reach the outside.
+    /// Whether its nodes reach the outside, where it has no segments.
     pub uplink: Uplink,
+    /// Its segments; none where each node has a network to itself.
+    #[serde(default)]
+    pub networks: Vec<Segment>,
+    /// What it was defined from, if from a topology.
+    #[serde(default)]
+    pub topology: Option<TopologySource>,
+    /// Other names of its tags.
+    #[serde(default)]
+    pub snapshots: BTreeMap<String, String>,
     /// Free labels, for filters.
     pub labels: BTreeMap<String, String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Who made it.
     pub created_by: String,
+}
+
+impl Cluster {
+    /// Returns a node by name.
+    pub fn node(&self, name: &Name) -> Option<&NodeDef> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+
+    /// Returns a segment by name.
+    pub fn network(&self, name: &Name) -> Option<&Segment> {
+        self.networks.iter().find(|segment| segment.name == *name)
+    }
 }

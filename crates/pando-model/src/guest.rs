@@ -227,8 +227,14 @@ pub struct GuestFacts {
 pub struct InterfaceConfig {
     /// Which interface, by its MAC address.
     pub mac: String,
+    /// The MAC address that it has until it gets that one: an image's ready state has its own.
+    #[serde(default)]
+    pub was: Option<String>,
     /// Address with prefix length, such as `10.0.2.15/24`.
     pub address: String,
+    /// Further addresses, likewise.
+    #[serde(default)]
+    pub more: Vec<String>,
     /// Default route, if any.
     pub gateway: Option<String>,
     /// Name servers.

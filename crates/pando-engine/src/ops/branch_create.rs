@@ -78,6 +78,8 @@ pub(crate) fn new_branch(origin: &Origin<'_>, name: Name, disks: &Disks, actor: 
         nodes: disks.nodes.clone(),
         advanced_ms: 0,
         unchanged: false,
+        fresh: false,
+        faults: Vec::new(),
         stopped_because: None,
         created_at: Timestamp::now(),
         created_by: actor.to_owned(),

@@ -35,10 +35,9 @@ pub(crate) fn booted(before: &Branch) -> Branch {
     Branch {
         state: BranchState::Running,
         generation: before.generation + 1,
-        base: None,
         unchanged: false,
         stopped_because: None,
-        ..before.clone()
+        ..before.stopped()
     }
 }
 
@@ -67,7 +66,7 @@ impl Control {
                 .subject(address.clone())
                 .hint(hint.replace("ADDRESS", &address)))
         };
-        let stopped = Branch { state: Stopped, base: None, ..before.clone() };
+        let stopped = before.stopped();
         let after = match (action, before.state) {
             (Action::Start, Stopped) | (Action::Restart, _) => booted(&before),
             (Action::Start, Running) => return wrong("`restart` stops and starts it"),

@@ -53,6 +53,8 @@ impl ImageReady {
             env: std::collections::BTreeMap::new(),
             user_data: None,
             host_key: None,
+            role: String::new(),
+            interfaces: Vec::new(),
         };
         let disks = Disks::on_image(&def, image);
         let id = BranchId::random();
@@ -62,6 +64,9 @@ impl ImageReady {
             state: ClusterState::Ready,
             nodes: vec![def],
             uplink: Uplink::None,
+            networks: Vec::new(),
+            topology: None,
+            snapshots: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             created_at: Timestamp::now(),
             created_by: actor.to_owned(),
@@ -81,6 +86,8 @@ impl ImageReady {
             nodes: disks.nodes.clone(),
             advanced_ms: 0,
             unchanged: false,
+            fresh: false,
+            faults: Vec::new(),
             stopped_because: None,
             created_at: Timestamp::now(),
             created_by: actor.to_owned(),

@@ -99,7 +99,9 @@ impl VmCreate {
         let interfaces = macs(&self.cluster, &def.name).into_iter().take(1);
         let interfaces = interfaces.map(|mac| InterfaceConfig {
             mac,
+            was: None,
             address: format!("{}/{}", network::ADDRESS, network::PREFIX_BITS),
+            more: Vec::new(),
             gateway: Some(network::GATEWAY.to_string()),
             dns: match self.cluster.uplink {
                 Uplink::None => Vec::new(),

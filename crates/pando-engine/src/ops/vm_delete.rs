@@ -164,7 +164,7 @@ impl Kind for VmDelete {
             records.delete::<Cluster>(self.cluster.key());
         }
         for branch in self.staying() {
-            records.put(&Branch { state: BranchState::Stopped, base: None, ..branch.clone() });
+            records.put(&branch.stopped());
         }
         Ok(records)
     }

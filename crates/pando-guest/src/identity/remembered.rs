@@ -1,5 +1,6 @@
 //! A node's addresses over a reboot: the host tells them once, and whoever boots from the disk
-//! again has only what is on it. One line for each interface: MAC address, address, gateway if any.
+//! again has only what is on it. One line for each address of each interface: MAC address, address,
+//! gateway if any.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,9 +20,12 @@ pub const FILE: &str = "var/lib/pando/interfaces";
 /// Keeps the addresses of these interfaces, and no others.
 pub fn write(root: &Path, interfaces: &[InterfaceConfig]) -> io::Result<()> {
     let mut lines = String::new();
-    for InterfaceConfig { mac, address, gateway, .. } in interfaces {
+    for InterfaceConfig { mac, address, more, gateway, .. } in interfaces {
         // Writing to a string does not fail.
         let _ = writeln!(lines, "{mac} {address} {}", gateway.as_deref().unwrap_or_default());
+        for address in more {
+            let _ = writeln!(lines, "{mac} {address}");
+        }
     }
     replace(&root.join(FILE), &lines, 0o644)
 }
@@ -31,7 +35,8 @@ fn read(root: &Path) -> io::Result<Vec<InterfaceConfig>> {
     let parse = |line: &str| {
         let mut words = line.split_whitespace().map(str::to_owned);
         let (mac, address) = (words.next()?, words.next()?);
-        Some(InterfaceConfig { mac, address, gateway: words.next(), dns: Vec::new() })
+        let (was, more, dns) = (None, Vec::new(), Vec::new());
+        Some(InterfaceConfig { mac, was, address, more, gateway: words.next(), dns })
     };
     Ok(read_table(&root.join(FILE))?.lines().filter_map(parse).collect())
 }
@@ -65,13 +70,24 @@ mod tests {
         assert!(restore(root.path()).is_ok(), "a machine without addresses");
         let interface = |mac: &str, gateway: Option<&str>| InterfaceConfig {
             mac: mac.to_owned(),
+            was: None,
             address: "10.0.2.15/24".to_owned(),
+            more: Vec::new(),
             gateway: gateway.map(str::to_owned),
             dns: Vec::new(),
         };
         let both = [interface("a", None), interface("b", Some("10.0.2.2"))];
         write(root.path(), &both).unwrap();
         assert_eq!(read(root.path()).unwrap(), both);
+        let mut two = both[0].clone();
+        two.more.push("fd00::5/64".to_owned());
+        write(root.path(), &[two]).unwrap();
+        let kept: Vec<String> = read(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|kept| kept.mac + " " + &kept.address)
+            .collect();
+        assert_eq!(kept, ["a 10.0.2.15/24", "a fd00::5/64"]);
         write(root.path(), &both[..1]).unwrap();
         assert_eq!(read(root.path()).unwrap(), both[..1]);
         std::fs::write(root.path().join(FILE), "\n52:54\n a  10.0.2.15/24 \n").unwrap();

@@ -261,6 +261,8 @@ impl World {
             ssh_host_key_public: keys.read("host.pub").trim().to_owned(),
             authorized_keys: vec![keys.read("user.pub").trim().to_owned()],
             interfaces: vec![InterfaceConfig {
+                was: None,
+                more: Vec::new(),
                 mac: "52:54:00:12:34:56".into(),
                 address: "10.0.2.15/24".into(),
                 gateway: Some("10.0.2.2".into()),
