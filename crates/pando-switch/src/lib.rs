@@ -3,6 +3,8 @@
 //! It implements `Switches` and `Switch` of `pando-machine`. What decides is pure and synchronous
 //! (values and the time in, frames out); one thread carries frames between it and the machines.
 
+pub mod fuzz;
+mod limits;
 pub mod services;
 
 use std::os::unix::net::UnixStream;
