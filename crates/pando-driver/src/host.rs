@@ -7,10 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::Layer;
+use pando_model::fault::Fault;
 pub use pando_model::guest::{ExecInput, ExecOutput};
 use pando_model::guest::{ExecOutcome, ExecSpec, FileFacts, GuestFacts, PushSpec};
 pub use pando_model::host::*;
 use pando_model::machine::MachineProfile;
+use pando_model::network::{
+    CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
+};
 use pando_model::{BranchId, ByteCount, CommitId, LayerId, Name};
 use tokio::sync::mpsc;
 
@@ -93,6 +97,13 @@ pub trait BranchHost: Send + Sync {
 
     /// Checks every byte of a commit's files against their checksums.
     async fn verify(&self, chain: &MemoryChain, device_digest: &str) -> Result<(), HostError>;
+
+    /// Checks a commit's network state against its digest.
+    async fn verify_network(
+        &self,
+        commit: &CommitId,
+        network: &CommitNetwork,
+    ) -> Result<(), HostError>;
 
     /// Gives up flat memory that nothing runs on until at most `budget` is used by the cache.
     /// Returns what was freed.
@@ -186,6 +197,63 @@ pub trait BranchHost: Send + Sync {
         branch: &BranchId,
         node: &Name,
         offset: i64,
+        limit: u64,
+    ) -> Result<(Vec<u8>, u64), HostError>;
+
+    /// Makes these the faults that work in a branch's switch; returns once no frame is forwarded by
+    /// the former ones. A fault that worked before goes on in its sequence of decisions.
+    ///
+    /// # Errors
+    /// [`HostError::NoSwitch`], as for everything here that needs one.
+    async fn set_faults(&self, branch: &BranchId, faults: &[Fault]) -> Result<(), HostError>;
+
+    /// Returns what a branch's switch does and did.
+    async fn network(&self, branch: &BranchId) -> Result<NetworkObservation, HostError>;
+
+    /// Kills a node's machine, as a power failure would; the branch goes on, even without any other
+    /// node. No machine is success.
+    async fn crash_node(&self, branch: &BranchId, node: &Name) -> Result<(), HostError>;
+
+    /// Boots a node whose machine has ended on its disk, and returns when its guest answers; its
+    /// identity stays. A machine that runs is left alone, and waited for.
+    ///
+    /// # Errors
+    /// [`HostError::WrongState`] when the branch is paused, [`HostError::GuestSilent`].
+    async fn boot_node(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        timeout: Duration,
+    ) -> Result<(), HostError>;
+
+    /// Lets a guest measure the way to others: it asks each target `count` times, and waits for the
+    /// answers for at most `timeout`. Results are in the order of the targets.
+    async fn probe(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        targets: &[ProbeTarget],
+        count: u32,
+        timeout: Duration,
+    ) -> Result<Vec<ProbeResult>, HostError>;
+
+    /// Copies a branch's frames to a pcap file, in place of an earlier one, until a limit is reached
+    /// or [`BranchHost::end_capture`].
+    async fn begin_capture(
+        &self,
+        branch: &BranchId,
+        limits: CaptureLimits,
+    ) -> Result<(), HostError>;
+
+    /// Ends a capture of frames and returns what it took; `None` if there is none.
+    async fn end_capture(&self, branch: &BranchId) -> Result<Option<FrameCapture>, HostError>;
+
+    /// Returns up to `limit` bytes of a branch's pcap file from byte `offset`, and the offset of
+    /// their end.
+    async fn read_capture(
+        &self,
+        branch: &BranchId,
+        offset: u64,
         limit: u64,
     ) -> Result<(Vec<u8>, u64), HostError>;
 }

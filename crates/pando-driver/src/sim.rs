@@ -13,6 +13,7 @@ mod guest;
 mod host;
 mod images;
 mod machines;
+mod network;
 mod state;
 mod store;
 
@@ -57,7 +58,8 @@ impl SimWorld {
     /// Returns everything that exists and is recorded as text, for comparison.
     pub fn fingerprint(&self) -> String {
         let state = self.state();
-        let keepers: Vec<_> = state.keepers.iter().map(|(id, k)| (id, k.state, &k.spec)).collect();
+        let keepers: Vec<_> =
+            state.keepers.iter().map(|(id, k)| (id, k.state, &k.spec, &k.faults)).collect();
         let layers: Vec<_> = state.layers.values().map(|file| &file.layer).collect();
         let commits: Vec<_> = state.commits.keys().collect();
         let (dirs, flat): (_, Vec<_>) = (&state.branch_dirs, state.flat.keys().collect());

@@ -82,7 +82,12 @@ impl From<HostError> for Failure {
                 (ErrorCode::Incompatible, Some("its image is of a newer pando: use that one"))
             }
             HostError::GuestRefused { .. } => (ErrorCode::GuestFailed, None),
-            HostError::WrongState { .. } => (ErrorCode::WrongState, None),
+            HostError::WrongState { .. } | HostError::NoSwitch { .. } => {
+                (ErrorCode::WrongState, None)
+            }
+            HostError::Network { .. } => {
+                (ErrorCode::MachineFailed, Some("start the branch again, or roll it back"))
+            }
             HostError::Restored { .. } => {
                 (ErrorCode::WrongState, Some("call again: it is another incarnation now"))
             }

@@ -227,6 +227,7 @@ impl<'a> Incarnation<'a> {
             token: self.branch.keeper_token.clone(),
             accelerator: profile.accelerator,
             nodes,
+            network: None,
             clock: self.clock,
             after: self.after,
             durable_disk: engine.config.durable_disk,

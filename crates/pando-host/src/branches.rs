@@ -64,7 +64,8 @@ impl LocalHost {
         reply
     }
 
-    async fn command(&self, branch: &BranchId, request: &Request) -> Result<(), HostError> {
+    /// Asks for something that is answered by its being done.
+    pub(crate) async fn tell(&self, branch: &BranchId, request: &Request) -> Result<(), HostError> {
         match self.ask(branch, request, limits::COMMAND).await? {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
@@ -194,7 +195,7 @@ impl LocalHost {
     }
 
     pub(crate) async fn pause_branch(&self, branch: &BranchId) -> Result<(), HostError> {
-        self.command(branch, &Request::Pause).await
+        self.tell(branch, &Request::Pause).await
     }
 
     pub(crate) async fn resume_branch(
@@ -202,7 +203,7 @@ impl LocalHost {
         branch: &BranchId,
         clock: Clock,
     ) -> Result<(), HostError> {
-        self.command(branch, &Request::Resume { clock }).await
+        self.tell(branch, &Request::Resume { clock }).await
     }
 
     pub(crate) async fn stop_branch(

@@ -1,8 +1,8 @@
 //! Small file chores that several modules share.
 
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use pando_driver::host::HostError;
 
@@ -55,4 +55,35 @@ pub fn write_whole(path: &Path, contents: &[u8]) -> Result<(), HostError> {
     fs::write(&scratch, contents)
         .and_then(|()| fs::rename(&scratch, path))
         .map_err(|e| trouble::path("write", path, &e))
+}
+
+/// Reads up to `limit` bytes of a file from byte `offset` (negative: from the end), and returns them
+/// and the offset of their end. A file that is not there is empty.
+pub async fn read_part(
+    what: &'static str,
+    path: PathBuf,
+    offset: i64,
+    limit: u64,
+) -> Result<(Vec<u8>, u64), HostError> {
+    trouble::blocking(what, move || {
+        let mut file = match fs::File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Vec::new(), 0));
+            }
+            result => result.map_err(|e| trouble::path("open", &path, &e))?,
+        };
+        let mut read = || -> io::Result<(Vec<u8>, u64)> {
+            let length = file.metadata()?.len();
+            let start = match u64::try_from(offset) {
+                Ok(offset) => offset.min(length),
+                Err(_) => length.saturating_sub(offset.unsigned_abs()),
+            };
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            let taken = (&mut file).take(limit).read_to_end(&mut bytes)?;
+            Ok((bytes, start + taken as u64))
+        };
+        read().map_err(|e| trouble::path("read", &path, &e))
+    })
+    .await
 }

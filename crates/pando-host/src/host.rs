@@ -1,7 +1,6 @@
 //! The contract, verb by verb; the work is in the modules.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,8 +12,12 @@ use pando_driver::host::{
 use pando_driver::progress::Reporter;
 use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::{Below, Layer};
+use pando_model::fault::Fault;
 use pando_model::guest::{ExecOutcome, ExecSpec, FileFacts, GuestFacts, PushSpec};
 use pando_model::machine::MachineProfile;
+use pando_model::network::{
+    CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
+};
 use pando_model::{BranchId, ByteCount, CommitId, LayerId, Name};
 use pando_wire::keeper::{Reply, Request};
 use tokio::sync::mpsc;
@@ -110,6 +113,14 @@ impl BranchHost for LocalHost {
 
     async fn verify(&self, chain: &MemoryChain, device_digest: &str) -> Result<(), HostError> {
         self.verify_chain(chain, device_digest).await
+    }
+
+    async fn verify_network(
+        &self,
+        commit: &CommitId,
+        network: &CommitNetwork,
+    ) -> Result<(), HostError> {
+        self.verify_network_state(commit, network).await
     }
 
     async fn trim_memory(&self, budget: ByteCount) -> Result<ByteCount, HostError> {
@@ -235,27 +246,76 @@ impl BranchHost for LocalHost {
         limit: u64,
     ) -> Result<(Vec<u8>, u64), HostError> {
         let path = self.layout().console(branch, node);
-        trouble::blocking("read a console", move || {
-            let mut file = match std::fs::File::open(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Ok((Vec::new(), 0));
-                }
-                result => result.map_err(|e| trouble::path("open", &path, &e))?,
-            };
-            let mut read = || -> std::io::Result<(Vec<u8>, u64)> {
-                let length = file.metadata()?.len();
-                let start = match u64::try_from(offset) {
-                    Ok(offset) => offset.min(length),
-                    Err(_) => length.saturating_sub(offset.unsigned_abs()),
-                };
-                file.seek(SeekFrom::Start(start))?;
-                let mut bytes = Vec::new();
-                let taken =
-                    (&mut file).take(limit.min(limits::MAX_CONSOLE)).read_to_end(&mut bytes)?;
-                Ok((bytes, start + taken as u64))
-            };
-            read().map_err(|e| trouble::path("read", &path, &e))
-        })
-        .await
+        files::read_part("read a console", path, offset, limit.min(limits::MAX_CONSOLE)).await
+    }
+
+    async fn set_faults(&self, branch: &BranchId, faults: &[Fault]) -> Result<(), HostError> {
+        self.tell(branch, &Request::SetFaults { faults: faults.to_vec() }).await
+    }
+
+    async fn network(&self, branch: &BranchId) -> Result<NetworkObservation, HostError> {
+        match self.ask(branch, &Request::Network, limits::ANSWER).await? {
+            Reply::Network { observation } => Ok(*observation),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn crash_node(&self, branch: &BranchId, node: &Name) -> Result<(), HostError> {
+        self.tell(branch, &Request::CrashNode { node: node.clone() }).await
+    }
+
+    async fn boot_node(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        timeout: Duration,
+    ) -> Result<(), HostError> {
+        let request = Request::BootNode { node: node.clone(), timeout };
+        match self.ask(branch, &request, timeout + limits::COMMAND).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn probe(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        targets: &[ProbeTarget],
+        count: u32,
+        timeout: Duration,
+    ) -> Result<Vec<ProbeResult>, HostError> {
+        let targets = targets.to_vec();
+        let request = Request::Probe { node: node.clone(), targets, count, timeout };
+        match self.ask(branch, &request, timeout + limits::GRACE).await? {
+            Reply::Probed { results } => Ok(results),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn begin_capture(
+        &self,
+        branch: &BranchId,
+        limits: CaptureLimits,
+    ) -> Result<(), HostError> {
+        self.tell(branch, &Request::BeginCapture { limits }).await
+    }
+
+    async fn end_capture(&self, branch: &BranchId) -> Result<Option<FrameCapture>, HostError> {
+        match self.ask(branch, &Request::EndCapture, limits::ANSWER).await? {
+            Reply::CaptureEnded { capture } => Ok(capture),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn read_capture(
+        &self,
+        branch: &BranchId,
+        offset: u64,
+        limit: u64,
+    ) -> Result<(Vec<u8>, u64), HostError> {
+        let path = self.layout().frames_file(branch);
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        files::read_part("read a capture", path, offset, limit.min(limits::MAX_CONSOLE)).await
     }
 }

@@ -14,7 +14,7 @@ pub const GONE: Duration = Duration::from_secs(10);
 pub const LOCK_POLL: Duration = Duration::from_millis(2);
 /// Longest flattening of a disk chain.
 pub const FLATTEN: Duration = Duration::from_secs(3600);
-/// Most bytes of a console read.
+/// Most bytes of a console or a capture of frames that one call reads.
 pub const MAX_CONSOLE: u64 = 4 << 20;
 /// How long a capture may take: the keeper's own limit, and a moment.
 pub const CAPTURE: Duration = Duration::from_secs(130);

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use pando_delta::{DeltaReader, flat};
 use pando_driver::host::{BranchSpec, Capacity, HostError, MemoryChain, NodeStart};
 use pando_driver::progress::Reporter;
-use pando_model::{BranchId, ByteCount, Layout};
+use pando_model::network::CommitNetwork;
+use pando_model::{BranchId, ByteCount, CommitId, Layout};
 
 use crate::branches::layer_bytes;
 use crate::{LocalHost, files, keepers, trouble};
@@ -66,6 +67,16 @@ impl LocalHost {
             Ok(())
         })
         .await
+    }
+
+    pub(crate) async fn verify_network_state(
+        &self,
+        commit: &CommitId,
+        network: &CommitNetwork,
+    ) -> Result<(), HostError> {
+        let path = Layout::network_file(&self.layout().commit(commit));
+        let expected = network.digest.clone();
+        trouble::blocking("verify a commit", move || verify_state(&path, &expected)).await
     }
 
     pub(crate) async fn trim(&self, budget: ByteCount) -> Result<ByteCount, HostError> {

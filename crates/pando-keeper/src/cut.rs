@@ -95,6 +95,7 @@ pub fn cut(
         pause_us: trouble::micros(pause),
         total_us: 0,
         nodes: Vec::new(),
+        network: None,
         failed: None,
     };
     let durable = make_durable(nodes, context, spec, &spool, saved, &mut report);
@@ -122,11 +123,7 @@ fn check_nodes(nodes: &[Node], context: &CutContext<'_>, spec: &CutSpec) -> Resu
             });
         }
         if node.machine.is_none() {
-            return Err(HostError::WrongState {
-                branch: context.branch.clone(),
-                is: "stopped".into(),
-                wanted: "running or paused".into(),
-            });
+            return Err(node.has_no_machine());
         }
     }
     Ok(())

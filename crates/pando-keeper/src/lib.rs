@@ -23,6 +23,7 @@
 mod cut;
 mod forward;
 mod limits;
+mod network;
 mod node;
 mod owner;
 mod plan;

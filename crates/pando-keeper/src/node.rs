@@ -156,7 +156,7 @@ impl Node {
         self.machine.take().map(|mut machine| machine.kill())
     }
 
-    fn has_no_machine(&self) -> HostError {
+    pub fn has_no_machine(&self) -> HostError {
         HostError::Machine { node: self.spec.name.to_string(), detail: "it does not run".into() }
     }
 }

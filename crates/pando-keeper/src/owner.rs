@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError};
 use pando_model::branch::BranchState;
+use pando_model::fault::Fault;
 use pando_model::guest::{Command as GuestCommand, ExecSpec, Stdin};
 use pando_model::host::{AfterStart, BranchSpec, Clock, CutSpec, HostError, StartReport, StopMode};
+use pando_model::network::CaptureLimits;
 use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cut::{self, CutContext};
+use crate::network::Network;
 use crate::node::{Node, each, try_each};
 use crate::plan::Begin;
 use crate::published::{NodeView, Published};
@@ -29,6 +32,12 @@ pub enum Command {
     Cut { spec: CutSpec },
     MakeAnonymous { node: Name, timeout: Duration },
     Flatten { node: Name, keep: std::path::PathBuf, timeout: Duration },
+    CrashNode { node: Name },
+    BootNode { node: Name },
+    SetFaults { faults: Vec<Fault> },
+    Network,
+    BeginCapture { limits: CaptureLimits },
+    EndCapture,
 }
 
 /// What reaches the owner.
@@ -46,6 +55,9 @@ struct Owner {
     hypervisor: Arc<dyn Hypervisor>,
     published: Arc<Published>,
     nodes: Vec<Node>,
+    network: Network,
+    /// Whether the branch goes on when its last machine has ended, because it was ended on purpose.
+    outlives_machines: bool,
     sender: Sender<Message>,
 }
 
@@ -68,6 +80,8 @@ pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
         hypervisor: config.hypervisor,
         published: published.clone(),
         nodes,
+        network: Network::none(spec.branch.clone()),
+        outlives_machines: false,
         sender: sender.clone(),
         spec,
     };
@@ -252,6 +266,12 @@ impl Owner {
             Command::Cut { spec } => self.cut(&spec),
             Command::MakeAnonymous { node, timeout } => self.make_anonymous(&node, timeout),
             Command::Flatten { node, keep, timeout } => self.flatten(&node, &keep, timeout),
+            Command::CrashNode { node } => self.crash_node(&node),
+            Command::BootNode { node } => self.boot_node(&node),
+            Command::SetFaults { faults } => self.network.set_faults(faults),
+            Command::Network => self.network.observe(),
+            Command::BeginCapture { limits } => self.network.begin_capture(&self.layout, limits),
+            Command::EndCapture => self.network.end_capture(),
             Command::Stop { mode } => {
                 self.stop(mode);
                 let _ = reply.send(Ok(Reply::Done));
@@ -363,9 +383,45 @@ impl Owner {
         }
     }
 
+    fn number_of(&self, name: &Name) -> Result<usize, HostError> {
+        let missing =
+            || HostError::NoSuchNode { branch: self.branch.clone(), node: name.to_string() };
+        self.nodes.iter().position(|node| node.spec.name == *name).ok_or_else(missing)
+    }
+
     fn find(&mut self, name: &Name) -> Result<&mut Node, HostError> {
-        let missing = HostError::NoSuchNode { branch: self.branch.clone(), node: name.to_string() };
-        self.nodes.iter_mut().find(|node| node.spec.name == *name).ok_or(missing)
+        let number = self.number_of(name)?;
+        Ok(&mut self.nodes[number])
+    }
+
+    fn crash_node(&mut self, name: &Name) -> Answer {
+        let number = self.number_of(name)?;
+        if self.nodes[number].machine.is_some() {
+            self.outlives_machines = true;
+            self.publish_end(number, describe(&EndReason::Killed));
+            tracing::info!(branch = %self.branch, node = %name, "crashed on request");
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Boots a node without a machine on its disk; its guest is greeted beside the owner.
+    fn boot_node(&mut self, name: &Name) -> Answer {
+        let number = self.number_of(name)?;
+        if self.nodes[number].machine.is_some() {
+            return Ok(Reply::Done);
+        }
+        if self.state() == BranchState::Paused {
+            return Err(HostError::WrongState {
+                branch: self.branch.clone(),
+                is: "paused".into(),
+                wanted: "running".into(),
+            });
+        }
+        if let Err(error) = self.boot_again(number) {
+            self.publish_end(number, error.to_string());
+            return Err(error);
+        }
+        Ok(Reply::Done)
     }
 
     fn make_anonymous(&mut self, name: &Name, timeout: Duration) -> Answer {
@@ -441,7 +497,8 @@ impl Owner {
         } else {
             self.publish_end(number, describe(&reason));
         }
-        if self.nodes.iter().all(|node| node.machine.is_none()) { Next::End } else { Next::GoOn }
+        let gone = self.nodes.iter().all(|node| node.machine.is_none());
+        if gone && !self.outlives_machines { Next::End } else { Next::GoOn }
     }
 
     fn publish_end(&mut self, number: usize, why: String) {
@@ -474,7 +531,7 @@ impl Owner {
         node.resume()?;
         self.published.change(|view| {
             let (view, node) = (&mut view.nodes[number], &self.nodes[number]);
-            (view.state, view.greeted) = (BranchState::Running, false);
+            (view.state, view.greeted, view.ended) = (BranchState::Running, false, None);
             view.pid = node.machine.as_ref().map(|machine| machine.pid());
             view.link = node.link.clone();
             view.started_at = node.started_at;

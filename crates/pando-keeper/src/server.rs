@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use pando_link::{ExecEvent, ExecHandle};
 use pando_model::guest::{ExecSpec, OutputStream, PushSpec};
 use pando_model::host::{HostError, NodeObservation, Observation};
+use pando_model::network::ProbeTarget;
 use pando_model::{BranchId, ByteCount, Name};
 use pando_wire::guest::Request as GuestRequest;
 use pando_wire::keeper::{
@@ -279,6 +280,15 @@ impl Server {
             Request::Flatten { node, keep, timeout } => {
                 self.command(Command::Flatten { node, keep, timeout })
             }
+            Request::CrashNode { node } => self.command(Command::CrashNode { node }),
+            Request::BootNode { node, timeout } => self.boot_node(&node, timeout),
+            Request::Probe { node, targets, count, timeout } => {
+                self.probe(&node, targets, count, timeout)
+            }
+            Request::SetFaults { faults } => self.command(Command::SetFaults { faults }),
+            Request::Network => self.command(Command::Network),
+            Request::BeginCapture { limits } => self.command(Command::BeginCapture { limits }),
+            Request::EndCapture => self.command(Command::EndCapture),
         }
     }
 
@@ -289,6 +299,26 @@ impl Server {
         let gone = || HostError::NotRunning { branch: self.identity.branch.clone() };
         self.owner.send(Message::Do(command, reply)).map_err(|_| gone())?;
         answer.recv().map_err(|_| gone())?
+    }
+
+    /// Boots a node, unless it runs, and waits until its guest answers.
+    fn boot_node(&self, node: &Name, timeout: Duration) -> Answer {
+        let deadline = Instant::now() + timeout.min(limits::MAX_WAIT);
+        self.command(Command::BootNode { node: node.clone() })?;
+        self.published.link(node, deadline).map(|_| Reply::Done)
+    }
+
+    fn probe(
+        &self,
+        node: &Name,
+        targets: Vec<ProbeTarget>,
+        count: u32,
+        timeout: Duration,
+    ) -> Answer {
+        let timeout = timeout.min(limits::MAX_WAIT);
+        let deadline = Instant::now() + timeout + limits::GUEST_ANSWER;
+        let results = self.link(node)?.probe(targets, count, timeout, deadline);
+        results.map(|results| Reply::Probed { results }).map_err(self.failed(node))
     }
 
     fn await_start(&self, timeout: Duration) -> Answer {
@@ -349,6 +379,7 @@ impl Server {
             keeper_memory: procfs::proportional_memory(keeper_pid),
             keeper_cpu_ms: procfs::cpu_ms(keeper_pid),
             nodes,
+            network_ended: None,
         }
     }
 

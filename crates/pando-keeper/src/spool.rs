@@ -157,6 +157,7 @@ fn broken_report(branch: &BranchId, intent: &CutIntent) -> CutReport {
         pause_us: 0,
         total_us: 0,
         nodes: nodes.collect(),
+        network: None,
         failed: Some(HostError::KeeperLost {
             branch: branch.clone(),
             detail: "it ended in the middle of a cut".into(),
@@ -185,7 +186,14 @@ mod tests {
     }
 
     fn report(commit: &CommitId, failed: Option<HostError>) -> CutReport {
-        CutReport { commit: commit.clone(), pause_us: 1, total_us: 2, nodes: vec![], failed }
+        CutReport {
+            commit: commit.clone(),
+            pause_us: 1,
+            total_us: 2,
+            nodes: vec![],
+            network: None,
+            failed,
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pando_delta::DeltaError;
 use pando_link::LinkError;
-use pando_machine::MachineError;
+use pando_machine::{MachineError, SwitchError};
 use pando_model::host::HostError;
 use pando_model::{BranchId, Name};
 
@@ -55,6 +55,19 @@ pub fn delta(error: &DeltaError) -> HostError {
             HostError::DiskFull { what: path.display().to_string() }
         }
         _ => HostError::Io { what: "save memory".into(), detail: chain(error) },
+    }
+}
+
+/// A switch's error, as the branch's.
+pub fn switch(branch: &BranchId, error: &SwitchError) -> HostError {
+    match error {
+        SwitchError::File { path, source } if is_full(source) => {
+            HostError::DiskFull { what: path.display().to_string() }
+        }
+        SwitchError::Damaged { path, detail } => {
+            HostError::Corrupt { what: path.display().to_string(), detail: detail.clone() }
+        }
+        _ => HostError::Network { branch: branch.clone(), detail: chain(error) },
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pando_model::guest::{FileFacts, GuestFacts, Identity};
+use pando_model::network::{ProbeResult, ProbeTarget};
 use pando_wire::guest::{Booted, Listing, Reply, Request};
 
 use crate::error::LinkError;
@@ -108,6 +109,26 @@ impl GuestLink {
     /// Those of all requests.
     pub fn reboot(&self, deadline: Instant) -> Result<(), LinkError> {
         self.done(&Request::Reboot, "reboot", deadline)
+    }
+
+    /// Lets the guest measure the way to others: asks each target `count` times and waits for the
+    /// answers for at most `timeout`, which must end before the deadline.
+    ///
+    /// # Errors
+    /// Those of all requests.
+    pub fn probe(
+        &self,
+        targets: Vec<ProbeTarget>,
+        count: u32,
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<ProbeResult>, LinkError> {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Probe { targets, count, timeout_ms };
+        self.call(&request, "measure its network", deadline, |reply| match reply {
+            Reply::Probed(results) => Some(results),
+            _ => None,
+        })
     }
 
     fn done(

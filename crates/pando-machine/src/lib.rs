@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use pando_model::fault::Fault;
 use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
+pub use pando_model::network::{CaptureLimits, FrameCapture};
 use pando_model::network::{NetworkObservation, NetworkSpec};
 use pando_model::{ByteCount, Name};
 use serde::{Deserialize, Serialize};
@@ -405,30 +406,6 @@ pub struct SavedSwitch {
     pub frames: u64,
     /// The faults that work.
     pub faults: Vec<Fault>,
-}
-
-/// What a capture may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CaptureLimits {
-    /// Frames.
-    pub frames: u64,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Bytes of each frame.
-    pub snap: u32,
-}
-
-/// What a capture took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameCapture {
-    /// Frames.
-    pub frames: u64,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Frames that are not in it because its disk was slower than the network.
-    pub lost: u64,
-    /// Whether it ended because a limit was reached.
-    pub limited: bool,
 }
 
 /// Why a switch could not do what it was asked.

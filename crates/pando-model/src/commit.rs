@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BranchId, ClusterId, CommitId, LayerId};
 use crate::machine::{MachineProfile, NodeShape};
 use crate::name::Name;
+use crate::network::CommitNetwork;
 use crate::units::ByteCount;
 
 /// What a commit holds.
@@ -74,6 +75,9 @@ pub struct Commit {
     pub message: String,
     /// Its nodes.
     pub nodes: Vec<CommitNode>,
+    /// Its network; `None` in a disk commit, and where no switch was.
+    #[serde(default)]
+    pub network: Option<CommitNetwork>,
     /// How long the branch stood still, in microseconds.
     pub pause_us: u64,
     /// Bytes that this commit added to the store.

@@ -12,6 +12,7 @@ use crate::commit::{CommitKind, CommitMemory};
 use crate::guest::{Identity, Inherited};
 use crate::image::BootMethod;
 use crate::machine::{Accelerator, MachineProfile, NodeShape};
+use crate::network::{CommitNetwork, NetworkSpec};
 use crate::{BranchId, ByteCount, ClusterId, CommitId, ImageId, LayerId, Name};
 
 /// Why a host could not do what it was asked. Crosses the keeper protocol, so it is data only.
@@ -84,6 +85,20 @@ pub enum HostError {
         /// What was asked, as a verb phrase.
         what: String,
         /// Its words.
+        detail: String,
+    },
+    /// The branch has no switch: its only node has a network to itself.
+    #[error("the branch {branch} has no switch")]
+    NoSwitch {
+        /// The branch.
+        branch: BranchId,
+    },
+    /// The branch's switch could not do what it was asked, or has ended.
+    #[error("the network of {branch} failed: {detail}")]
+    Network {
+        /// The branch.
+        branch: BranchId,
+        /// The switch's words.
         detail: String,
     },
     /// The call needs another state: "running", "paused".
@@ -231,7 +246,7 @@ pub struct NodeSpec {
     pub start: NodeStart,
     /// MAC addresses, one per interface.
     pub macs: Vec<String>,
-    /// What its first interface reaches; the others reach nothing.
+    /// What its first interface reaches in a branch without a switch; the others reach nothing.
     #[serde(default)]
     pub uplink: Uplink,
     /// Set on new nodes from an image, once they answer.
@@ -257,6 +272,9 @@ pub struct BranchSpec {
     pub accelerator: Accelerator,
     /// Its nodes.
     pub nodes: Vec<NodeSpec>,
+    /// What its switch is told. `None`: each node has a network to itself.
+    #[serde(default)]
+    pub network: Option<NetworkSpec>,
     /// What happens to the guests' clocks.
     pub clock: Clock,
     /// What happens once all nodes answer.
@@ -326,6 +344,9 @@ pub struct Observation {
     pub keeper_cpu_ms: u64,
     /// Its nodes.
     pub nodes: Vec<NodeObservation>,
+    /// Why its switch no longer works, in words; its nodes then have no network.
+    #[serde(default)]
+    pub network_ended: Option<String>,
 }
 
 /// One node's part of a cut that is asked for.
@@ -393,6 +414,9 @@ pub struct CutReport {
     pub total_us: u64,
     /// The nodes.
     pub nodes: Vec<CutNodeReport>,
+    /// The switch's part, in a full cut of a branch that has one.
+    #[serde(default)]
+    pub network: Option<CommitNetwork>,
     /// Why no commit came of it.
     pub failed: Option<HostError>,
 }

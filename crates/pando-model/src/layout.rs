@@ -193,6 +193,16 @@ impl Layout {
         directory.join(format!("{node}.state"))
     }
 
+    /// File of the network's state inside a commit or spool directory.
+    pub fn network_file(directory: &Path) -> PathBuf {
+        directory.join("network.state")
+    }
+
+    /// What a branch's switch last copied of its frames (pcap).
+    pub fn frames_file(&self, branch: &BranchId) -> PathBuf {
+        self.branch(branch).join("frames.pcap")
+    }
+
     /// File of an image's part ("disk.qcow2", "kernel", "initrd", "vars.qcow2").
     pub fn image_part(&self, image: &ImageId, part: &str) -> PathBuf {
         self.image(image).join(part)

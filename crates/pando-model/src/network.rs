@@ -6,7 +6,7 @@
 //! faults work, per link.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -133,7 +133,8 @@ pub struct NetworkSpec {
     pub segments: Vec<Segment>,
     /// Its ports, by node and number of the interface.
     pub ports: Vec<Port>,
-    /// The faults that work from the beginning.
+    /// The faults that work from the beginning. One that the commit has too goes on in its sequence
+    /// of decisions; one that only the commit has does not work.
     pub faults: Vec<Fault>,
     /// The commit whose frames, tables and counts it continues with.
     pub restore: Option<CommitId>,
@@ -262,6 +263,76 @@ pub struct CommitNetwork {
     pub bytes: u64,
     /// BLAKE3 of the state file, in hex.
     pub digest: String,
+}
+
+/// How a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeMethod {
+    /// An echo request.
+    Icmp,
+    /// A question for the address on its own segment: ARP, or for an IPv6 address a neighbour
+    /// solicitation.
+    Arp,
+}
+
+/// Whom a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeTarget {
+    /// For messages and results; a node's name, usually.
+    pub name: String,
+    /// Where it is.
+    pub address: IpAddr,
+    /// How it is asked.
+    pub method: ProbeMethod,
+}
+
+/// What came of asking one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeResult {
+    /// The target.
+    pub target: ProbeTarget,
+    /// Questions that were sent.
+    pub sent: u32,
+    /// Answers that came back; one that came twice counts once.
+    pub received: u32,
+    /// How long they took; `None` without an answer.
+    pub rtt: Option<RoundTrips>,
+}
+
+/// Round-trip times, in microseconds of the guest's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The shortest.
+    pub min_us: u64,
+    /// The mean.
+    pub avg_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// What a capture of frames may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureLimits {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of each frame.
+    pub snap: u32,
+}
+
+/// What a capture of frames took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameCapture {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Frames that are not in it because its disk was slower than the network.
+    pub lost: u64,
+    /// Whether it ended because a limit was reached.
+    pub limited: bool,
 }
 
 #[cfg(test)]

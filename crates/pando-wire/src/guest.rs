@@ -28,6 +28,7 @@ use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, GuestFacts, Identity, Inherited, OutputStream, PushSpec,
     TerminalSize,
 };
+use pando_model::network::{ProbeResult, ProbeTarget};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_REFUSAL_BYTES, MAX_REPLY_BYTES, MAX_REQUEST_BYTES};
@@ -231,6 +232,15 @@ pub enum Request {
         /// Absolute paths; links are not followed.
         paths: Vec<String>,
     },
+    /// Measures the way to other addresses. [`Reply::Probed`].
+    Probe {
+        /// Whom to ask, all at once.
+        targets: Vec<ProbeTarget>,
+        /// How often to ask each.
+        count: u32,
+        /// How long to wait for answers in all, in milliseconds.
+        timeout_ms: u64,
+    },
 }
 
 /// What a request was answered with.
@@ -250,6 +260,8 @@ pub enum Reply {
     Booted(Booted),
     /// The end of a capture.
     Captured(Captured),
+    /// What was measured, in the order of the targets.
+    Probed(Vec<ProbeResult>),
 }
 
 /// The entries of a directory.

@@ -17,10 +17,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pando_model::capture::{Aspect, Captured};
+use pando_model::fault::Fault;
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, GuestFacts, OutputStream, PushSpec, TerminalSize,
 };
 use pando_model::host::{Clock, CutReport, CutSpec, HostError, Observation, StartReport, StopMode};
+use pando_model::network::{
+    CaptureLimits, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
+};
 use pando_model::{BranchId, CommitId, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -147,6 +151,43 @@ pub enum Request {
         /// Port on the guest's loopback.
         port: u16,
     },
+    /// Make these the faults that work.
+    SetFaults {
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+    /// What does the switch do, and what did it?
+    Network,
+    /// Kill a node's machine, as a power failure would.
+    CrashNode {
+        /// The node.
+        node: Name,
+    },
+    /// Boot a node whose machine has ended on its disk, and wait until its guest answers.
+    BootNode {
+        /// The node.
+        node: Name,
+        /// How long that may take.
+        timeout: Duration,
+    },
+    /// Let a guest measure the way to others.
+    Probe {
+        /// The node.
+        node: Name,
+        /// Whom it asks.
+        targets: Vec<ProbeTarget>,
+        /// How often it asks each.
+        count: u32,
+        /// How long it waits for the last answers.
+        timeout: Duration,
+    },
+    /// Copy frames to the branch's capture file.
+    BeginCapture {
+        /// What it may take.
+        limits: CaptureLimits,
+    },
+    /// End the capture of frames.
+    EndCapture,
 }
 
 /// What a client says while its request streams.
@@ -214,6 +255,21 @@ pub enum Reply {
     Forwarded {
         /// On the host's loopback.
         port: u16,
+    },
+    /// What the switch does.
+    Network {
+        /// The observation.
+        observation: Box<NetworkObservation>,
+    },
+    /// What a guest measured.
+    Probed {
+        /// In the order of the targets.
+        results: Vec<ProbeResult>,
+    },
+    /// A capture of frames has ended.
+    CaptureEnded {
+        /// What it took; `None` if there was none.
+        capture: Option<FrameCapture>,
     },
 }
 

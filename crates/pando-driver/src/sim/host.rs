@@ -6,18 +6,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pando_model::capture::{Aspect, Capture};
 use pando_model::commit::{Below, Layer};
+use pando_model::fault::Fault;
 use pando_model::guest::{
     ExecOutcome, ExecSpec, FileFacts, FileKind, GuestFacts, InterfaceFacts, PushSpec,
 };
 use pando_model::host::*;
 use pando_model::machine::MachineProfile;
+use pando_model::network::{
+    CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
+};
 use pando_model::{BranchId, BranchState, ByteCount, CommitId, LayerId, Name};
 use tokio::sync::mpsc;
 
 use super::Connection;
 use super::faults::Outcome;
 use super::state::{LayerFile, State, missing, refused};
-use super::{guest, machines};
+use super::{guest, machines, network};
 use crate::host::{BranchHost, ExecIo};
 use crate::progress::Reporter;
 
@@ -183,6 +187,14 @@ impl BranchHost for SimHost {
         self.act("host.verify", |state| state.flatten(chain).map(|_| ())).await
     }
 
+    async fn verify_network(
+        &self,
+        commit: &CommitId,
+        network: &CommitNetwork,
+    ) -> Result<(), HostError> {
+        self.act("host.verify_network", |state| network::verify(state, commit, network)).await
+    }
+
     async fn trim_memory(&self, budget: ByteCount) -> Result<ByteCount, HostError> {
         self.act("host.trim_memory", |state| {
             if budget > ByteCount(0) {
@@ -281,7 +293,7 @@ impl BranchHost for SimHost {
     ) -> Result<ExecOutcome, HostError> {
         let act = self
             .act("host.exec", |state| {
-                machines::answering(state, branch)?;
+                machines::answering(state, branch, node)?;
                 guest::act(state, branch, node, spec)
             })
             .await?;
@@ -300,7 +312,7 @@ impl BranchHost for SimHost {
             bytes.extend(chunk);
         }
         self.act("host.push", |state| {
-            machines::answering(state, branch)?;
+            machines::answering(state, branch, node)?;
             if bytes.len() as u64 != spec.size {
                 return Err(HostError::GuestRefused {
                     node: node.to_string(),
@@ -324,7 +336,7 @@ impl BranchHost for SimHost {
     ) -> Result<FileFacts, HostError> {
         let contents = self
             .act("host.pull", |state| {
-                machines::answering(state, branch)?;
+                machines::answering(state, branch, node)?;
                 let layer = state.node(branch, node)?.layer.clone();
                 state.disk(&layer).remove(path).ok_or_else(|| HostError::GuestRefused {
                     node: node.to_string(),
@@ -341,7 +353,7 @@ impl BranchHost for SimHost {
 
     async fn facts(&self, branch: &BranchId, node: &Name) -> Result<GuestFacts, HostError> {
         self.act("host.facts", |state| {
-            machines::answering(state, branch)?;
+            machines::answering(state, branch, node)?;
             let hostname = state.node(branch, node)?.memory.get("hostname").cloned();
             Ok(GuestFacts {
                 hostname: hostname.unwrap_or_else(|| "localhost".to_owned()),
@@ -375,7 +387,7 @@ impl BranchHost for SimHost {
         aspects: &[Aspect],
     ) -> Result<Capture, HostError> {
         self.act("host.capture", |state| {
-            machines::answering(state, branch)?;
+            machines::answering(state, branch, node)?;
             guest::capture(state, branch, node, aspects)
         })
         .await
@@ -388,7 +400,7 @@ impl BranchHost for SimHost {
         paths: &[String],
     ) -> Result<BTreeMap<String, String>, HostError> {
         self.act("host.digests", |state| {
-            machines::answering(state, branch)?;
+            machines::answering(state, branch, node)?;
             let layer = state.node(branch, node)?.layer.clone();
             let mut disk = state.disk(&layer);
             let digest = |path: &String| Some((path.clone(), format!("of {}", disk.remove(path)?)));
@@ -423,6 +435,83 @@ impl BranchHost for SimHost {
             };
             let end = text.len().min(start.saturating_add(limit as usize));
             Ok((text.get(start..end).unwrap_or_default().to_vec(), end as u64))
+        })
+        .await
+    }
+
+    async fn set_faults(&self, branch: &BranchId, faults: &[Fault]) -> Result<(), HostError> {
+        self.act("host.set_faults", |state| {
+            state.switch(branch)?.faults = faults.to_vec();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn network(&self, branch: &BranchId) -> Result<NetworkObservation, HostError> {
+        self.act("host.network", |state| network::observation(state, branch)).await
+    }
+
+    async fn crash_node(&self, branch: &BranchId, node: &Name) -> Result<(), HostError> {
+        self.act("host.crash_node", |state| {
+            state.node(branch, node)?.crashed = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn boot_node(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        _: std::time::Duration,
+    ) -> Result<(), HostError> {
+        self.act("host.boot_node", |state| network::boot_node(state, branch, node)).await
+    }
+
+    async fn probe(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        targets: &[ProbeTarget],
+        count: u32,
+        _: std::time::Duration,
+    ) -> Result<Vec<ProbeResult>, HostError> {
+        self.act("host.probe", |state| {
+            machines::answering(state, branch, node)?;
+            network::probe(state, branch, node, targets, count)
+        })
+        .await
+    }
+
+    async fn begin_capture(&self, branch: &BranchId, _: CaptureLimits) -> Result<(), HostError> {
+        self.act("host.begin_capture", |state| {
+            state.switch(branch)?.copies_frames = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn end_capture(&self, branch: &BranchId) -> Result<Option<FrameCapture>, HostError> {
+        self.act("host.end_capture", |state| {
+            let copied = std::mem::take(&mut state.switch(branch)?.copies_frames);
+            let bytes = network::PCAP.len() as u64;
+            Ok(copied.then_some(FrameCapture { bytes, ..FrameCapture::default() }))
+        })
+        .await
+    }
+
+    async fn read_capture(
+        &self,
+        branch: &BranchId,
+        offset: u64,
+        limit: u64,
+    ) -> Result<(Vec<u8>, u64), HostError> {
+        self.act("host.read_capture", |state| {
+            state.switch(branch)?;
+            let place =
+                |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(network::PCAP.len());
+            let (start, end) = (place(offset), place(offset.saturating_add(limit)));
+            Ok((network::PCAP[start..end].to_vec(), end as u64))
         })
         .await
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use pando_model::commit::{Below, CommitMemory};
 use pando_model::host::*;
 use pando_model::machine::{Accelerator, MachineProfile};
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, CommitKind, LayerId, Uplink};
+use pando_model::{BranchId, BranchState, ByteCount, CommitId, CommitKind, LayerId, Name, Uplink};
 
+use super::network;
 use super::state::{CommitFiles, Contents, Keeper, Node, SavedNode, State, missing, refused};
 
 pub(crate) fn profile(state: &State) -> MachineProfile {
@@ -93,6 +94,7 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
         base_memory,
         layer: spec.layer.clone(),
         vars_layer: spec.vars_layer.clone(),
+        crashed: false,
     })
 }
 
@@ -117,8 +119,10 @@ pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport,
         AfterStart::Run => BranchState::Running,
         AfterStart::Park | AfterStart::Hold => BranchState::Paused,
     };
+    let faults = network::first_faults(state, spec)?;
     state.branch_dirs.insert(spec.branch.clone());
-    state.keepers.insert(spec.branch.clone(), Keeper { spec: spec.clone(), state: after, nodes });
+    let keeper = Keeper { spec: spec.clone(), state: after, nodes, faults, copies_frames: false };
+    state.keepers.insert(spec.branch.clone(), keeper);
     Ok(report)
 }
 
@@ -132,6 +136,8 @@ pub(crate) fn cut(
         return Ok(files.report.clone());
     }
     let profile = profile(state);
+    network::all_run(state, branch)?;
+    let network = network::saved(state, branch, spec)?;
     let mut saved = BTreeMap::new();
     let mut reports = Vec::new();
     for wanted in &spec.nodes {
@@ -178,6 +184,7 @@ pub(crate) fn cut(
         pause_us: 12_000,
         total_us: 40_000,
         nodes: reports,
+        network,
         failed: None,
     };
     let files = CommitFiles {
@@ -212,32 +219,44 @@ pub(crate) fn discard_commit(state: &mut State, commit: &CommitId) -> Result<(),
 pub(crate) fn observation(keeper: &Keeper) -> Observation {
     let nodes = keeper.nodes.iter().map(|(name, node)| NodeObservation {
         name: name.clone(),
-        state: keeper.state,
-        ended: None,
+        state: if node.crashed { BranchState::Stopped } else { keeper.state },
+        ended: node.crashed.then(|| "killed".to_owned()),
         trouble: None,
-        pid: Some(4242),
+        pid: (!node.crashed).then_some(4242),
         layer: node.layer.clone(),
         vars_layer: node.vars_layer.clone(),
         memory_used: ByteCount::from_mib(38),
         cpu_ms: 100,
         disk_used: ByteCount(4096),
-        answers: keeper.state == BranchState::Running,
+        answers: keeper.state == BranchState::Running && !node.crashed,
         up_ms: 1_000,
     });
     Observation {
-        state: keeper.state,
+        state: if keeper.nodes.values().all(|node| node.crashed) {
+            BranchState::Stopped
+        } else {
+            keeper.state
+        },
         generation: keeper.spec.generation,
         keeper_pid: 4241,
         keeper_memory: ByteCount::from_mib(4),
         keeper_cpu_ms: 0,
         nodes: nodes.collect(),
+        network_ended: None,
     }
 }
 
-/// Checks that a branch's guests can answer.
-pub(crate) fn answering(state: &mut State, branch: &BranchId) -> Result<(), HostError> {
-    let keeper = state.keeper(branch)?;
-    if keeper.state == BranchState::Running {
+/// Checks that a node's guest can answer.
+pub(crate) fn answering(
+    state: &mut State,
+    branch: &BranchId,
+    node: &Name,
+) -> Result<(), HostError> {
+    let crashed = state.node(branch, node)?.crashed;
+    if crashed {
+        return Err(HostError::Machine { node: node.to_string(), detail: "killed".to_owned() });
+    }
+    if state.keeper(branch)?.state == BranchState::Running {
         return Ok(());
     }
     Err(HostError::WrongState {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pando_model::commit::{Below, CommitMemory, Layer};
+use pando_model::fault::Fault;
 use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
 use pando_model::{BranchId, BranchState, ByteCount, CommitId, Image, ImageId, LayerId, Name};
 
@@ -27,6 +28,8 @@ pub(crate) struct Node {
     pub base_memory: Contents,
     pub layer: LayerId,
     pub vars_layer: Option<LayerId>,
+    /// Its machine was killed and not booted again.
+    pub crashed: bool,
 }
 
 /// A keeper and its machines.
@@ -35,6 +38,10 @@ pub(crate) struct Keeper {
     pub spec: BranchSpec,
     pub state: BranchState,
     pub nodes: BTreeMap<Name, Node>,
+    /// The faults that its switch was told of last.
+    pub faults: Vec<Fault>,
+    /// Whether its switch copies frames.
+    pub copies_frames: bool,
 }
 
 /// One node's files in a commit.
@@ -134,6 +141,15 @@ impl State {
             .nodes
             .get_mut(node)
             .ok_or_else(|| HostError::NoSuchNode { branch: branch.clone(), node: node.to_string() })
+    }
+
+    /// Returns the keeper of a branch that has a switch.
+    pub fn switch(&mut self, branch: &BranchId) -> Result<&mut Keeper, HostError> {
+        let keeper = self.keeper(branch)?;
+        match keeper.spec.network {
+            Some(_) => Ok(keeper),
+            None => Err(HostError::NoSwitch { branch: branch.clone() }),
+        }
     }
 
     /// Returns the chain of layers from `top` down, `top` included.

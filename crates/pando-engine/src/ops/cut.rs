@@ -140,6 +140,7 @@ impl Cut {
             kind: self.kind,
             message: self.message.clone(),
             nodes,
+            network: self.report.as_ref().and_then(|report| report.network.clone()),
             pause_us: self.report.as_ref().map_or(0, |report| report.pause_us),
             size: ByteCount(sizes.sum()),
             warm: self.warm,

@@ -138,6 +138,7 @@ impl World {
                 token: "0123456789abcdef0123456789abcdef".into(),
                 accelerator: Accelerator::Tcg,
                 nodes: vec![node],
+                network: None,
                 clock: Clock::Step,
                 after: AfterStart::Run,
                 durable_disk: false,
