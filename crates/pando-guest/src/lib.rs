@@ -38,6 +38,7 @@ mod limits;
 mod netlink;
 pub mod port;
 mod power;
+mod probe;
 mod scrub;
 mod server;
 mod spawn;

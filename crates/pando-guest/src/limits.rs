@@ -99,3 +99,13 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Most rows of an answer of a database server.
 pub const MAX_ANSWER_ROWS: usize = 20_000;
+/// Most targets of a probe: both addresses of every interface of a large cluster's nodes.
+pub const MAX_PROBE_TARGETS: usize = 256;
+/// Most questions of a probe to each target: all of a probe's are told apart by 16 bits.
+pub const MAX_PROBE_COUNT: u32 = 100;
+/// Longest time for a probe's answers.
+pub const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes that are looked at of what a probe hears.
+pub const PROBE_RECEIVE_BYTES: usize = 512;
+/// Most messages that a probe reads from a socket before it looks at the time.
+pub const MAX_PROBE_BURST: usize = 256;

@@ -278,6 +278,36 @@ pub fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends a packet of a protocol (Ethernet's number for it) to everybody beside an interface.
+pub fn send_to_all(
+    socket: BorrowedFd<'_>,
+    interface: u32,
+    protocol: u16,
+    packet: &[u8],
+) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: i32::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0xff; 8],
+    };
+    // SAFETY: both pointers are to values that outlive the call, with their own lengths.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sends a real-time signal to the machine's first process.
 pub fn signal_init_realtime(offset: i32) -> io::Result<()> {
     // SAFETY: plain system call.

@@ -3,7 +3,7 @@
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply, Request};
 
 use crate::config::Config;
-use crate::{facts, identity, scrub};
+use crate::{facts, identity, probe, scrub};
 
 /// Does what `request` asks; runs on a job's thread.
 pub fn answer(config: &Config, request: Request) -> Answer {
@@ -15,6 +15,7 @@ pub fn answer(config: &Config, request: Request) -> Answer {
             rustix::fs::sync();
             Ok(Reply::Done)
         }
+        Request::Probe { targets, count, timeout_ms } => probe::measure(targets, count, timeout_ms),
         _ => Err(Refusal::new(RefusalKind::Unsupported, "this guest does not know that request")),
     }
 }
