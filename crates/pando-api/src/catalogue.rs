@@ -3,14 +3,12 @@
 
 use std::sync::LazyLock;
 
-use pando_model::ErrorCode;
+use pando_model::{ErrorCode, suggest};
 use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
-use crate::{
-    branch, commit, exec, image, machine, operation, parse, schema, state, suggest, system, usage,
-};
+use crate::{branch, commit, exec, image, machine, operation, parse, schema, state, system, usage};
 
 macro_rules! verbs {
     ($(

@@ -32,7 +32,6 @@ pub mod page;
 mod parse;
 mod schema;
 pub mod state;
-pub mod suggest;
 pub mod system;
 pub mod usage;
 pub mod verb;

@@ -1,11 +1,10 @@
 //! From a JSON value to parameters: total, and every refusal names the parameter.
 
-use pando_model::ErrorCode;
+use pando_model::{ErrorCode, suggest};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
-use crate::suggest;
 use crate::verb::{Alias, Verb};
 
 /// Most characters of somebody else's text in one of our messages.

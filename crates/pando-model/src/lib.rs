@@ -21,6 +21,7 @@ pub mod name;
 pub mod network;
 pub mod operation;
 pub mod schema;
+pub mod suggest;
 pub mod units;
 
 pub use address::Address;

@@ -145,7 +145,7 @@ pub struct File {
 
 /// When a service that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Restart {
     /// Never.
     No,

@@ -7,8 +7,8 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pando_api::{ApiError, suggest};
-use pando_model::ErrorCode;
+use pando_api::ApiError;
+use pando_model::{ErrorCode, suggest};
 
 pub use file::{read, write};
 pub use value::{AcceleratorChoice, HttpListen, Setting};
