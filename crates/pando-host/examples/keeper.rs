@@ -11,6 +11,7 @@ use std::sync::Arc;
 use pando_keeper::KeeperConfig;
 use pando_model::Layout;
 use pando_qemu::{Qemu, QemuConfig};
+use pando_switch::UserSwitches;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         layout: Layout::new(value("--home"), value("--runtime")),
         branch: value("--branch").parse().unwrap(),
         hypervisor: Arc::new(qemu),
+        switches: Arc::new(UserSwitches),
         listener: UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap()),
     })
 }

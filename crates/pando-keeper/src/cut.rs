@@ -4,30 +4,39 @@
 //! ```text
 //!   guests run      prepare   overlays, a scan of the written pages, buffers touched
 //!                   intent    spool/spec.json: from here on the next layers are the tops
+//!                   hold      the switch forwards nothing, and the machines read what it sent
 //!   ──────────────  pause     all nodes
-//!   guests stand    guard     no device may have work under way; else go on and try again
-//!   still           devices   device state to a file, disks to their next layers
+//!   guests stand    guard     no device may have work under way, no frame have half arrived; else go
+//!   still                     on and try again
+//!                   devices   device state to a file, disks to their next layers; beside them the
+//!                             switch: tables, frames on their way, faults
 //!                   memory    written pages copied into the buffers, after the devices
-//!   ──────────────  resume    all nodes
+//!   ──────────────  resume    all nodes, then release: what was queued, then what came in meanwhile
 //!   guests run      save      hash, compare, write and sync deltas, states and frozen layers
 //!                   report    spool/report.json: the cut is durable
 //! ```
+//!
+//! As nothing is forwarded between hold and release, the nodes need not stand still at the same
+//! moment: no node has seen what another sends after its own part of the cut.
 //!
 //! Whatever fails before `devices` leaves the branch as it was: an error. Whatever fails after has
 //! moved the disks: a report that says `failed`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use pando_delta::{Capture, DeltaHeader, DeltaWriter, PageRun, pages, written_pages};
-use pando_machine::{DiskRole, GuestRam, Hypervisor};
+use pando_machine::{DiskRole, GuestRam, Hypervisor, SavedSwitch};
 use pando_model::commit::{CommitKind, CommitMemory};
 use pando_model::host::{AfterCut, CutNodeReport, CutReport, CutSpec, HostError};
 use pando_model::machine::MachineProfile;
-use pando_model::{BranchId, ByteCount, LayerId, Layout};
+use pando_model::network::CommitNetwork;
+use pando_model::{BranchId, ByteCount, LayerId, Layout, Name};
 
-use crate::node::{MemoryBase, Node, each, try_each};
+use crate::network::Network;
+use crate::node::{MemoryBase, Node, each, each_and, try_each};
 use crate::spool::{self, CutIntent};
 use crate::{limits, trouble};
 
@@ -46,6 +55,9 @@ struct Saved {
     capture: Option<Captured>,
 }
 
+type SavedNode = Result<Saved, HostError>;
+type SavedNetwork = Result<Option<SavedSwitch>, HostError>;
+
 struct Captured {
     ram: GuestRam,
     buffer: Capture,
@@ -62,6 +74,7 @@ struct Overflow {
 /// moved on.
 pub fn cut(
     nodes: &mut [Node],
+    network: &mut Network,
     context: &CutContext<'_>,
     spec: &CutSpec,
 ) -> Result<CutReport, HostError> {
@@ -80,15 +93,15 @@ pub fn cut(
         Err(error) => return Err(abandon(nodes, &spool, error)),
     };
 
-    let paused_at = Instant::now();
-    if let Err(error) = stand_still(nodes, context) {
-        let error = go_on(nodes, context).err().unwrap_or(error);
-        return Err(abandon(nodes, &spool, error));
-    }
-    let saved = save_all(nodes, context, spec, &spool, &mut buffers);
+    let stood = match stand_still(nodes, network, context) {
+        Ok(stood) => stood,
+        Err(error) => return Err(abandon(nodes, &spool, error)),
+    };
+    let (saved, frames) = save_all(nodes, network, spec, &spool, &mut buffers);
     let goes_on = context.running && spec.then == AfterCut::Continue;
     let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
-    let pause = paused_at.elapsed();
+    let pause = stood.since.elapsed();
+    let released = if goes_on { network.release() } else { Ok(()) };
 
     let mut report = CutReport {
         commit: spec.commit.clone(),
@@ -99,7 +112,10 @@ pub fn cut(
         failed: None,
     };
     let durable = make_durable(nodes, context, spec, &spool, saved, &mut report);
-    report.failed = durable.and(resumed).err();
+    let network = save_network(&spool, frames, stood.stalled);
+    let network = network.map(|network| report.network = network);
+    let synced = sync_directories(context.layout, &spool);
+    report.failed = durable.and(network).and(synced).and(resumed).and(released).err();
     report.total_us = trouble::micros(began.elapsed());
     tracing::info!(
         commit = %spec.commit,
@@ -199,36 +215,97 @@ fn runs_to_read(node: &Node, ram: GuestRam) -> Result<Vec<PageRun>, HostError> {
     Ok(runs)
 }
 
-/// Stops all nodes, at a moment when no device has work under way.
-fn stand_still(nodes: &mut [Node], context: &CutContext<'_>) -> Result<(), HostError> {
+/// The beginning of the time in which the guests stand still.
+struct Stood {
+    since: Instant,
+    /// Ports whose machine did not read what was sent to it.
+    stalled: Vec<(Name, u8)>,
+}
+
+/// Stops all nodes, at a moment when no device has work under way and all frames are whole. On an
+/// error they go on.
+fn stand_still(
+    nodes: &mut [Node],
+    network: &mut Network,
+    context: &CutContext<'_>,
+) -> Result<Stood, HostError> {
+    let mut unclean = "";
     for _ in 0..limits::GUARD_TRIES {
-        try_each(nodes, Node::pause)?;
-        let quiet = each(nodes, |node| node.with_machine(|m, d| m.is_quiet(d)));
-        let quiet: Vec<bool> = quiet.into_iter().collect::<Result<_, _>>()?;
-        if quiet.iter().all(|quiet| *quiet) {
-            return Ok(());
+        match try_to_stand_still(nodes, network) {
+            Ok(Ok(stood)) => return Ok(stood),
+            Ok(Err(why)) => {
+                tracing::info!(branch = %context.branch, why, "the cut is tried again");
+                unclean = why;
+                go_on(nodes, network, context, Node::resume)?;
+            }
+            Err(error) => {
+                let stuck = go_on(nodes, network, context, Node::resume_if_it_answers);
+                if let Err(error) = stuck {
+                    tracing::warn!(branch = %context.branch, %error, "going on after a cut that failed");
+                }
+                return Err(error);
+            }
         }
-        go_on(nodes, context)?;
     }
     Err(HostError::CutUnclean {
         branch: context.branch.clone(),
-        detail: "a network device had frames under way at every try".into(),
+        detail: format!("{unclean} at every try"),
     })
 }
 
-fn go_on(nodes: &mut [Node], context: &CutContext<'_>) -> Result<(), HostError> {
-    if context.running { try_each(nodes, Node::resume) } else { Ok(()) }
+/// Holds the switch and stops all nodes; returns what is not clean about it, if anything.
+fn try_to_stand_still(
+    nodes: &mut [Node],
+    network: &mut Network,
+) -> Result<Result<Stood, &'static str>, HostError> {
+    let stalled = network.hold()?;
+    let since = Instant::now();
+    let quiet = each(nodes, |node| {
+        node.with_machine(|machine, _| {
+            let deadline = Instant::now() + limits::STAND_STILL;
+            machine.pause(deadline)?;
+            machine.is_quiet(deadline)
+        })
+    });
+    let quiet: Vec<bool> = quiet.into_iter().collect::<Result<_, _>>()?;
+    // A stopped machine whose socket was full goes on sending; one that is quiet has sent all, and
+    // only then is everything here to be read.
+    let settled = network.settle()?;
+    if settled.frames > 0 {
+        tracing::debug!(frames = settled.frames, "frames came in after the machines had stopped");
+    }
+    if !quiet.iter().all(|quiet| *quiet) {
+        return Ok(Err("a network device had frames under way"));
+    }
+    if !settled.partial.is_empty() {
+        return Ok(Err("a frame had half arrived"));
+    }
+    Ok(Ok(Stood { since, stalled }))
 }
 
-/// While all stand still: devices and disks, then memory.
+/// Lets the nodes and the switch go on, if they ran.
+fn go_on(
+    nodes: &mut [Node],
+    network: &mut Network,
+    context: &CutContext<'_>,
+    resume: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
+) -> Result<(), HostError> {
+    if !context.running {
+        return Ok(());
+    }
+    let resumed = try_each(nodes, resume);
+    network.release().and(resumed)
+}
+
+/// While all stand still: devices and disks, then memory; beside them the switch.
 fn save_all(
     nodes: &mut [Node],
-    context: &CutContext<'_>,
+    network: &mut Network,
     spec: &CutSpec,
     spool: &Path,
     buffers: &mut Vec<Capture>,
-) -> Vec<Result<Saved, HostError>> {
-    let queue = std::sync::Mutex::new(
+) -> (Vec<SavedNode>, SavedNetwork) {
+    let queue = Mutex::new(
         nodes
             .iter()
             .map(|node| node.spec.name.clone())
@@ -236,33 +313,34 @@ fn save_all(
             .collect::<Vec<_>>(),
     );
     let buffer_of = |node: &Node| {
-        let mut queue = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let at = queue.iter().position(|(name, _)| *name == node.spec.name);
         at.map(|at| queue.swap_remove(at).1).unwrap_or_default()
     };
-    each(nodes, |node| {
+    let save = |node: &mut Node| {
         let state = (spec.kind == CommitKind::Full).then(|| state_file(spool, node));
         node.with_machine(|machine, deadline| machine.save_devices(state.as_deref(), deadline))?;
         let tops = (node.layer.clone(), node.vars_layer.clone());
         (node.layer, node.vars_layer) = next_layers(spec, node);
         let capture = match spec.kind {
             CommitKind::Disk => None,
-            CommitKind::Full => Some(capture(node, context, spool, buffer_of(node))?),
+            CommitKind::Full => Some(capture(node, spool, buffer_of(node))?),
         };
         Ok(Saved { tops, capture })
-    })
+    };
+    match spec.kind {
+        CommitKind::Full if network.is_open() => {
+            each_and(nodes, save, || network.save(&Layout::network_file(spool)))
+        }
+        CommitKind::Full | CommitKind::Disk => (each(nodes, save), Ok(None)),
+    }
 }
 
 fn state_file(spool: &Path, node: &Node) -> PathBuf {
     Layout::state_file(spool, &node.spec.name)
 }
 
-fn capture(
-    node: &mut Node,
-    context: &CutContext<'_>,
-    spool: &Path,
-    mut buffer: Capture,
-) -> Result<Captured, HostError> {
+fn capture(node: &mut Node, spool: &Path, mut buffer: Capture) -> Result<Captured, HostError> {
     let ram = node.with_machine(|machine, _| machine.ram())?;
     let runs = runs_to_read(node, ram)?;
     let failed = |e| trouble::delta(&e);
@@ -270,7 +348,7 @@ fn capture(
     if left.is_empty() {
         return Ok(Captured { ram, buffer, overflow: None });
     }
-    tracing::warn!(branch = %context.branch, node = %node.spec.name, "memory is saved while paused");
+    tracing::warn!(node = %node.spec.name, "memory is saved while paused");
     let mut writer = delta_writer(node, ram, spool)?;
     loop {
         writer.append(buffer.runs(), buffer.data()).map_err(failed)?;
@@ -300,7 +378,7 @@ fn make_durable(
     context: &CutContext<'_>,
     spec: &CutSpec,
     spool: &Path,
-    saved: Vec<Result<Saved, HostError>>,
+    saved: Vec<SavedNode>,
     report: &mut CutReport,
 ) -> Result<(), HostError> {
     let mut first_error = Ok(());
@@ -320,13 +398,30 @@ fn make_durable(
         });
         first_error = first_error.and(result);
     }
-    first_error?;
-    // What is synced must also be found after a power cut.
-    for directory in [context.layout.layers().as_path(), spool] {
+    first_error
+}
+
+/// What is synced must also be found after a power cut.
+fn sync_directories(layout: &Layout, spool: &Path) -> Result<(), HostError> {
+    for directory in [layout.layers().as_path(), spool] {
         let what = || format!("sync {}", directory.display());
         spool::sync_directory(directory).map_err(|e| trouble::io(what(), &e))?;
     }
     Ok(())
+}
+
+/// Makes the switch's state durable, if there is one.
+fn save_network(
+    spool: &Path,
+    saved: SavedNetwork,
+    stalled: Vec<(Name, u8)>,
+) -> Result<Option<CommitNetwork>, HostError> {
+    let Some(SavedSwitch { frames, faults }) = saved? else { return Ok(None) };
+    let path = Layout::network_file(spool);
+    let digest = sync_and_digest(&path)?;
+    let what = || format!("read {}", path.display());
+    let bytes = fs::metadata(&path).map_err(|e| trouble::io(what(), &e))?.len();
+    Ok(Some(CommitNetwork { faults, frames, stalled, bytes, digest }))
 }
 
 fn save_node(

@@ -9,6 +9,7 @@
 //!                             │ spawns them (they die with this thread), watches their ends
 //!                             ▼
 //!                   node: machine + guest link + memory base
+//!                   network: the branch's switch, and the nodes' ways to the outside
 //! ```
 //!
 //! Invariants:
@@ -39,7 +40,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pando_machine::Hypervisor;
+use pando_machine::{Hypervisor, Switches};
 use pando_model::host::BranchSpec;
 use pando_model::{BranchId, Layout};
 
@@ -53,6 +54,8 @@ pub struct KeeperConfig {
     pub branch: BranchId,
     /// Starts machines.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// Opens the branch's switch.
+    pub switches: Arc<dyn Switches>,
     /// The socket to serve, bound by the starter, so that it could connect from the first moment.
     pub listener: UnixListener,
 }

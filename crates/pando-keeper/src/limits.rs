@@ -5,6 +5,16 @@ use std::time::Duration;
 /// Time that one hypervisor command may take while the guests stand still: far above the few
 /// milliseconds measured, far below what a user takes for a hang.
 pub const PAUSED_COMMAND: Duration = Duration::from_secs(10);
+/// Time that a machine may take to stop for a cut; the others of its branch stand still meanwhile.
+pub const STAND_STILL: Duration = Duration::from_secs(3);
+/// Time that machines may take to read what the switch sent them before they are stopped: it takes
+/// them a fraction of a millisecond, and a guest that hangs must not block a cut.
+pub const DRAIN: Duration = Duration::from_millis(20);
+/// Time that a machine is waited for which did not do the command before this one in time; the
+/// others of its branch have no network meanwhile.
+pub const STUCK_COMMAND: Duration = Duration::from_millis(500);
+/// Time that an uplink may take to answer.
+pub const UPLINK_READY: Duration = Duration::from_secs(20);
 /// Time that a machine may take from its spawn until its hypervisor answers.
 pub const MACHINE_READY: Duration = Duration::from_secs(20);
 /// Time for a guest's answer to a small question.

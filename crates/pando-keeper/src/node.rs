@@ -1,5 +1,6 @@
 //! One node of the branch: its machine, the link to its guest, and what its next delta is against.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,13 +54,15 @@ impl Node {
         }
     }
 
-    /// Starts the machine's process. Main thread only.
+    /// Starts the machine's process, plugged into these ports of the branch's switch. Main thread
+    /// only.
     pub fn spawn(
         &mut self,
         layout: &Layout,
         branch: &BranchSpec,
         hypervisor: &dyn Hypervisor,
         begin: Begin,
+        ports: Vec<UnixStream>,
     ) -> Result<(), HostError> {
         let spec = NodeSpec {
             layer: self.layer.clone(),
@@ -83,7 +86,8 @@ impl Node {
         self.boot += 1;
         self.started_at = Instant::now();
         let name = &self.spec.name;
-        let mut machine = hypervisor.spawn(&self.plan).map_err(|e| trouble::machine(name, &e))?;
+        let mut machine =
+            hypervisor.spawn(&self.plan, ports).map_err(|e| trouble::machine(name, &e))?;
         let port = machine.take_guest_port().ok_or_else(|| HostError::Machine {
             node: name.to_string(),
             detail: "it has no guest channel".into(),
@@ -118,6 +122,16 @@ impl Node {
     /// Stops the guest.
     pub fn pause(&mut self) -> Result<(), HostError> {
         self.with_machine(|machine, deadline| machine.pause(deadline))
+    }
+
+    /// Lets the guest run, without waiting for long: for a machine that may be stuck. It takes its
+    /// commands in order, and does this one last, whenever it comes to.
+    pub fn resume_if_it_answers(&mut self) -> Result<(), HostError> {
+        let deadline = Instant::now() + limits::STUCK_COMMAND;
+        let Self { machine: Some(machine), spec, .. } = self else {
+            return Err(self.has_no_machine());
+        };
+        machine.resume(deadline).map_err(|e| trouble::machine(&spec.name, &e))
     }
 
     /// Runs one command of the hypervisor with the deadline of a paused guest.
@@ -166,18 +180,29 @@ pub fn each<R: Send>(nodes: &mut [Node], work: impl Fn(&mut Node) -> R + Sync) -
     if let [node] = nodes {
         return vec![work(node)];
     }
+    each_and(nodes, work, || ()).0
+}
+
+/// Runs `work` on every node at once, and `beside` on this thread meanwhile.
+pub fn each_and<R: Send, B>(
+    nodes: &mut [Node],
+    work: impl Fn(&mut Node) -> R + Sync,
+    beside: impl FnOnce() -> B,
+) -> (Vec<R>, B) {
     std::thread::scope(|scope| {
         let work = &work;
         let workers: Vec<_> =
             nodes.iter_mut().map(|node| scope.spawn(move || work(node))).collect();
-        workers
-            .into_iter()
-            .map(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
+        let beside = beside();
+        (workers.into_iter().map(joined).collect(), beside)
     })
+}
+
+fn joined<R>(worker: std::thread::ScopedJoinHandle<'_, R>) -> R {
+    match worker.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// Runs `work` on every node and returns the first error, after all have ended.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError};
+use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError, Switches};
 use pando_model::branch::BranchState;
 use pando_model::fault::Fault;
 use pando_model::guest::{Command as GuestCommand, ExecSpec, Stdin};
@@ -21,7 +21,7 @@ use crate::cut::{self, CutContext};
 use crate::network::Network;
 use crate::node::{Node, each, try_each};
 use crate::plan::Begin;
-use crate::published::{NodeView, Published};
+use crate::published::{BranchView, NodeView, Published};
 use crate::{KeeperConfig, limits, server, trouble};
 
 /// What the owner is asked to do.
@@ -53,6 +53,7 @@ struct Owner {
     branch: BranchId,
     spec: BranchSpec,
     hypervisor: Arc<dyn Hypervisor>,
+    switches: Arc<dyn Switches>,
     published: Arc<Published>,
     nodes: Vec<Node>,
     network: Network,
@@ -78,6 +79,7 @@ pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
         layout: config.layout,
         branch: config.branch,
         hypervisor: config.hypervisor,
+        switches: config.switches,
         published: published.clone(),
         nodes,
         network: Network::none(spec.branch.clone()),
@@ -137,11 +139,14 @@ impl Owner {
     /// Brings all nodes up, as the spec says.
     fn start(&mut self) -> Result<StartReport, HostError> {
         let began = Instant::now();
-        let Self { layout, spec, hypervisor, nodes, .. } = self;
+        let Self { layout, spec, hypervisor, switches, nodes, network, .. } = self;
+        let mut ports = network.open(layout, spec, switches.as_ref(), hypervisor.as_ref())?;
         for node in nodes.iter_mut() {
-            node.spawn(layout, spec, hypervisor.as_ref(), Begin::AsSpecified)?;
+            let ports = ports.remove(&node.spec.name).unwrap_or_default();
+            node.spawn(layout, spec, hypervisor.as_ref(), Begin::AsSpecified, ports)?;
         }
         try_each(nodes, |node| node.prepare(layout))?;
+        network.wait_ready()?;
         if spec.after == AfterStart::Hold {
             self.publish_all(BranchState::Paused);
             self.watch_all();
@@ -153,6 +158,10 @@ impl Owner {
             });
         }
         try_each(nodes, Node::resume)?;
+        let become_somebody = become_somebody(nodes);
+        if !become_somebody {
+            network.release()?;
+        }
         let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
         let greeted = each(nodes, |node| {
             let welcome = node.greet(branch, clock, timeout)?;
@@ -164,10 +173,14 @@ impl Owner {
             Ok((node.spec.name.clone(), welcome.inherited, answered))
         });
         let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
+        if become_somebody {
+            network.release()?;
+        }
         let answered = greeted.iter().map(|(.., answered)| *answered).max().unwrap_or_default();
         let inherited = greeted.into_iter().map(|(node, inherited, _)| (node, inherited)).collect();
         let state = match spec.after {
             AfterStart::Park => {
+                network.hold()?;
                 try_each(nodes, Node::pause)?;
                 BranchState::Paused
             }
@@ -283,8 +296,14 @@ impl Owner {
         Next::GoOn
     }
 
-    /// Notices guests that were stopped by trouble of the host, such as a full disk.
+    /// Notices guests that were stopped by trouble of the host, such as a full disk, and the end of
+    /// the switch.
     fn look_after(&mut self) -> Next {
+        let ended = self.network.trouble();
+        if ended != self.published.read(|view| view.network_ended.clone()) {
+            tracing::error!(branch = %self.branch, ended, "the switch");
+            self.published.change(|view| view.network_ended = ended);
+        }
         for (number, node) in self.nodes.iter_mut().enumerate() {
             let Some(machine) = &mut node.machine else { continue };
             let trouble = match machine.trouble() {
@@ -305,7 +324,7 @@ impl Owner {
     }
 
     fn state(&self) -> BranchState {
-        self.published.read(super::published::BranchView::state)
+        self.published.read(BranchView::state)
     }
 
     fn set_state(&self, state: BranchState) {
@@ -320,16 +339,26 @@ impl Owner {
     }
 
     fn pause(&mut self) -> Answer {
-        self.live_nodes(Node::pause)?;
+        let running = self.state() == BranchState::Running;
+        let paused = self.network.hold().and_then(|_| self.live_nodes(Node::pause));
+        if let (Err(error), true) = (&paused, running) {
+            tracing::warn!(%error, "not paused: the guests go on");
+            let resumed = self.live_nodes(Node::resume_if_it_answers);
+            self.network.release().and(resumed)?;
+        }
+        paused?;
         self.set_state(BranchState::Paused);
         Ok(Reply::Done)
     }
 
     fn resume(&mut self, clock: Clock) -> Answer {
-        if self.state() == BranchState::Running {
+        let stands =
+            |view: &BranchView| view.nodes.iter().any(|node| node.state == BranchState::Paused);
+        if !self.published.read(stands) {
             return Ok(Reply::Done);
         }
         self.live_nodes(Node::resume)?;
+        self.network.release()?;
         if clock == Clock::Step {
             let branch = self.branch.clone();
             self.live_nodes(|node| set_clock(node, &branch))?;
@@ -351,7 +380,7 @@ impl Owner {
             return Err(HostError::NotRunning { branch: self.branch.clone() });
         };
         let context = CutContext { layout: &self.layout, branch: &self.branch, profile, running };
-        let result = cut::cut(&mut self.nodes, &context, spec);
+        let result = cut::cut(&mut self.nodes, &mut self.network, &context, spec);
         if result.is_ok() && running {
             self.catch_up(spec);
         }
@@ -465,6 +494,7 @@ impl Owner {
 
     fn kill_all(&mut self) {
         each(&mut self.nodes, Node::kill);
+        self.network.close();
         self.published.change(|view| {
             for node in &mut view.nodes {
                 node.state = BranchState::Stopped;
@@ -524,9 +554,10 @@ impl Owner {
     }
 
     fn boot_again(&mut self, number: usize) -> Result<(), HostError> {
-        let Self { layout, spec, hypervisor, nodes, .. } = self;
+        let Self { layout, spec, hypervisor, nodes, network, .. } = self;
         let node = &mut nodes[number];
-        node.spawn(layout, spec, hypervisor.as_ref(), Begin::Boot)?;
+        let ports = network.replug(&node.spec.name)?;
+        node.spawn(layout, spec, hypervisor.as_ref(), Begin::Boot, ports)?;
         node.prepare(layout)?;
         node.resume()?;
         self.published.change(|view| {
@@ -562,6 +593,13 @@ impl Owner {
             tracing::error!(%error, "a rebooted guest cannot be greeted");
         }
     }
+}
+
+/// Whether restored guests become nodes of their own. Until they have, they are the ready state of an
+/// image, which must not speak to anybody. A guest that boots may need its network for that.
+fn become_somebody(nodes: &[Node]) -> bool {
+    nodes.iter().all(|node| node.plan.restore)
+        && nodes.iter().any(|node| node.spec.identity.is_some())
 }
 
 /// Waits until a guest that boots has booted: its guest program answers long before its services.

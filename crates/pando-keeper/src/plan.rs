@@ -49,15 +49,25 @@ pub fn machine_plan(
         disk: layout.layer(&node.layer),
         seed: node.seed.as_ref().map(|_| seed_path(layout, branch, node)),
         durable_disk: branch.durable_disk,
-        nics: nics(node),
+        nics: nics(branch, node),
         console: layout.console(&branch.branch, &node.name),
         log: directory.join(format!("{}.qemu.log", node.name)),
         restore: restored_from.is_some(),
     }
 }
 
-/// Only the first interface has an address, so only it has an uplink.
-fn nics(node: &NodeSpec) -> Vec<Nic> {
+/// On a switch: the interfaces that have a port of it. Without one, only the first has an address,
+/// so only it has an uplink.
+fn nics(branch: &BranchSpec, node: &NodeSpec) -> Vec<Nic> {
+    if let Some(network) = &branch.network {
+        let nics = (0u8..).zip(&node.macs).map(|(nic, mac)| {
+            let plugged =
+                network.ports.iter().any(|port| port.node == node.name && port.nic == nic);
+            let backend = if plugged { NicBackend::Switch } else { NicBackend::Isolated };
+            Nic { mac: mac.clone(), backend }
+        });
+        return nics.collect();
+    }
     let first = match node.uplink {
         Uplink::None => NicBackend::Isolated,
         Uplink::Nat => NicBackend::Nat,

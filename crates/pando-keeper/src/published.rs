@@ -32,6 +32,8 @@ pub struct BranchView {
     /// Cuts that were asked for and have not ended.
     pub cuts_due: Vec<CommitId>,
     pub last_cut: Option<CutReport>,
+    /// Why the switch no longer works.
+    pub network_ended: Option<String>,
     /// Requests that were received and not yet answered.
     pub answers_due: usize,
     /// Requests that were answered.
@@ -66,6 +68,7 @@ impl Published {
             nodes,
             cuts_due: Vec::new(),
             last_cut: None,
+            network_ended: None,
             answers_due: 0,
             answers_given: 0,
         };

@@ -349,7 +349,7 @@ impl Server {
 
     fn observe(&self) -> Observation {
         let keeper_pid = std::process::id();
-        let (state, mut nodes) = self.published.read(|view| {
+        let (state, network_ended, mut nodes) = self.published.read(|view| {
             let nodes = view.nodes.iter().map(|node| NodeObservation {
                 name: node.name.clone(),
                 state: node.state,
@@ -364,7 +364,7 @@ impl Server {
                 answers: node.greeted,
                 up_ms: trouble::millis(node.started_at.elapsed()),
             });
-            (view.state(), nodes.collect::<Vec<_>>())
+            (view.state(), view.network_ended.clone(), nodes.collect::<Vec<_>>())
         });
         for node in &mut nodes {
             if let Some(pid) = node.pid {
@@ -379,7 +379,7 @@ impl Server {
             keeper_memory: procfs::proportional_memory(keeper_pid),
             keeper_cpu_ms: procfs::cpu_ms(keeper_pid),
             nodes,
-            network_ended: None,
+            network_ended,
         }
     }
 

@@ -5,6 +5,7 @@
 //! Every wait takes a deadline. A [`Machine`] is owned by one thread at a time.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -49,8 +50,8 @@ pub enum NicBackend {
     /// The outside, but neither the host's loopback nor its link-local addresses: `passt` behind a
     /// filter.
     Nat,
-    /// A switch's unix stream socket, by path.
-    Switch(PathBuf),
+    /// A port of a switch, given to [`Hypervisor::spawn`].
+    Switch,
 }
 
 /// One network interface.
@@ -214,14 +215,54 @@ pub struct GuestRam {
 /// Starts machines. The process becomes a child of the *calling thread* and dies with it, so a
 /// keeper calls this from its main thread only.
 pub trait Hypervisor: Send + Sync {
-    /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits.
+    /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits. `ports`
+    /// are the machine's ends of its switch's ports, one for each interface whose backend is
+    /// [`NicBackend::Switch`], in their order. Where a port's other end is closed, the guest sees no
+    /// cable from then on.
     ///
     /// # Errors
     /// [`MachineError::Spawn`], [`MachineError::File`], [`MachineError::ToolMissing`].
-    fn spawn(&self, plan: &MachinePlan) -> Result<Box<dyn Machine>, MachineError>;
+    fn spawn(
+        &self,
+        plan: &MachinePlan,
+        ports: Vec<UnixStream>,
+    ) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// Starts a node's way to the outside, and returns it with the end that is for
+    /// [`Switch::attach_uplink`]; [`Uplink::wait_ready`] waits.
+    ///
+    /// # Errors
+    /// [`MachineError::Spawn`], [`MachineError::ToolMissing`].
+    fn spawn_uplink(
+        &self,
+        plan: &UplinkPlan,
+    ) -> Result<(Box<dyn Uplink>, UnixStream), MachineError>;
 
     /// Returns what machines started now would record in a commit.
     fn profile(&self, accelerator: Accelerator) -> MachineProfile;
+}
+
+/// All that is needed to start a node's way to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkPlan {
+    /// For messages: the machine's name.
+    pub name: String,
+    /// The only address that may send to the outside.
+    pub address: Ipv4Addr,
+    /// Bits of its network's prefix.
+    pub prefix_bits: u8,
+    /// Where the node sends what is for the outside.
+    pub gateway: Ipv4Addr,
+    /// Networks that are not the outside, besides those that never are: address and prefix bits.
+    pub inside: Vec<(Ipv4Addr, u8)>,
+    /// File that its messages are appended to.
+    pub log: PathBuf,
+}
+
+/// A node's way to the outside. Dropping it ends it.
+pub trait Uplink: Send {
+    /// Waits until it answers; until then it carries nothing.
+    fn wait_ready(&mut self, deadline: Instant) -> Result<(), MachineError>;
 }
 
 /// One running machine process. Dropping it kills and reaps the process.

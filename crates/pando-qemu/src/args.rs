@@ -13,7 +13,6 @@ use pando_model::machine::Accelerator;
 use serde_json::{Value, json};
 
 use crate::limits::MAX_NICS;
-use crate::version::Version;
 
 /// QEMU's machine type.
 pub const MACHINE: &str = "q35";
@@ -36,6 +35,9 @@ pub enum PlanError {
     /// QEMU takes JSON, and JSON is Unicode.
     #[error("the path is not valid UTF-8")]
     PathNotUtf8(PathBuf),
+    /// The interfaces on a switch and the ports given are not as many.
+    #[error("{0} ports of a switch, but {1} network interfaces are on one")]
+    Ports(usize, usize),
     /// No PCI slots are left.
     #[error("{0} network interfaces, but at most {MAX_NICS} fit")]
     TooManyNics(usize),
@@ -50,6 +52,8 @@ pub struct Channels<'a> {
     pub guest: RawFd,
     /// One for each interface whose backend is [`NicBackend::Nat`], in order.
     pub uplinks: &'a [RawFd],
+    /// One for each interface whose backend is [`NicBackend::Switch`], in order.
+    pub ports: &'a [RawFd],
 }
 
 /// Returns QEMU's CPU model under an accelerator.
@@ -70,18 +74,14 @@ pub fn nic_id(nic: usize) -> String {
 }
 
 /// Returns QEMU's arguments, without the program.
-pub fn build(
-    plan: &MachinePlan,
-    version: Version,
-    channels: Channels<'_>,
-) -> Result<Vec<OsString>, PlanError> {
+pub fn build(plan: &MachinePlan, channels: Channels<'_>) -> Result<Vec<OsString>, PlanError> {
     let mut argv = Argv::default();
     argv.process(plan);
     argv.board(plan)?;
     argv.channels(plan, channels)?;
     argv.disks(plan)?;
     argv.small_devices();
-    argv.network(plan, version, channels.uplinks)?;
+    argv.network(plan, channels)?;
     argv.start(plan);
     Ok(argv.0)
 }
@@ -208,41 +208,30 @@ impl Argv {
         self.json("-device", &json!({ "driver": "vmgenid", "id": "generation", "guid": "auto" }));
     }
 
-    fn network(
-        &mut self,
-        plan: &MachinePlan,
-        version: Version,
-        uplinks: &[RawFd],
-    ) -> Result<(), PlanError> {
+    fn network(&mut self, plan: &MachinePlan, channels: Channels<'_>) -> Result<(), PlanError> {
         if plan.nics.len() > MAX_NICS {
             return Err(PlanError::TooManyNics(plan.nics.len()));
         }
-        let mut uplinks = uplinks.iter();
+        let on_switch = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Switch).count();
+        if on_switch != channels.ports.len() {
+            return Err(PlanError::Ports(channels.ports.len(), on_switch));
+        }
+        let (mut uplinks, mut ports) = (channels.uplinks.iter(), channels.ports.iter());
         for (number, nic) in plan.nics.iter().enumerate() {
             let netdev = format!("net{number}");
-            if nic.backend == NicBackend::Nat {
+            if nic.backend != NicBackend::Isolated {
                 // Connected to nothing. A user network has a section in saved device state, which
-                // must be the same whatever a node's uplink is: ready states are made without one.
+                // must be the same whatever a node is plugged into: ready states are made without
+                // a switch or an uplink.
                 let mut spare = user_network();
                 set(&mut spare, "id", &json!(format!("spare{number}")));
                 self.json("-netdev", &spare);
             }
             let mut backend = match &nic.backend {
                 NicBackend::Isolated => user_network(),
-                NicBackend::Nat => json!({
-                    "type": "stream", "server": false,
-                    // Without a socket QEMU refuses to start, rather than lose the network.
-                    "addr": { "type": "fd", "str": uplinks.next().map(ToString::to_string) },
-                }),
-                NicBackend::Switch(path) => json!({
-                    "type": "stream", "server": false,
-                    "addr": { "type": "unix", "path": utf8(path)? },
-                }),
+                NicBackend::Nat => inherited_stream(uplinks.next()),
+                NicBackend::Switch => inherited_stream(ports.next()),
             };
-            if matches!(nic.backend, NicBackend::Switch(_)) {
-                let (name, value) = version.stream_reconnect();
-                set(&mut backend, name, &json!(value));
-            }
             set(&mut backend, "id", &json!(netdev));
             self.json("-netdev", &backend);
             // A boot ROM would only slow the start; the disk is what boots.
@@ -276,6 +265,15 @@ fn user_network() -> Value {
     json!({
         "type": "user", "restrict": true, "ipv6": false, "net": "10.0.2.0/24",
         "dhcpstart": "10.0.2.15",
+    })
+}
+
+/// Returns a connection over a socket that QEMU inherits. Without one it refuses to start, rather
+/// than lose the network.
+fn inherited_stream(fd: Option<&RawFd>) -> Value {
+    json!({
+        "type": "stream", "server": false,
+        "addr": { "type": "fd", "str": fd.map(ToString::to_string) },
     })
 }
 
@@ -315,8 +313,6 @@ mod tests {
 
     use super::*;
 
-    const NEW: Version = Version::new(10, 0, 2);
-
     fn plan(firmware: Firmware) -> MachinePlan {
         MachinePlan {
             name: "shop@main/db".to_owned(),
@@ -344,8 +340,11 @@ mod tests {
     }
 
     /// One option with its value a line.
-    fn argv(plan: &MachinePlan, version: Version) -> Result<String, PlanError> {
-        let arguments = build(plan, version, Channels { qmp: 8, guest: 9, uplinks: &[10] })?;
+    fn argv(plan: &MachinePlan) -> Result<String, PlanError> {
+        let ports = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Switch);
+        let ports: Vec<RawFd> = (11..).zip(ports).map(|(fd, _)| fd).collect();
+        let channels = Channels { qmp: 8, guest: 9, uplinks: &[10], ports: &ports };
+        let arguments = build(plan, channels)?;
         let mut text = String::new();
         for argument in &arguments {
             let argument = argument.to_str().unwrap();
@@ -365,7 +364,7 @@ mod tests {
         });
         plan.shape.vcpus = 2;
         plan.nics = vec![nic(NicBackend::Isolated)];
-        insta::assert_snapshot!(argv(&plan, NEW).unwrap());
+        insta::assert_snapshot!(argv(&plan).unwrap());
     }
 
     #[test]
@@ -377,22 +376,23 @@ mod tests {
         plan.accelerator = Accelerator::Kvm;
         plan.durable_disk = true;
         plan.seed = Some("/h/branches/b/db.seed".into());
-        insta::assert_snapshot!(argv(&plan, NEW).unwrap());
+        insta::assert_snapshot!(argv(&plan).unwrap());
     }
 
     #[test]
     fn a_restored_machine_on_a_switch() {
         let mut plan = plan(Firmware::Bios);
         plan.restore = true;
-        plan.nics = vec![nic(NicBackend::Switch("/r/b/sw,itch".into()))];
-        insta::assert_snapshot!(argv(&plan, Version::OLDEST).unwrap());
+        plan.nics =
+            vec![nic(NicBackend::Switch), nic(NicBackend::Isolated), nic(NicBackend::Switch)];
+        insta::assert_snapshot!(argv(&plan).unwrap());
     }
 
     #[test]
     fn an_uplink_is_an_inherited_socket() {
         let mut plan = plan(Firmware::Bios);
         plan.nics = vec![nic(NicBackend::Isolated), nic(NicBackend::Nat)];
-        let text = argv(&plan, NEW).unwrap();
+        let text = argv(&plan).unwrap();
         let netdev =
             r#"{"addr":{"str":"10","type":"fd"},"id":"net1","server":false,"type":"stream"}"#;
         assert!(text.contains(netdev), "{text}");
@@ -401,12 +401,20 @@ mod tests {
     }
 
     #[test]
+    fn every_interface_on_a_switch_has_a_port() {
+        let mut plan = plan(Firmware::Bios);
+        plan.nics = vec![nic(NicBackend::Switch)];
+        let channels = Channels { qmp: 8, guest: 9, uplinks: &[], ports: &[] };
+        assert_eq!(build(&plan, channels), Err(PlanError::Ports(0, 1)));
+    }
+
+    #[test]
     fn text_from_outside_stays_in_its_argument() {
         let mut plan = plan(Firmware::Bios);
         plan.name = "a,process=b".to_owned();
         plan.console = "/c,logfile=/etc/passwd".into();
         plan.disk = "/d\",\"x\":\"y,z".into();
-        let text = argv(&plan, NEW).unwrap();
+        let text = argv(&plan).unwrap();
         assert!(text.contains("guest=a,,process=b,"), "{text}");
         assert!(text.contains("path=/c,,logfile=/etc/passwd,append=on"), "{text}");
         assert!(text.contains(r#""filename":"/d\",\"x\":\"y,z""#), "{text}");
@@ -418,9 +426,9 @@ mod tests {
         let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xff]));
         let mut with_odd_disk = plan(Firmware::Bios);
         with_odd_disk.disk = odd.clone();
-        assert_eq!(argv(&with_odd_disk, NEW), Err(PlanError::PathNotUtf8(odd)));
+        assert_eq!(argv(&with_odd_disk), Err(PlanError::PathNotUtf8(odd)));
         let mut with_many_nics = plan(Firmware::Bios);
         with_many_nics.nics = vec![nic(NicBackend::Isolated); MAX_NICS + 1];
-        assert_eq!(argv(&with_many_nics, NEW), Err(PlanError::TooManyNics(MAX_NICS + 1)));
+        assert_eq!(argv(&with_many_nics), Err(PlanError::TooManyNics(MAX_NICS + 1)));
     }
 }

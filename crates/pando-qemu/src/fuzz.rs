@@ -1,10 +1,15 @@
 //! Entry points for fuzzers: functions of bytes that must neither panic nor take unbounded time or
 //! memory. `cargo test` runs them over `corpus/`, and over mutations of it.
 
+use std::path::PathBuf;
+
+use pando_machine::UplinkPlan;
+use pando_model::network::{ADDRESS, GATEWAY, PREFIX_BITS};
+
 use crate::limits::{MAX_BACKING_NAME_BYTES, MAX_QMP_EVENTS};
 use crate::qcow2;
 use crate::qmp::{Command, Phase, Session};
-use crate::uplink::{Outgoing, may_leave};
+use crate::uplink::{Addresses, Outgoing, may_leave};
 
 /// What QEMU says, in two pieces, to a session that goes on asking.
 pub fn qmp(bytes: &[u8]) {
@@ -37,7 +42,15 @@ pub fn qcow2(bytes: &[u8]) {
 
 /// What a guest sends to its uplink, in two pieces.
 pub fn uplink(bytes: &[u8]) {
-    let (mut filter, mut allowed) = (Outgoing::default(), Vec::new());
+    let addresses = Addresses::new(&UplinkPlan {
+        name: String::new(),
+        address: ADDRESS,
+        prefix_bits: PREFIX_BITS,
+        gateway: GATEWAY,
+        inside: Vec::new(),
+        log: PathBuf::new(),
+    });
+    let (mut filter, mut allowed) = (Outgoing::new(addresses.clone()), Vec::new());
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let _ = filter.push(first, &mut allowed).and_then(|()| filter.push(second, &mut allowed));
     assert!(allowed.len() <= bytes.len());
@@ -45,7 +58,7 @@ pub fn uplink(bytes: &[u8]) {
     while let Some((length, behind)) = rest.split_first_chunk() {
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         let frame = behind.split_at_checked(length);
-        assert!(frame.is_some_and(|(frame, _)| may_leave(frame)));
+        assert!(frame.is_some_and(|(frame, _)| may_leave(&addresses, frame)));
         rest = frame.map_or(&[], |(_, next)| next);
     }
     assert!(rest.is_empty());

@@ -1,16 +1,18 @@
 //! Finding QEMU, and starting machines with it.
 
 use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pando_machine::{Hypervisor, Machine, MachineError, MachinePlan};
+use pando_machine::{Hypervisor, Machine, MachineError, MachinePlan, UplinkPlan};
 use pando_model::machine::{Accelerator, MachineProfile};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::limits::{HELPER_DEADLINE, MAX_HELPER_OUTPUT_BYTES};
 use crate::machine::QemuMachine;
+use crate::uplink::Passt;
 use crate::version::{Version, VersionError};
 use crate::{args, wait};
 
@@ -105,8 +107,20 @@ impl Qemu {
 }
 
 impl Hypervisor for Qemu {
-    fn spawn(&self, plan: &MachinePlan) -> Result<Box<dyn Machine>, MachineError> {
-        Ok(Box::new(QemuMachine::spawn(&self.binary, self.version, plan)?))
+    fn spawn(
+        &self,
+        plan: &MachinePlan,
+        ports: Vec<UnixStream>,
+    ) -> Result<Box<dyn Machine>, MachineError> {
+        Ok(Box::new(QemuMachine::spawn(&self.binary, self.version, plan, &ports)?))
+    }
+
+    fn spawn_uplink(
+        &self,
+        plan: &UplinkPlan,
+    ) -> Result<(Box<dyn pando_machine::Uplink>, UnixStream), MachineError> {
+        let (uplink, socket) = Passt::spawn(plan)?;
+        Ok((Box::new(uplink), socket))
     }
 
     fn profile(&self, accelerator: Accelerator) -> MachineProfile {

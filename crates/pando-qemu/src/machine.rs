@@ -22,18 +22,19 @@ use std::time::{Duration, Instant};
 
 use pando_machine::{
     DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan, NicBackend,
+    Uplink as _, UplinkPlan,
 };
+use pando_model::network::{ADDRESS, GATEWAY, PREFIX_BITS};
 use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use self::disks::Disks;
 use self::end::EndTracker;
 use crate::args::{self, Channels, PlanError};
-use crate::hypervisor::find_in_path;
 use crate::limits::END_GRACE;
 use crate::process::Process;
 use crate::qmp::{Client, Command, Event, QmpError};
-use crate::uplink::{self, Uplink, UplinkError};
+use crate::uplink::Passt;
 use crate::version::Version;
 use crate::wait;
 
@@ -49,33 +50,37 @@ pub struct QemuMachine {
     memory_bytes: u64,
     nics: usize,
     /// After the process: QEMU goes first.
-    uplinks: Vec<Uplink>,
+    uplinks: Vec<Passt>,
     disks: Disks,
     end: EndTracker,
 }
 
 impl QemuMachine {
-    /// Starts QEMU and returns at once.
+    /// Starts QEMU and returns at once. `ports` are only borrowed: QEMU has copies of them.
     pub fn spawn(
         binary: &Path,
         version: Version,
         plan: &MachinePlan,
+        ports: &[UnixStream],
     ) -> Result<Self, MachineError> {
         check_memory_image(plan)?;
         let failed = |source| MachineError::Spawn { program: binary.display().to_string(), source };
         let (qmp, qemu_qmp) = UnixStream::pair().map_err(failed)?;
         let (guest_port, qemu_guest) = UnixStream::pair().map_err(failed)?;
         let (uplinks, qemu_uplinks) = spawn_uplinks(plan)?;
-        let uplink_fds: Vec<RawFd> = qemu_uplinks.iter().map(AsRawFd::as_raw_fd).collect();
+        let numbers = |sockets: &[UnixStream]| -> Vec<RawFd> {
+            sockets.iter().map(AsRawFd::as_raw_fd).collect()
+        };
         let channels = Channels {
             qmp: qemu_qmp.as_raw_fd(),
             guest: qemu_guest.as_raw_fd(),
-            uplinks: &uplink_fds,
+            uplinks: &numbers(&qemu_uplinks),
+            ports: &numbers(ports),
         };
-        let arguments = args::build(plan, version, channels)
+        let arguments = args::build(plan, channels)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let keep: Vec<BorrowedFd<'_>> =
-            [&qemu_qmp, &qemu_guest].into_iter().chain(&qemu_uplinks).map(AsFd::as_fd).collect();
+        let inherited = [&qemu_qmp, &qemu_guest].into_iter().chain(&qemu_uplinks).chain(ports);
+        let keep: Vec<BorrowedFd<'_>> = inherited.map(AsFd::as_fd).collect();
         let process = Process::spawn(binary, &arguments, &plan.log, &keep).map_err(failed)?;
         Ok(Self {
             name: plan.name.clone(),
@@ -93,22 +98,7 @@ impl QemuMachine {
     }
 
     fn wait_for_uplinks(&mut self, deadline: Instant) -> Result<(), MachineError> {
-        let (name, started) = (&self.name, Instant::now());
-        self.uplinks.iter_mut().try_for_each(|uplink| {
-            uplink.wait_ready(deadline).map_err(|error| match error {
-                UplinkError::Ended(_) => {
-                    MachineError::Ended { name: name.clone(), detail: error.to_string() }
-                }
-                UplinkError::Deadline => MachineError::Deadline {
-                    name: name.clone(),
-                    what: "get its uplink",
-                    waited: started.elapsed(),
-                },
-                UplinkError::Io(source) => {
-                    MachineError::Spawn { program: uplink::PROGRAM.to_owned(), source }
-                }
-            })
-        })
+        self.uplinks.iter_mut().try_for_each(|uplink| uplink.wait_ready(deadline))
     }
 
     /// Runs commands in one write; `what` is the verb phrase of the wait.
@@ -410,17 +400,18 @@ impl Machine for QemuMachine {
 }
 
 /// Starts what the plan's interfaces need, and returns the sockets for QEMU as well.
-fn spawn_uplinks(plan: &MachinePlan) -> Result<(Vec<Uplink>, Vec<UnixStream>), MachineError> {
+fn spawn_uplinks(plan: &MachinePlan) -> Result<(Vec<Passt>, Vec<UnixStream>), MachineError> {
     let wanted = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Nat).count();
-    if wanted == 0 {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let (tool, package) = (uplink::PROGRAM, uplink::PACKAGE);
-    let program = find_in_path(tool).ok_or(MachineError::ToolMissing { tool, package })?;
-    let failed = |source| MachineError::Spawn { program: program.display().to_string(), source };
-    let pairs: io::Result<Vec<_>> =
-        (0..wanted).map(|_| Uplink::spawn(&program, &plan.log)).collect();
-    Ok(pairs.map_err(failed)?.into_iter().unzip())
+    let uplink = UplinkPlan {
+        name: plan.name.clone(),
+        address: ADDRESS,
+        prefix_bits: PREFIX_BITS,
+        gateway: GATEWAY,
+        inside: Vec::new(),
+        log: plan.log.clone(),
+    };
+    let pairs: Vec<_> = (0..wanted).map(|_| Passt::spawn(&uplink)).collect::<Result<_, _>>()?;
+    Ok(pairs.into_iter().unzip())
 }
 
 fn check_memory_image(plan: &MachinePlan) -> Result<(), MachineError> {

@@ -323,7 +323,7 @@ impl Probe<'_> {
     fn start(&self, plan: &MachinePlan) -> Result<Guest, ProbeError> {
         let console = ConsolePipe::create(&plan.console)
             .map_err(|source| ProbeError::File { path: plan.console.clone(), source })?;
-        let mut machine = self.qemu.spawn(plan)?;
+        let mut machine = self.qemu.spawn(plan, Vec::new())?;
         machine.wait_ready(self.deadline())?;
         Ok(Guest { machine, console, saved_at: 0 })
     }

@@ -1,8 +1,9 @@
-//! A network interface's way to the outside: one `passt` process, and two threads between it and
-//! QEMU, of which the one that carries the guest's frames drops what is not for the outside.
+//! A node's way to the outside: one `passt` process, and two threads between it and the node (QEMU
+//! itself, or a switch), of which the one that carries the guest's frames drops what is not for the
+//! outside.
 //!
 //! ```text
-//!   QEMU ─ socketpair ─▶ filter ─ socketpair ─▶ passt ─▶ sockets of the host
+//!   node ─ socketpair ─▶ filter ─ socketpair ─▶ passt ─▶ sockets of the host
 //!        ◀───────────────────────────────────────────
 //! ```
 //!
@@ -24,10 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use pando_model::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX_BITS};
+use pando_machine::{MachineError, Uplink, UplinkPlan};
+use pando_model::network::{GATEWAY_MAC, NAME_SERVER};
 use rustix::event::{PollFd, PollFlags};
 
-pub use self::filter::{Outgoing, may_leave};
+pub use self::filter::{Addresses, Outgoing, may_leave};
+use crate::hypervisor::find_in_path;
 use crate::limits::{END_GRACE, MAX_FRAME_BYTES, RELAY_BYTES, RELAY_STACK_BYTES};
 use crate::process::Process;
 use crate::wait;
@@ -37,67 +40,50 @@ pub const PROGRAM: &str = "passt";
 /// The package of Debian and Ubuntu that has it.
 pub const PACKAGE: &str = "passt";
 
-/// The gateway's MAC address: the same in every branch, because a restored guest remembers it.
-const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
 /// What a guest's interface carries in one packet, in bytes.
 const MTU: u16 = 1500;
 
-/// Why an uplink does not work.
-#[derive(Debug, thiserror::Error)]
-pub enum UplinkError {
-    /// The process ended.
-    #[error("{PROGRAM} ended: {0}")]
-    Ended(String),
-    /// It did not answer in time.
-    #[error("{PROGRAM} did not answer")]
-    Deadline,
-    /// The operating system refused something.
-    #[error("{PROGRAM} cannot be reached")]
-    Io(#[from] io::Error),
-}
-
-/// A running `passt` and what ties it to QEMU. Dropping it ends and reaps all of it.
+/// A running `passt` and what ties it to its node. Dropping it ends and reaps all of it.
 #[derive(Debug)]
-pub struct Uplink {
+pub struct Passt {
+    /// For messages: its node's machine.
+    name: String,
+    addresses: Addresses,
     process: Process,
     /// Ours, of the two socket pairs.
     guest: UnixStream,
     outside: UnixStream,
     log: PathBuf,
-    /// Whether an end is ours, or QEMU's, and no news.
+    /// Whether an end is ours, or the node's, and no news.
     over: Arc<AtomicBool>,
     /// Empty until it is ready.
     relays: Vec<JoinHandle<()>>,
 }
 
-impl Uplink {
-    /// Starts `program`, and returns the socket for QEMU as well. As [`Process::spawn`], from the
+impl Passt {
+    /// Starts the program, and returns the node's socket as well. As [`Process::spawn`], from the
     /// main thread only.
-    pub fn spawn(program: &Path, log: &Path) -> io::Result<(Self, UnixStream)> {
-        let (guest, qemu) = UnixStream::pair()?;
-        let (outside, passt) = UnixStream::pair()?;
-        let process =
-            Process::spawn(program, &arguments(passt.as_raw_fd()), log, &[passt.as_fd()])?;
-        let (log, over) = (log.to_owned(), Arc::default());
-        Ok((Self { process, guest, outside, log, over, relays: Vec::new() }, qemu))
+    pub fn spawn(plan: &UplinkPlan) -> Result<(Self, UnixStream), MachineError> {
+        let missing = MachineError::ToolMissing { tool: PROGRAM, package: PACKAGE };
+        Self::start(&find_in_path(PROGRAM).ok_or(missing)?, plan).map_err(cannot_start)
     }
 
-    /// Waits until `passt` answers, then lets frames through.
-    pub fn wait_ready(&mut self, deadline: Instant) -> Result<(), UplinkError> {
-        if !self.relays.is_empty() {
-            return Ok(());
-        }
-        let asked = self.outside.write_all(&who_has_gateway());
-        if let Err(error) = asked.and_then(|()| self.read_answer(deadline)) {
-            return Err(match error.kind() {
-                io::ErrorKind::TimedOut => UplinkError::Deadline,
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset => self.ended(),
-                _ => UplinkError::Io(error),
-            });
-        }
-        Ok(self.relay()?)
+    fn start(program: &Path, plan: &UplinkPlan) -> io::Result<(Self, UnixStream)> {
+        let (guest, node) = UnixStream::pair()?;
+        let (outside, passt) = UnixStream::pair()?;
+        let arguments = arguments(plan, passt.as_raw_fd());
+        let process = Process::spawn(program, &arguments, &plan.log, &[passt.as_fd()])?;
+        let uplink = Self {
+            name: plan.name.clone(),
+            addresses: Addresses::new(plan),
+            process,
+            guest,
+            outside,
+            log: plan.log.clone(),
+            over: Arc::default(),
+            relays: Vec::new(),
+        };
+        Ok((uplink, node))
     }
 
     /// Reads the first frame, which is the answer: nothing else was asked yet.
@@ -125,21 +111,23 @@ impl Uplink {
         Ok(())
     }
 
-    fn ended(&mut self) -> UplinkError {
+    fn ended(&mut self) -> MachineError {
         let status = match self.process.wait(Instant::now() + END_GRACE) {
             Ok(Some(status)) => status.to_string(),
             Ok(None) => "it closed its socket, but still runs".to_owned(),
             Err(error) => error.to_string(),
         };
-        UplinkError::Ended(format!("{status}: {}", self.process.log_tail()))
+        let detail = format!("{PROGRAM} ended: {status}: {}", self.process.log_tail());
+        MachineError::Ended { name: self.name.clone(), detail }
     }
 
     fn relay(&mut self) -> io::Result<()> {
         let (guest, outside) = (self.guest.try_clone()?, self.outside.try_clone()?);
         let over = Arc::clone(&self.over);
+        let addresses = self.addresses.clone();
         self.relays.push(start("uplink-out", move || {
             // Whichever side is gone, the other has nobody to talk to.
-            let _ = carry_out(&guest, &outside);
+            let _ = carry_out(addresses, &guest, &outside);
             over.store(true, Ordering::Relaxed);
             close(&guest, &outside);
         })?);
@@ -157,7 +145,31 @@ impl Uplink {
     }
 }
 
-impl Drop for Uplink {
+impl Uplink for Passt {
+    fn wait_ready(&mut self, deadline: Instant) -> Result<(), MachineError> {
+        if !self.relays.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let asked = self.outside.write_all(&who_has(&self.addresses));
+        if let Err(error) = asked.and_then(|()| self.read_answer(deadline)) {
+            return Err(match error.kind() {
+                io::ErrorKind::TimedOut => MachineError::Deadline {
+                    name: self.name.clone(),
+                    what: "get its uplink",
+                    waited: started.elapsed(),
+                },
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset => self.ended(),
+                _ => cannot_start(error),
+            });
+        }
+        self.relay().map_err(cannot_start)
+    }
+}
+
+impl Drop for Passt {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         close(&self.guest, &self.outside);
@@ -168,17 +180,20 @@ impl Drop for Uplink {
     }
 }
 
-fn arguments(socket: RawFd) -> Vec<OsString> {
-    let mac = GATEWAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
+fn cannot_start(source: io::Error) -> MachineError {
+    MachineError::Spawn { program: PROGRAM.to_owned(), source }
+}
+
+fn arguments(plan: &UplinkPlan, socket: RawFd) -> Vec<OsString> {
     let options = [
         ("--fd", socket.to_string()),
         // A template for what is given below. Any other must have a default route at this moment,
         // and a host that is offline now may not be in a minute.
         ("--interface", "lo".to_owned()),
-        ("--mac-addr", mac),
-        ("--address", ADDRESS.to_string()),
-        ("--netmask", PREFIX_BITS.to_string()),
-        ("--gateway", GATEWAY.to_string()),
+        ("--mac-addr", GATEWAY_MAC.to_string()),
+        ("--address", plan.address.to_string()),
+        ("--netmask", plan.prefix_bits.to_string()),
+        ("--gateway", plan.gateway.to_string()),
         ("--dns-forward", NAME_SERVER.to_string()),
         ("--mtu", MTU.to_string()),
         ("--tcp-ports", "none".to_owned()),
@@ -189,17 +204,17 @@ fn arguments(socket: RawFd) -> Vec<OsString> {
     flags.map(str::to_owned).into_iter().chain(options).map(OsString::from).collect()
 }
 
-/// Returns the guest's question for the gateway's MAC address, framed (RFC 826).
-fn who_has_gateway() -> Vec<u8> {
+/// Returns a node's question for the gateway's MAC address, framed (RFC 826).
+fn who_has(addresses: &Addresses) -> Vec<u8> {
     const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0];
     let mut frame = vec![0, 0, 0, 42];
     frame.extend([0xff; 6]);
     frame.extend(GUEST_MAC);
     frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
     frame.extend(GUEST_MAC);
-    frame.extend(ADDRESS.octets());
+    frame.extend(addresses.node.octets());
     frame.extend([0; 6]);
-    frame.extend(GATEWAY.octets());
+    frame.extend(addresses.gateway.octets());
     frame
 }
 
@@ -208,8 +223,12 @@ fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 }
 
 /// Carries what may leave, until one side is gone.
-fn carry_out(mut guest: &UnixStream, mut outside: &UnixStream) -> io::Result<()> {
-    let mut filter = Outgoing::default();
+fn carry_out(
+    addresses: Addresses,
+    mut guest: &UnixStream,
+    mut outside: &UnixStream,
+) -> io::Result<()> {
+    let mut filter = Outgoing::new(addresses);
     let mut allowed = Vec::new();
     carry(&mut guest, |bytes| {
         allowed.clear();
@@ -237,7 +256,7 @@ fn carry(from: &mut &UnixStream, mut take: impl FnMut(&[u8]) -> io::Result<()>) 
     }
 }
 
-/// Ends both connections; QEMU tells the guest that its link is down, `passt` ends.
+/// Ends both connections; the node has no way to the outside any more, `passt` ends.
 fn close(guest: &UnixStream, outside: &UnixStream) {
     for socket in [guest, outside] {
         // Closed by the other side already.
@@ -252,6 +271,7 @@ fn note_end(log: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use super::*;
@@ -260,49 +280,59 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
+    fn plan(directory: &Path) -> UplinkPlan {
+        UplinkPlan {
+            name: "shop@main/db".to_owned(),
+            address: Ipv4Addr::new(10, 7, 0, 11),
+            prefix_bits: 16,
+            gateway: Ipv4Addr::new(10, 7, 0, 1),
+            inside: Vec::new(),
+            log: directory.join("log"),
+        }
+    }
+
     #[test]
     fn its_end_closes_the_guests_side_and_is_noted() {
         let directory = tempfile::tempdir().unwrap();
-        let log = directory.path().join("log");
-        let (mut uplink, mut qemu) = Uplink::spawn(Path::new(PROGRAM), &log).unwrap();
+        let plan = plan(directory.path());
+        let (mut uplink, mut qemu) = Passt::spawn(&plan).unwrap();
         uplink.wait_ready(soon()).unwrap();
         uplink.process.kill().unwrap();
         assert_eq!(qemu.read(&mut [0; 100]).unwrap(), 0);
         drop(uplink);
-        assert!(std::fs::read_to_string(&log).unwrap().contains("passt ended; the guest"));
+        assert!(std::fs::read_to_string(&plan.log).unwrap().contains("passt ended; the guest"));
     }
 
     #[test]
     fn a_closed_guest_side_ends_it() {
         let directory = tempfile::tempdir().unwrap();
-        let log = directory.path().join("log");
-        let (mut uplink, qemu) = Uplink::spawn(Path::new(PROGRAM), &log).unwrap();
+        let plan = plan(directory.path());
+        let (mut uplink, qemu) = Passt::spawn(&plan).unwrap();
         uplink.wait_ready(soon()).unwrap();
         drop(qemu);
         assert!(uplink.process.wait(soon()).unwrap().unwrap().success());
         drop(uplink);
-        assert!(!std::fs::read_to_string(&log).unwrap().contains("passt ended"));
+        assert!(!std::fs::read_to_string(&plan.log).unwrap().contains("passt ended"));
     }
 
     #[test]
     fn the_gateway_answers_through_the_relays() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut uplink, mut qemu) =
-            Uplink::spawn(Path::new(PROGRAM), &directory.path().join("log")).unwrap();
+        let (mut uplink, mut qemu) = Passt::spawn(&plan(directory.path())).unwrap();
         uplink.wait_ready(soon()).unwrap();
-        qemu.write_all(&who_has_gateway()).unwrap();
+        qemu.write_all(&who_has(&uplink.addresses)).unwrap();
         let mut answer = [0; 46];
         qemu.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[10..16], GATEWAY_MAC);
+        assert_eq!(answer[10..16], GATEWAY_MAC.0);
     }
 
     #[test]
     fn one_that_cannot_work_says_why() {
         let directory = tempfile::tempdir().unwrap();
-        let log = directory.path().join("log");
+        let plan = plan(directory.path());
         // Takes none of the options.
-        let (mut uplink, _qemu) = Uplink::spawn(Path::new("/bin/false"), &log).unwrap();
+        let (mut uplink, _qemu) = Passt::start(Path::new("/bin/false"), &plan).unwrap();
         let error = uplink.wait_ready(soon()).unwrap_err();
-        assert!(error.to_string().starts_with("passt ended: exit status: 1"), "{error}");
+        assert!(error.to_string().contains("passt ended: exit status: 1"), "{error}");
     }
 }

@@ -38,11 +38,6 @@ impl Version {
         let rest = banner.split_once(" version ").ok_or_else(wrong)?.1;
         rest.split_ascii_whitespace().next().ok_or_else(wrong)?.parse()
     }
-
-    /// The option by which a stream network backend connects again, and its value for "soon".
-    pub(crate) fn stream_reconnect(self) -> (&'static str, u32) {
-        if self >= Self::new(9, 2, 0) { ("reconnect-ms", 200) } else { ("reconnect", 1) }
-    }
 }
 
 impl FromStr for Version {
@@ -84,7 +79,5 @@ mod tests {
     #[test]
     fn versions_compare_by_number() {
         assert!("10.0.0".parse::<Version>().unwrap() > "9.2.1".parse().unwrap());
-        assert_eq!("9.2.0".parse::<Version>().unwrap().stream_reconnect().0, "reconnect-ms");
-        assert_eq!("9.1.9".parse::<Version>().unwrap().stream_reconnect().0, "reconnect");
     }
 }

@@ -8,7 +8,8 @@
 
 use std::net::Ipv4Addr;
 
-use pando_model::network::{ADDRESS, NAME_SERVER, PREFIX_BITS};
+use pando_machine::UplinkPlan;
+use pando_model::network::NAME_SERVER;
 
 use crate::limits::MAX_FRAME_BYTES;
 
@@ -24,20 +25,47 @@ const DHCP_CLIENT_PORT: u16 = 68;
 /// Bytes of the length before each frame.
 const PREFIX: usize = 4;
 
-/// Destinations that are not the outside: prefix and its bits. On Linux, 0.0.0.0 is the loopback.
-const INSIDE: [(Ipv4Addr, u8); 6] = [
+/// Destinations that are never the outside: prefix and its bits. On Linux, 0.0.0.0 is the loopback.
+const INSIDE: [(Ipv4Addr, u8); 5] = [
     (Ipv4Addr::UNSPECIFIED, 8),
-    (ADDRESS, PREFIX_BITS),
     (Ipv4Addr::LOCALHOST, 8),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
+/// What a filter knows of its node.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The only source that may send to the outside.
+    pub node: Ipv4Addr,
+    /// Where the node sends it.
+    pub gateway: Ipv4Addr,
+    /// The node's own network, and others that are not the outside.
+    inside: Vec<(Ipv4Addr, u8)>,
+}
+
+impl Addresses {
+    /// Returns those of a plan.
+    pub fn new(plan: &UplinkPlan) -> Self {
+        let own = (plan.address, plan.prefix_bits);
+        let inside = plan.inside.iter().copied().chain([own]).collect();
+        Self { node: plan.address, gateway: plan.gateway, inside }
+    }
+
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        INSIDE.iter().chain(&self.inside).any(|(prefix, bits)| {
+            let shift = u32::BITS.saturating_sub(u32::from(*bits));
+            (address.to_bits() ^ prefix.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+        })
+    }
+}
+
 /// Cuts the guest's stream into frames (`u32` length, big endian, then the frame) and keeps those
 /// that may leave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outgoing {
+    addresses: Addresses,
     /// The beginning of a frame whose end is not there yet.
     partial: Vec<u8>,
 }
@@ -48,6 +76,11 @@ pub struct Outgoing {
 pub struct FrameTooLong(u32);
 
 impl Outgoing {
+    /// Returns a filter at the beginning of a stream.
+    pub fn new(addresses: Addresses) -> Self {
+        Self { addresses, partial: Vec::new() }
+    }
+
     /// Takes in bytes of the guest's stream, and appends the frames that may leave to `allowed`,
     /// each whole and with its length.
     pub fn push(&mut self, bytes: &[u8], allowed: &mut Vec<u8>) -> Result<(), FrameTooLong> {
@@ -60,7 +93,7 @@ impl Outgoing {
                 return Err(FrameTooLong(told));
             }
             let Some((frame, next)) = behind.split_at_checked(length) else { break };
-            if may_leave(frame) {
+            if may_leave(&self.addresses, frame) {
                 allowed.extend_from_slice(prefix);
                 allowed.extend_from_slice(frame);
             }
@@ -73,7 +106,7 @@ impl Outgoing {
 }
 
 /// Whether the guest may send a frame to the outside.
-pub fn may_leave(frame: &[u8]) -> bool {
+pub fn may_leave(addresses: &Addresses, frame: &[u8]) -> bool {
     /// What an interface with an MTU of 1500 sends.
     const LONGEST: usize = ETHERNET_HEADER + 1500;
     if frame.len() > LONGEST {
@@ -83,7 +116,9 @@ pub fn may_leave(frame: &[u8]) -> bool {
     match header.last_chunk::<2>().map(|kind| u16::from_be_bytes(*kind)) {
         // It stays between the guest and passt.
         Some(ETHERTYPE_ARP) => true,
-        Some(ETHERTYPE_IPV4) => Packet::parse(packet).is_some_and(|packet| packet.may_leave()),
+        Some(ETHERTYPE_IPV4) => {
+            Packet::parse(packet).is_some_and(|packet| packet.may_leave(addresses))
+        }
         _ => false,
     }
 }
@@ -129,7 +164,7 @@ impl Packet {
         })
     }
 
-    fn may_leave(&self) -> bool {
+    fn may_leave(&self, addresses: &Addresses) -> bool {
         // passt answers this itself; a cloud image asks before it has an address.
         let asks_for_address = self.destination == Ipv4Addr::BROADCAST
             && self.protocol == UDP
@@ -137,30 +172,39 @@ impl Packet {
         if asks_for_address {
             return true;
         }
-        if self.source != ADDRESS {
+        if self.source != addresses.node {
             return false;
         }
         if self.destination == NAME_SERVER {
             return self.ports.is_some_and(|(_, to)| to == DNS_PORT);
         }
-        matches!(self.protocol, ICMP | TCP | UDP) && !is_inside(self.destination)
+        matches!(self.protocol, ICMP | TCP | UDP) && !addresses.is_inside(self.destination)
     }
-}
-
-fn is_inside(address: Ipv4Addr) -> bool {
-    INSIDE.iter().any(|(prefix, bits)| {
-        let shift = u32::BITS - u32::from(*bits);
-        (address.to_bits() ^ prefix.to_bits()) >> shift == 0
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use pando_model::network::{ADDRESS, GATEWAY, PREFIX_BITS};
     use proptest::prelude::*;
 
     use super::*;
 
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+    fn addresses() -> Addresses {
+        Addresses::new(&UplinkPlan {
+            name: "db".to_owned(),
+            address: ADDRESS,
+            prefix_bits: PREFIX_BITS,
+            gateway: GATEWAY,
+            inside: vec![(Ipv4Addr::new(10, 9, 0, 0), 16)],
+            log: "/log".into(),
+        })
+    }
+
+    fn may_leave(frame: &[u8]) -> bool {
+        super::may_leave(&addresses(), frame)
+    }
 
     fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; 12];
@@ -204,6 +248,8 @@ mod tests {
             ("10.0.2.2", false),
             ("10.0.2.15", false),
             ("10.0.2.255", false),
+            ("10.9.7.7", false),
+            ("10.10.0.1", true),
             ("169.254.169.254", false),
             ("169.254.0.1", false),
             ("224.0.0.251", false),
@@ -265,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_too_long_ends_the_stream() {
-        let mut filter = Outgoing::default();
+        let mut filter = Outgoing::new(addresses());
         let pushed = filter.push(&[0xff; 4], &mut Vec::new());
         assert_eq!(pushed, Err(FrameTooLong(u32::MAX)));
     }
@@ -277,7 +323,7 @@ mod tests {
         ) {
             let (good, bad) = (framed(&to(OUTSIDE, UDP, 7)), framed(&to(Ipv4Addr::LOCALHOST, TCP, 7)));
             let stream = [good.clone(), bad.clone(), framed(&[]), good.clone(), bad].concat();
-            let mut filter = Outgoing::default();
+            let mut filter = Outgoing::new(addresses());
             let (mut allowed, mut rest) = (Vec::new(), stream.as_slice());
             for cut in cuts.iter().cycle() {
                 let (chunk, next) = rest.split_at((*cut).min(rest.len()));

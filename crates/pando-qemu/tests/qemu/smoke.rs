@@ -126,7 +126,7 @@ fn a_refusal_at_start_quotes_the_log() {
     let bench = Bench::new(AtTick::Nothing);
     let mut plan = bench.plan("m");
     plan.disk = bench.path("absent,disk.qcow2");
-    let mut machine = pando_machine::Hypervisor::spawn(&bench.qemu, &plan).unwrap();
+    let mut machine = pando_machine::Hypervisor::spawn(&bench.qemu, &plan, Vec::new()).unwrap();
     match machine.wait_ready(soon()) {
         Err(MachineError::Ended { detail, .. }) => {
             assert!(detail.contains("absent,disk.qcow2"), "{detail}");
@@ -139,7 +139,7 @@ fn a_refusal_at_start_quotes_the_log() {
 fn a_memory_image_of_another_size_is_refused() {
     let bench = Bench::new(AtTick::Nothing);
     std::fs::write(bench.path("zero.ram"), "short").unwrap();
-    match pando_machine::Hypervisor::spawn(&bench.qemu, &bench.plan("m")) {
+    match pando_machine::Hypervisor::spawn(&bench.qemu, &bench.plan("m"), Vec::new()) {
         Err(MachineError::File { path, .. }) => assert_eq!(path, bench.path("zero.ram")),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it started"),

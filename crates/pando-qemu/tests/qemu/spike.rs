@@ -113,7 +113,7 @@ impl World {
         };
         let console = ConsolePipe::create(&plan.console).unwrap();
         let started = Instant::now();
-        let mut machine = self.qemu.spawn(&plan).unwrap();
+        let mut machine = self.qemu.spawn(&plan, Vec::new()).unwrap();
         machine.wait_ready(soon()).unwrap();
         let ready = started.elapsed();
         if let Some(state) = state {

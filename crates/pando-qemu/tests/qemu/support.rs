@@ -87,7 +87,7 @@ impl Bench {
     /// Starts a machine that is ready and stopped.
     pub fn start(&self, plan: &MachinePlan) -> (Box<dyn Machine>, Console) {
         let console = Console::new(&plan.console);
-        let mut machine = self.qemu.spawn(plan).unwrap();
+        let mut machine = self.qemu.spawn(plan, Vec::new()).unwrap();
         machine.wait_ready(soon()).unwrap();
         (machine, console)
     }

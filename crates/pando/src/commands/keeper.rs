@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pando_keeper::KeeperConfig;
 use pando_model::{BranchId, Layout};
+use pando_switch::UserSwitches;
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{Settings, Sources};
@@ -53,5 +54,6 @@ fn prepare(arguments: &[OsString]) -> Result<KeeperConfig, String> {
     let hypervisor = machines::qemu(&layout, &settings).map_err(|error| error.to_string())?;
     // The socket that the daemon bound and gave us as stdin.
     let listener = UnixListener::from(stdin);
-    Ok(KeeperConfig { layout, branch, hypervisor: Arc::new(hypervisor), listener })
+    let (hypervisor, switches) = (Arc::new(hypervisor), Arc::new(UserSwitches));
+    Ok(KeeperConfig { layout, branch, hypervisor, switches, listener })
 }
