@@ -248,6 +248,8 @@ pub struct NetworkObservation {
     pub fault_counts: Vec<FaultCounts>,
     /// Which MAC address is behind which port: node, interface.
     pub stations: Vec<(MacAddress, Name, u8)>,
+    /// Frames that were sent under the address of another port: forwarded, and not believed.
+    pub spoofed: u64,
 }
 
 /// A commit's network.

@@ -3,26 +3,26 @@
 //! It implements `Switches` and `Switch` of `pando-machine`. What decides is pure and synchronous
 //! (values and the time in, frames out); one thread carries frames between it and the machines.
 
+mod capture;
+mod clock;
+mod core;
+mod counts;
+mod delay;
+mod dice;
+mod fault;
+mod fdb;
+mod frame;
 pub mod fuzz;
+mod held;
 mod limits;
+mod links;
+mod outq;
+mod pcap;
+mod queue;
 pub mod services;
+mod shell;
+mod socket;
+mod state;
+mod thread;
 
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-
-use pando_machine::{Switch, SwitchError, Switches};
-use pando_model::network::NetworkSpec;
-
-/// Opens user-space switches.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct UserSwitches;
-
-impl Switches for UserSwitches {
-    fn open(
-        &self,
-        _spec: &NetworkSpec,
-        _state: Option<&Path>,
-    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError> {
-        Err(SwitchError::Misused("forward frames".to_owned()))
-    }
-}
+pub use shell::UserSwitches;
