@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -274,6 +276,10 @@ impl World {
     }
 
     async fn run(&self, branch: &Branch, command: &str) -> (i32, String) {
+        self.run_on(branch, &name("db"), command).await
+    }
+
+    async fn run_on(&self, branch: &Branch, node: &Name, command: &str) -> (i32, String) {
         let spec = ExecSpec {
             command: Command::Shell(command.into()),
             env: BTreeMap::new(),
@@ -286,8 +292,7 @@ impl World {
         let (_input, input) = mpsc::channel(1);
         let (output, mut received) = mpsc::channel(16);
         let io = ExecIo { input, output };
-        let name = name("db");
-        let exec = self.host.exec(&branch.spec.branch, &name, &spec, io);
+        let exec = self.host.exec(&branch.spec.branch, node, &spec, io);
         let collect = async {
             let mut text = String::new();
             while let Some(chunk) = received.recv().await {
