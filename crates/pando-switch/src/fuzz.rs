@@ -4,12 +4,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use pando_model::FaultId;
 use pando_model::cluster::Uplink;
+use pando_model::fault::{Burst, Effect, Fault, Impairment, PerMillion};
 use pando_model::name::Name;
-use pando_model::network::{GATEWAY_MAC, MacAddress, NetworkSpec, Port, Segment};
+use pando_model::network::{End, GATEWAY_MAC, Link, MacAddress, NetworkSpec, Port, Segment};
 
+use crate::core::Core;
+use crate::frame::Frames;
+use crate::limits::MAX_DELAY;
 use crate::services::packet::{self, Frame, Ipv4, Ipv6, PseudoHeader};
 use crate::services::{Answer, SegmentView, answer};
+use crate::state;
 
 /// Longest reply beyond what was asked, in bytes: headers, the options of DHCP, answers of DNS.
 const MAX_REPLY_GROWTH: usize = 600;
@@ -68,6 +75,81 @@ pub fn services(bytes: &[u8]) {
         for frame in wrapped(segment, port, payload) {
             ask(&view, port, &frame);
         }
+    }
+}
+
+/// A state file of [`network`], as it is and with the digest that it should have; what is read is
+/// continued with, and lost frames would be noticed.
+pub fn state(bytes: &[u8]) {
+    continue_with(bytes);
+    continue_with(&state::seal(bytes));
+}
+
+fn continue_with(bytes: &[u8]) {
+    let faults = state_faults();
+    let Ok((mut core, clock)) =
+        Core::restore(NetworkSpec { faults, ..network(Uplink::Nat) }, bytes)
+    else {
+        return;
+    };
+    let (saved, _) = core.save(clock, &[]);
+    assert!(Core::restore(network(Uplink::Nat), &saved).is_ok());
+    core.release();
+    let mut frames = 0;
+    while core.forward_held(clock) {
+        frames += 1;
+    }
+    assert!(frames <= bytes.len());
+    core.advance(clock + MAX_DELAY);
+    for output in 0..core.output_count() {
+        let count = core.output(output).len();
+        core.wrote(output, count, |_, _| {});
+    }
+    assert_balance(&core, clock);
+}
+
+/// What a machine writes to its port, cut into frames and switched.
+pub fn frames(bytes: &[u8]) {
+    let Ok(mut core) = Core::new(network(Uplink::Nat)) else { return };
+    core.release();
+    let mut frames = Frames::new(bytes);
+    for frame in &mut frames {
+        let Ok(frame) = frame else { break };
+        core.input(Duration::ZERO, 0, frame);
+    }
+    assert!(frames.rest().len() <= bytes.len());
+    assert_balance(&core, Duration::ZERO);
+}
+
+/// The faults that worked when the states of the corpus were saved.
+pub fn state_faults() -> Vec<Fault> {
+    let node = |text: &str| End::Node(name(text));
+    let impairment = Impairment {
+        latency_us: 20_000,
+        jitter_us: 5_000,
+        loss: PerMillion(100_000),
+        burst: Some(Burst { mean_frames: 3 }),
+        rate_bps: Some(1_000_000),
+        ..Impairment::default()
+    };
+    vec![Fault {
+        id: FaultId::from_digest(&[7; 32]),
+        label: None,
+        effect: Effect::Impair(impairment),
+        links: vec![
+            Link { from: node("db"), to: node("web") },
+            Link { from: End::Gateway, to: node("db") },
+        ],
+        seed: 7,
+        created_at: Timestamp::UNIX_EPOCH,
+        expires_at: None,
+    }]
+}
+
+fn assert_balance(core: &Core, now: Duration) {
+    for (_, counts) in core.observe(now).links {
+        let given_up: u64 = counts.dropped.values().sum();
+        assert_eq!(counts.sent, counts.delivered + counts.held + given_up);
     }
 }
 

@@ -194,6 +194,14 @@ impl<'a> Saved<'a> {
     }
 }
 
+/// Returns a file with the digest that it should have, in place of the one that it has.
+pub fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes =
+        bytes.get(..bytes.len().saturating_sub(DIGEST_BYTES)).unwrap_or_default().to_vec();
+    bytes.extend_from_slice(&digest(&bytes));
+    bytes
+}
+
 fn digest(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     let mut digest = [0; DIGEST_BYTES];
     blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut digest);

@@ -110,6 +110,9 @@ pub struct Worker {
     listed: Vec<usize>,
     /// Frames that came in since the hold, or since it was asked last.
     came_in: u64,
+    /// Whether nothing is written: a machine that is stopped would still read it, and a branch would
+    /// not have it.
+    is_mute: bool,
     /// Links of the frames that machines had not read when they should have.
     unread: Vec<LinkNumber>,
     capture: Option<CaptureFile>,
@@ -138,6 +141,7 @@ impl Worker {
             buffer: vec![0; READ_BYTES],
             listed: Vec::new(),
             came_in: 0,
+            is_mute: false,
             unread: Vec::new(),
             capture: None,
         };
@@ -259,7 +263,7 @@ impl Worker {
     /// Writes what a socket takes.
     fn flush(&mut self, output: usize) -> io::Result<()> {
         let Some(Some(socket)) = self.sockets.get_mut(output) else { return Ok(()) };
-        let bytes = self.core.output(output);
+        let bytes = if self.is_mute { &[] } else { self.core.output(output) };
         if !bytes.is_empty() && !socket.is_full {
             match socket.write(bytes) {
                 WriteOutcome::Bytes(count) => {
@@ -282,7 +286,8 @@ impl Worker {
         let Some(Some(socket)) = self.sockets.get_mut(output) else { return Ok(()) };
         let mut interest = EventFlags::empty();
         interest.set(EventFlags::IN, !is_deaf);
-        interest.set(EventFlags::OUT, socket.is_full && !self.core.output(output).is_empty());
+        let wants_room = socket.is_full && !self.is_mute && !self.core.output(output).is_empty();
+        interest.set(EventFlags::OUT, wants_room);
         if interest != socket.interest {
             socket.interest = interest;
             epoll::modify(&self.epoll, &*socket, EventData::new_u64(output as u64), interest)?;

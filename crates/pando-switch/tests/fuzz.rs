@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use pando_switch::fuzz;
+use pando_machine::Switches as _;
+use pando_model::cluster::Uplink;
+use pando_model::network::NetworkSpec;
+use pando_switch::{UserSwitches, fuzz};
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
@@ -34,4 +37,25 @@ fn run(name: &str, target: fn(&[u8])) {
 #[test]
 fn the_gateway_takes_any_bytes() {
     run("services", fuzz::services);
+}
+
+#[test]
+fn a_state_takes_any_bytes() {
+    run("state", fuzz::state);
+}
+
+#[test]
+fn a_port_takes_any_bytes() {
+    run("frames", fuzz::frames);
+}
+
+#[test]
+fn the_states_of_the_corpus_are_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, entry) in corpus("state").iter().enumerate() {
+        let path = directory.path().join(number.to_string());
+        std::fs::write(&path, entry).unwrap();
+        let spec = NetworkSpec { faults: fuzz::state_faults(), ..fuzz::network(Uplink::Nat) };
+        UserSwitches.open(&spec, Some(&path)).unwrap();
+    }
 }

@@ -24,7 +24,7 @@ impl Worker {
 
     /// Waits until every machine has read what was written to it, and what was begun is written.
     /// Meanwhile reading goes on. There is no event for a socket that was read to its end, so it is
-    /// looked at again and again.
+    /// looked at again and again. Afterwards nothing is written, not even the rest of a frame.
     pub(super) fn drain(
         &mut self,
         deadline: Instant,
@@ -33,6 +33,7 @@ impl Worker {
             self.hold()?;
         }
         self.unread.clear();
+        self.set_mute(false)?;
         loop {
             let undrained = self.undrained();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -41,6 +42,7 @@ impl Worker {
             }
             if undrained.is_empty() || left.is_zero() {
                 self.note_unread(&undrained);
+                self.set_mute(true)?;
                 return Ok(Ok(undrained.into_iter().map(PortNumber).collect()));
             }
             self.turn_for_drain(left)?;
@@ -50,6 +52,11 @@ impl Worker {
     fn turn_for_drain(&mut self, left: std::time::Duration) -> io::Result<()> {
         // A command that comes meanwhile is one that has been given up: it stays for later.
         self.turn(Some(left.min(DRAIN_INTERVAL))).map(|_| ())
+    }
+
+    fn set_mute(&mut self, is_mute: bool) -> io::Result<()> {
+        self.is_mute = is_mute;
+        self.refresh_interests()
     }
 
     fn undrained(&mut self) -> Vec<usize> {
@@ -105,6 +112,7 @@ impl Worker {
             return Ok(());
         }
         self.unread.clear();
+        self.is_mute = false;
         self.clock.start();
         self.core.release();
         for output in 0..self.sockets.len() {
