@@ -231,7 +231,7 @@ pub struct FaultCounts {
     pub fault: FaultId,
     /// The link.
     pub link: Link,
-    /// Frames that it decided on: the index of the next one.
+    /// Frames of the link since it began, whatever other faults did to them: the index of the next.
     pub frames: u64,
     /// Of those, it gave up so many.
     pub dropped: u64,

@@ -32,11 +32,16 @@ pub enum Purpose {
     Bit,
     /// Whether it skips the delay.
     Reorder,
-    /// How long it is delayed; two more follow.
+    /// How long it is delayed.
     Delay,
-    /// The second of a frame delivered twice has purposes of its own, this much further.
-    Second = 16,
+    /// The same, further.
+    Delay2,
+    /// The same, further.
+    Delay3,
 }
+
+/// Room for the purposes of one copy.
+const PURPOSES: u64 = 16;
 
 /// The dice of one fault on one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,34 +70,37 @@ impl Dice {
         Self { keys: keys.map(u64::from_le_bytes) }
     }
 
-    /// Returns the number for frame `index` and a purpose, moved by `place`.
-    pub fn roll(self, index: u64, purpose: Purpose, place: u64) -> u64 {
+    /// Returns the number for a copy of frame `index` and a purpose.
+    pub fn roll(self, index: u64, purpose: Purpose, copy: u64) -> u64 {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let purpose = (purpose as u64).wrapping_add(place).wrapping_mul(GOLDEN);
+        let purpose = (purpose as u64 + PURPOSES * copy).wrapping_mul(GOLDEN);
         mix(mix(index ^ self.keys[0]).wrapping_add(purpose) ^ self.keys[1])
     }
 
     /// Returns whether something of this probability happens.
-    pub fn happens(self, index: u64, purpose: Purpose, place: u64, chance: PerMillion) -> bool {
-        chance.0 > 0 && below(self.roll(index, purpose, place), chance)
+    pub fn happens(self, index: u64, purpose: Purpose, copy: u64, chance: PerMillion) -> bool {
+        chance.0 > 0 && below(self.roll(index, purpose, copy), chance)
     }
 
     /// Returns a delay around `latency`.
     pub fn delay(
         self,
         index: u64,
-        place: u64,
+        copy: u64,
         (latency_us, jitter_us): (u64, u64),
         distribution: Distribution,
     ) -> Duration {
         let latency = i128::from(latency_us) * 1000;
         let jitter = i128::from(jitter_us) * 1000;
-        let roll = |number| self.roll(index, Purpose::Delay, place + number);
+        let roll = |purpose| self.roll(index, purpose, copy);
         let around = match distribution {
             _ if jitter == 0 => 0,
-            Distribution::Uniform => scale(jitter, centred(roll(0))),
-            Distribution::Normal => scale(jitter, normal([roll(0), roll(1), roll(2)])),
-            Distribution::Pareto => scale(jitter, pareto(roll(0))),
+            Distribution::Uniform => scale(jitter, centred(roll(Purpose::Delay))),
+            Distribution::Normal => {
+                let numbers = [Purpose::Delay, Purpose::Delay2, Purpose::Delay3].map(roll);
+                scale(jitter, normal(numbers))
+            }
+            Distribution::Pareto => scale(jitter, pareto(roll(Purpose::Delay))),
         };
         let nanos = (latency + around).clamp(0, MAX_DELAY.as_nanos().cast_signed());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
@@ -175,7 +183,7 @@ mod tests {
             base.roll(5, Purpose::Loss, 0),
             base.roll(6, Purpose::Loss, 0),
             base.roll(5, Purpose::Corrupt, 0),
-            base.roll(5, Purpose::Loss, Purpose::Second as u64),
+            base.roll(5, Purpose::Loss, 1),
             Dice::new(2, &fault, &link).roll(5, Purpose::Loss, 0),
             Dice::new(1, &other, &link).roll(5, Purpose::Loss, 0),
             Dice::new(1, &fault, &back).roll(5, Purpose::Loss, 0),

@@ -3,8 +3,9 @@
 //! lost; is it delivered twice; and of each copy: does a bit change; does it wait for the rate; how
 //! long is it under way, or does it skip that.
 //!
-//! A fault numbers the frames that reach it and decides by those numbers alone (`dice`); a burst of
-//! losses and a rate's queue are what it carries from frame to frame, and a state file has them.
+//! A fault numbers the frames of the link, whatever becomes of them at other faults, and decides by
+//! those numbers alone (`dice`): no fault changes what another decides. A burst of losses and a rate's
+//! queue are what it carries from frame to frame, and a state file has them.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::limits::{MAX_COPIES, MAX_DELAY, MIN_FRAME_BYTES, RATE_QUEUE, RATE_QUE
 /// How far a fault has come on one link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Frames that it decided on: the number of the next one.
+    /// Frames of the link since it began: the number of the next one.
     pub frames: u64,
     /// Of those, it gave up so many.
     pub dropped: u64,
@@ -42,6 +43,8 @@ pub struct LinkFault {
 /// What goes on of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copy {
+    /// Which copy of the frame it is: 0 is the frame itself.
+    pub ordinal: u64,
     /// How long it waits.
     pub delay: Duration,
     /// Numbers that choose the bits to change.
@@ -66,50 +69,64 @@ impl LinkFault {
         matches!(self.effect, Effect::Partition)
     }
 
-    /// Decides on one copy of a frame of `length` bytes; what goes on is appended to `on`. There is
-    /// room for so many copies more.
-    fn decide(
-        &mut self,
-        now: Duration,
-        length: usize,
-        copy: Copy,
-        on: &mut Vec<Copy>,
-        room: &mut usize,
-        counts: &mut Counts,
-    ) {
+    /// Decides on the copies of the link's next frame; what goes on is appended to `on`.
+    fn decide(&mut self, frame: &mut Passing<'_>, copies: &mut Vec<Copy>, on: &mut Vec<Copy>) {
         let Self { effect, dice, progress, .. } = self;
         let index = progress.frames;
         progress.frames += 1;
         let impairment = match effect {
             Effect::Impair(impairment) => impairment,
             Effect::Partition => {
-                progress.dropped += 1;
-                counts.drop(DropReason::Partition);
+                for _ in copies.drain(..) {
+                    progress.dropped += 1;
+                    frame.counts.drop(DropReason::Partition);
+                }
                 return;
             }
         };
-        if is_lost(impairment, *dice, index, &mut progress.in_burst) {
-            progress.dropped += 1;
-            counts.drop(DropReason::Loss);
-            return;
-        }
-        let twice = *room > 0 && dice.happens(index, Purpose::Duplicate, 0, impairment.duplicate);
-        let second = twice.then(|| (copy.clone(), Purpose::Second as u64));
-        if twice {
-            *room -= 1;
-            counts.send(length);
-            counts.duplicated += 1;
-        }
-        for (copy, place) in std::iter::once((copy, 0)).chain(second) {
-            let frame = FrameOf { index, place, length };
-            match pass(impairment, *dice, frame, now, &mut progress.free_at, copy) {
-                Some(copy) => on.push(copy),
-                None => {
-                    progress.dropped += 1;
-                    counts.drop(DropReason::RateLimit);
+        let in_burst = is_in_burst(impairment, *dice, index, &mut progress.in_burst);
+        for copy in copies.drain(..) {
+            let roll = Roll { dice: *dice, index, ordinal: copy.ordinal };
+            if in_burst.unwrap_or_else(|| roll.happens(Purpose::Loss, impairment.loss)) {
+                progress.dropped += 1;
+                frame.counts.drop(DropReason::Loss);
+                continue;
+            }
+            let twice = roll.happens(Purpose::Duplicate, impairment.duplicate);
+            let second = if twice { frame.double(&copy) } else { None };
+            for copy in std::iter::once(copy).chain(second) {
+                match pass(impairment, *dice, index, frame, &mut progress.free_at, copy) {
+                    Some(copy) => on.push(copy),
+                    None => {
+                        progress.dropped += 1;
+                        frame.counts.drop(DropReason::RateLimit);
+                    }
                 }
             }
         }
+    }
+}
+
+/// A frame on its way through a link's faults.
+struct Passing<'a> {
+    now: Duration,
+    length: usize,
+    /// How many copies were made, the frame itself included.
+    copies: u64,
+    counts: &'a mut Counts,
+}
+
+impl Passing<'_> {
+    /// Returns another copy, if there may be one more.
+    fn double(&mut self, copy: &Copy) -> Option<Copy> {
+        let ordinal = self.copies;
+        if ordinal >= MAX_COPIES {
+            return None;
+        }
+        self.copies += 1;
+        self.counts.send(self.length);
+        self.counts.duplicated += 1;
+        Some(Copy { ordinal, ..copy.clone() })
     }
 }
 
@@ -124,33 +141,40 @@ pub fn judge(
 ) {
     copies.clear();
     copies.push(Copy::default());
+    let mut frame = Passing { now, length, copies: 1, counts };
     let mut on = Vec::new();
     for fault in faults {
-        let mut room = MAX_COPIES.saturating_sub(copies.len());
-        for copy in copies.drain(..) {
-            fault.decide(now, length, copy, &mut on, &mut room, counts);
-        }
+        fault.decide(&mut frame, copies, &mut on);
         std::mem::swap(copies, &mut on);
     }
 }
 
-/// Which copy of which frame is decided on.
+/// The dice for one copy of one frame.
 #[derive(Clone, Copy)]
-struct FrameOf {
+struct Roll {
+    dice: Dice,
     index: u64,
-    place: u64,
-    length: usize,
+    ordinal: u64,
 }
 
-/// Whether a frame is lost, by itself or as part of a burst.
-fn is_lost(impairment: &Impairment, dice: Dice, index: u64, in_burst: &mut bool) -> bool {
-    let Some(burst) = impairment.burst.filter(|_| impairment.loss.0 > 0) else {
-        return dice.happens(index, Purpose::Loss, 0, impairment.loss);
-    };
+impl Roll {
+    fn happens(self, purpose: Purpose, chance: PerMillion) -> bool {
+        self.dice.happens(self.index, purpose, self.ordinal, chance)
+    }
+}
+
+/// Returns whether the frame is part of a burst of losses; `None` if losses come one by one.
+fn is_in_burst(
+    impairment: &Impairment,
+    dice: Dice,
+    index: u64,
+    in_burst: &mut bool,
+) -> Option<bool> {
+    let burst = impairment.burst.filter(|_| impairment.loss.0 > 0)?;
     let (begin, end) = burst_odds(burst, impairment.loss);
     let roll = dice.roll(index, Purpose::Loss, 0);
     *in_burst = if *in_burst { roll >= end } else { roll < begin };
-    *in_burst
+    Some(*in_burst)
 }
 
 /// Returns how likely a burst begins at a frame, and ends at one, in 2^-64. In the long run, the
@@ -172,28 +196,30 @@ fn burst_odds(burst: Burst, loss: PerMillion) -> (u64, u64) {
 fn pass(
     impairment: &Impairment,
     dice: Dice,
-    FrameOf { index, place, length }: FrameOf,
-    now: Duration,
+    index: u64,
+    frame: &Passing<'_>,
     free_at: &mut Duration,
     mut copy: Copy,
 ) -> Option<Copy> {
-    if dice.happens(index, Purpose::Corrupt, place, impairment.corrupt) {
-        copy.flips.push(dice.roll(index, Purpose::Bit, place));
+    let (now, ordinal) = (frame.now, copy.ordinal);
+    let roll = Roll { dice, index, ordinal };
+    if roll.happens(Purpose::Corrupt, impairment.corrupt) {
+        copy.flips.push(dice.roll(index, Purpose::Bit, ordinal));
     }
     if let Some(rate) = impairment.rate_bps.filter(|rate| *rate > 0) {
         let begin = (*free_at).max(now);
         if begin - now > RATE_QUEUE.max(time_to_send(RATE_QUEUE_BYTES, rate)) {
             return None;
         }
-        *free_at = begin + time_to_send(length as u64, rate);
+        *free_at = begin + time_to_send(frame.length as u64, rate);
         copy.delay += *free_at - now;
     }
     if impairment.latency_us > 0 || impairment.jitter_us > 0 {
-        if dice.happens(index, Purpose::Reorder, place, impairment.reorder) {
+        if roll.happens(Purpose::Reorder, impairment.reorder) {
             copy.overtakes = true;
         } else {
             let around = (impairment.latency_us, impairment.jitter_us);
-            copy.delay += dice.delay(index, place, around, impairment.distribution);
+            copy.delay += dice.delay(index, ordinal, around, impairment.distribution);
         }
     }
     copy.delay = copy.delay.min(MAX_DELAY);
@@ -345,7 +371,7 @@ mod tests {
         let double = Impairment { duplicate: PerMillion(1_000_000), ..Impairment::default() };
         let mut faults: Vec<_> = (0..20).map(|_| fault(double.clone())).collect();
         let (all, _) = run(&mut faults, 2);
-        assert!(all[0].len() == MAX_COPIES, "{}", all[0].len());
+        assert!(all[0].len() as u64 == MAX_COPIES, "{}", all[0].len());
     }
 
     #[test]

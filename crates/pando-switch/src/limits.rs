@@ -62,7 +62,7 @@ pub const MAX_FAULTS: usize = 4096;
 /// Most links that faults name, all together: three groups of three hundred nodes apart.
 pub const MAX_FAULT_LINKS: usize = 1 << 20;
 /// Most copies that a link's faults make of one frame, of which each could double it.
-pub const MAX_COPIES: usize = 8;
+pub const MAX_COPIES: u64 = 8;
 /// Bytes read from a socket at once; some eighty long frames or fifteen hundred short ones.
 pub const READ_BYTES: usize = 128 << 10;
 /// Most sockets that are looked at in one go.

@@ -207,8 +207,9 @@ fn a_partition_wins_over_what_was_there_before_it() {
     core.set_faults(faults).unwrap();
     (0..100).for_each(|number| core.input(ZERO, 0, &frame(mac(1), mac(0), number, 60)));
     assert_eq!(dropped(&core, "n0", "n1", DropReason::Partition), 100);
-    let frames = core.observe(ZERO).fault_counts.into_iter().map(|counts| counts.frames);
-    assert_eq!(frames.collect::<Vec<_>>(), [0, 100]);
+    let counts = core.observe(ZERO).fault_counts.into_iter();
+    let counts = counts.map(|counts| (counts.frames, counts.dropped));
+    assert_eq!(counts.collect::<Vec<_>>(), [(100, 0), (100, 100)]);
 }
 
 #[test]
@@ -274,6 +275,21 @@ fn a_fault_goes_on_where_it_was_when_others_come_and_go() {
         numbers
     };
     assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn a_fault_decides_the_same_beside_others() {
+    let loss = Impairment { loss: PerMillion(300_000), ..Impairment::default() };
+    let survivors = |faults: Vec<Fault>| {
+        let mut core = core();
+        core.set_faults(faults).unwrap();
+        (0..500).for_each(|number| core.input(ZERO, 0, &frame(mac(1), mac(0), number, 60)));
+        read(&mut core, 1)
+    };
+    let alone = survivors(vec![impair(1, loss.clone())]);
+    let beside = survivors(vec![impair(2, loss.clone()), impair(1, loss)]);
+    assert!(beside.len() < alone.len());
+    assert!(beside.iter().all(|frame| alone.contains(frame)));
 }
 
 #[test]
