@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in a helper")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -528,6 +529,31 @@ fn a_capture_has_each_frame_once_and_in_order() {
         assert_eq!(record[12..16], 200u32.to_le_bytes());
         assert_eq!(number(&record[16..]), u32::try_from(place).unwrap());
     }
+}
+
+#[test]
+fn a_capture_on_a_slow_disk_loses_records_and_no_frames() {
+    const FRAMES: u32 = 10_000;
+    let (mut switch, mut machines) = open(2);
+    let received = read_on(&machines[1]);
+    // A pipe that nobody reads yet.
+    let (mut disk, end) = std::io::pipe().unwrap();
+    let limits = CaptureLimits { frames: u64::MAX, bytes: u64::MAX, snap: 65_535 };
+    switch.begin_capture(OwnedFd::from(end).into(), limits).unwrap();
+    for number in 0..FRAMES {
+        machines[0].send(&frame_of(0, 1, number, 1514));
+    }
+    let received = take(&received, u64::from(FRAMES));
+    assert!(received.into_iter().eq(0..FRAMES));
+    let reading = std::thread::spawn(move || {
+        let mut file = Vec::new();
+        disk.read_to_end(&mut file).unwrap();
+        file
+    });
+    let capture = switch.end_capture().unwrap().unwrap();
+    assert!(capture.lost > 0 && capture.frames > 0);
+    assert_eq!(capture.frames + capture.lost, u64::from(FRAMES));
+    assert_eq!(reading.join().unwrap().len() as u64, capture.bytes);
 }
 
 #[test]
