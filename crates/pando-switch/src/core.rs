@@ -139,10 +139,7 @@ impl Core {
         if spec.ports.len() > MAX_PORTS {
             return Err(SpecError::TooManyPorts(spec.ports.len()));
         }
-        let mut nodes: Vec<Name> = spec.ports.iter().map(|port| port.node.clone()).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        let links = Links::new(nodes);
+        let links = Links::new(spec.ports.iter().map(|port| port.node.clone()).collect());
         let ports = ports(&spec, &links)?;
         let segments = segments(&spec, &ports);
         let output = |is_open, closed| Output {

@@ -32,6 +32,7 @@ pub struct LinkState {
 /// All links that something went over or works on.
 #[derive(Debug)]
 pub struct Links {
+    /// Sorted.
     nodes: Vec<Name>,
     /// By sender and receiver, the number of their link plus one; zero without one.
     numbers: Vec<u32>,
@@ -39,8 +40,10 @@ pub struct Links {
 }
 
 impl Links {
-    /// Returns no links, between these nodes and the gateway.
-    pub fn new(nodes: Vec<Name>) -> Self {
+    /// Returns no links, between these nodes and the gateway. A node may be named more than once.
+    pub fn new(mut nodes: Vec<Name>) -> Self {
+        nodes.sort_unstable();
+        nodes.dedup();
         let ends = nodes.len() + 1;
         Self { nodes, numbers: vec![0; ends * ends], links: Vec::new() }
     }
@@ -57,7 +60,7 @@ impl Links {
 
     /// Returns a node's number.
     pub fn node(&self, name: &Name) -> Option<EndNumber> {
-        let place = self.nodes.iter().position(|node| node == name)?;
+        let place = self.nodes.binary_search(name).ok()?;
         u16::try_from(place).ok().map(EndNumber)
     }
 

@@ -13,6 +13,12 @@ use crate::frame::PREFIX_BYTES;
 use crate::links::LinkNumber;
 use crate::outq;
 
+/// What the kernel takes at least for each write besides its bytes: `struct sk_buff` and
+/// `struct skb_shared_info`.
+const BUFFER_OVERHEAD_BYTES: usize = 512;
+/// A socket takes one more buffer while it is not full.
+const LAST_BUFFER_BYTES: usize = 128 << 10;
+
 /// What a read came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
@@ -43,9 +49,12 @@ pub struct Socket {
     pub is_full: bool,
     /// What is waited for.
     pub interest: EventFlags,
-    /// Frames that may be in the socket: no more than fit there.
+    /// Frames that may be in the socket, each with the kernel's memory that it takes at least.
     written: VecDeque<(LinkNumber, usize)>,
-    written_bytes: usize,
+    written_memory: usize,
+    /// Whether a write has begun a buffer of the kernel that no frame stands for yet.
+    is_buffer_begun: bool,
+    /// Most memory of the kernel for one socket.
     capacity: usize,
 }
 
@@ -53,14 +62,15 @@ impl Socket {
     /// Takes over a socket.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let capacity = sockopt::socket_send_buffer_size(&stream)?;
+        let capacity = sockopt::socket_send_buffer_size(&stream)? + LAST_BUFFER_BYTES;
         Ok(Self {
             stream,
             partial: Vec::new(),
             is_full: false,
             interest: EventFlags::IN,
             written: VecDeque::new(),
-            written_bytes: 0,
+            written_memory: 0,
+            is_buffer_begun: false,
             capacity,
         })
     }
@@ -105,6 +115,7 @@ impl Socket {
                 Err(rustix::io::Errno::AGAIN) => WriteOutcome::Bytes(0),
                 Err(_) => WriteOutcome::Over,
             };
+            self.is_buffer_begun = true;
             self.is_full = outcome != WriteOutcome::Bytes(bytes.len());
             return outcome;
         }
@@ -112,8 +123,11 @@ impl Socket {
 
     /// Takes note of a frame that is wholly written.
     pub fn wrote(&mut self, link: LinkNumber, length: usize) {
-        self.written.push_back((link, PREFIX_BYTES + length));
-        self.written_bytes += PREFIX_BYTES + length;
+        let buffer = if self.is_buffer_begun { BUFFER_OVERHEAD_BYTES } else { 0 };
+        self.is_buffer_begun = false;
+        let memory = PREFIX_BYTES + length + buffer;
+        self.written.push_back((link, memory));
+        self.written_memory += memory;
         self.forget_beyond(self.capacity);
     }
 
@@ -123,24 +137,25 @@ impl Socket {
         let unread = outq::unread(&self.stream).unwrap_or(0);
         if unread == 0 {
             self.written.clear();
-            self.written_bytes = 0;
+            self.written_memory = 0;
         }
         unread == 0
     }
 
-    /// Returns the links of the frames that its reader may not have read: at least all that it has
-    /// not, since what the kernel tells is its memory for them.
+    /// Returns the links of the frames that its reader has not read, and of a few more: what the kernel
+    /// tells is its memory for them.
     pub fn unread(&mut self) -> impl Iterator<Item = LinkNumber> {
         self.forget_beyond(outq::unread(&self.stream).unwrap_or(0));
         self.written.iter().map(|(link, _)| *link)
     }
 
-    /// Forgets the oldest frames that cannot be in `room` bytes of socket any more.
-    fn forget_beyond(&mut self, room: usize) {
-        while let Some((_, bytes)) = self.written.front()
-            && self.written_bytes - bytes >= room
+    /// Forgets the oldest frames that cannot be in this much memory of the kernel any more. One of
+    /// which the beginning was read stays.
+    fn forget_beyond(&mut self, memory: usize) {
+        while let Some((_, first)) = self.written.front()
+            && self.written_memory - first >= memory
         {
-            self.written_bytes -= bytes;
+            self.written_memory -= first;
             self.written.pop_front();
         }
     }
@@ -149,5 +164,46 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// Writes so many times so many frames, of which a reader reads the first half, and compares what
+    /// is said to be unread with what is.
+    fn compare(length: usize, in_a_write: usize, writes: usize) {
+        let (stream, mut reader) = UnixStream::pair().unwrap();
+        let mut socket = Socket::new(stream).unwrap();
+        let framed = PREFIX_BYTES + length;
+        let burst = vec![0; framed * in_a_write];
+        let mut write = |times| {
+            for _ in 0..times {
+                assert_eq!(socket.write(&burst), WriteOutcome::Bytes(burst.len()));
+                (0..in_a_write).for_each(|_| socket.wrote(LinkNumber(0), length));
+            }
+        };
+        for _ in 0..20 {
+            write(writes);
+            reader.read_exact(&mut vec![0; burst.len() * writes]).unwrap();
+        }
+        write(writes);
+        let frames = in_a_write * writes;
+        reader.read_exact(&mut vec![0; frames / 2 * framed]).unwrap();
+        let (unread, said) = (frames - frames / 2, socket.unread().count());
+        assert!(unread <= said, "{said} of {unread} at {length}");
+        // Of a buffer that was begun to be read, nothing is known.
+        assert!(said <= unread * 5 / 3 + in_a_write, "{said} of {unread} at {length}");
+    }
+
+    #[test]
+    fn what_is_said_to_be_unread_is_little_more_than_what_is() {
+        compare(60, 1, 200);
+        compare(1514, 1, 60);
+        compare(60, 900, 2);
+        compare(1514, 40, 2);
     }
 }

@@ -157,6 +157,8 @@ impl Worker {
             let timeout = self.timeout();
             let is_woken = self.turn(timeout)?;
             if is_woken && self.obey_all()? == Turn::Last {
+                // What was recorded still goes to its file.
+                drop(self.end_capture());
                 return Ok(());
             }
         }
