@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
-use crate::{branch, commit, exec, image, machine, operation, parse, schema, state, system, usage};
+use crate::{
+    branch, commit, exec, image, machine, operation, parse, schema, state, system, topology, usage,
+};
 
 macro_rules! verbs {
     ($(
@@ -137,6 +139,23 @@ verbs! {
         renamed("cluster_destroy", &[("cluster_name", "name")]),
         renamed("delete_vm", &[("id", "name"), ("vm_id", "name")]),
     ];
+
+    /// Check a topology.
+    TopologyValidate = "topology_validate" (topology::TopologyValidateParams)
+        -> topology::TopologyValidateResult,
+    Cluster, Read, Directly,
+    cli(&["topology", "validate"], &["topology"]).hints(&[("topology", Hint::Topology)]),
+    [];
+    /// List the topologies that have a name.
+    TopologyList = "topology_list" (topology::TopologyListParams) -> topology::TopologyListResult,
+    Cluster, Read, Directly,
+    cli(&["topology", "list"], &[]),
+    [];
+    /// Show what a topology means, complete.
+    TopologyShow = "topology_show" (topology::TopologyShowParams) -> topology::TopologyShowResult,
+    Cluster, Read, Directly,
+    cli(&["topology", "show"], &["topology"]).hints(&[("topology", Hint::Topology)]),
+    [];
 
     /// Branch a running machine or a commit into live copies.
     BranchCreate = "branch_create" (branch::BranchCreateParams) -> branch::BranchCreateResult,

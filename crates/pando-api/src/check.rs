@@ -22,6 +22,9 @@ pub(crate) fn check(call: &Call) -> Checked {
         Call::VmList(params) => page(params.limit),
         Call::VmUsage(params) => page(params.limit),
         Call::VmControl(params) => wait(params.timeout_s),
+        Call::TopologyValidate(params) => topology(&params.topology),
+        Call::TopologyList(params) => page(params.limit),
+        Call::TopologyShow(params) => topology(&params.topology),
         Call::BranchCreate(params) => branch_create(params),
         Call::BranchList(params) => page(params.limit),
         Call::BranchRollback(params) => not_empty("target", &params.target),
@@ -105,6 +108,11 @@ fn not_empty(name: &str, value: &str) -> Checked {
 
 fn page(limit: u32) -> Checked {
     range("limit", u64::from(limit), 1, u64::from(limits::MAX_PAGE))
+}
+
+/// A name or a text; how long a text may be is the reader's to say, with the place where it ends.
+fn topology(text: &str) -> Checked {
+    not_empty("topology", text)
 }
 
 fn wait(timeout_s: u64) -> Checked {

@@ -33,6 +33,7 @@ mod parse;
 mod schema;
 pub mod state;
 pub mod system;
+pub mod topology;
 pub mod usage;
 pub mod verb;
 

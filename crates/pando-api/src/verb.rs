@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 pub enum Toolset {
     /// Virtual machines.
     Machine,
+    /// Clusters and the topologies that they are defined from.
+    Cluster,
     /// Branches.
     Branch,
     /// Commits and tags.
@@ -30,6 +32,7 @@ impl Toolset {
     /// Every toolset, in the order of the reference.
     pub const ALL: &'static [Self] = &[
         Self::Machine,
+        Self::Cluster,
         Self::Branch,
         Self::Commit,
         Self::Exec,
@@ -43,6 +46,7 @@ impl Toolset {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Machine => "machine",
+            Self::Cluster => "cluster",
             Self::Branch => "branch",
             Self::Commit => "commit",
             Self::Exec => "exec",
@@ -57,6 +61,7 @@ impl Toolset {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Machine => "Create, look at and control virtual machines.",
+            Self::Cluster => "Several machines with their networks, from one text.",
             Self::Branch => "Live copies of running machines: make them, switch, roll back.",
             Self::Commit => "Whole states of a machine, to come back to, and their names.",
             Self::Exec => "Commands, files and consoles inside machines.",
@@ -119,6 +124,9 @@ pub enum Hint {
     HostPath,
     /// `@FILE` stands for the file's contents.
     Contents,
+    /// A path (with a `/`, or ending in `.yaml`, `.yml` or `.json`) stands for the file's contents;
+    /// anything else is a topology's name.
+    Topology,
 }
 
 /// How a verb looks as a command.

@@ -1,5 +1,6 @@
 //! What can be tuned, with the defaults and their reasons.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pando_model::{ByteCount, Layout};
@@ -9,6 +10,8 @@ use pando_model::{ByteCount, Layout};
 pub struct Config {
     /// Where keys are kept; everything else is the drivers'.
     pub layout: Layout,
+    /// Where topologies that have a name are.
+    pub topology_dir: PathBuf,
     /// pando's version, for `system_status`.
     pub version: String,
     /// Where the engine is served on TCP, for `system_status`.
@@ -55,6 +58,7 @@ impl Config {
     pub fn new(layout: Layout, version: impl Into<String>) -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
+            topology_dir: layout.topologies(),
             layout,
             version: version.into(),
             url: None,

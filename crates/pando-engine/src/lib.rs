@@ -28,6 +28,7 @@ mod output;
 mod paging;
 mod recovery;
 mod resolve;
+mod topology_files;
 mod verbs;
 
 pub use config::Config;

@@ -14,6 +14,7 @@ mod machines;
 mod operations;
 mod status;
 mod system;
+mod topology;
 pub(crate) mod usage;
 
 use std::time::Duration;
@@ -91,6 +92,11 @@ impl Engine {
             Call::FilePull(params) => json(&self.file_pull(caller, params).await?),
             Call::ConnectInfo(params) => json(&self.connect_info(caller, params).await?),
             Call::ConsoleRead(params) => json(&self.console_read(caller, params).await?),
+            Call::TopologyValidate(params) => {
+                json(&self.topology_validate(&params.topology).await?)
+            }
+            Call::TopologyList(params) => json(&self.topology_list(params).await?),
+            Call::TopologyShow(params) => json(&self.topology_show(&params.topology).await?),
             Call::ImageList(params) => json(&self.image_list(params).await?),
             Call::ImageShow(params) => json(&self.image_show(&params.image).await?),
             Call::OperationList(params) => json(&self.operation_list(params).await?),

@@ -20,6 +20,7 @@ use crate::commands;
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["demo", "doctor", "init"]),
     ("Machines", &["vm", "ps", "watch", "top", "start", "stop", "pause", "resume", "rm"]),
+    ("Clusters", &["topology"]),
     ("Work in them", &["exec", "sh", "cp", "ssh", "console", "fanout", "connect-info"]),
     (
         "State like git",
@@ -54,6 +55,7 @@ const PARENTS: &[(&str, &[&str], &str)] = &[
     ("image", &[], "Build, import and inspect images"),
     ("operation", &["op"], "Look at operations, wait for them, cancel them"),
     ("tag", &[], "Name commits"),
+    ("topology", &[], "Check, list and show what clusters are defined from"),
 ];
 
 const STYLES: Styles = Styles::styled()

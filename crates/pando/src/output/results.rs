@@ -5,6 +5,7 @@ mod diff;
 mod lists;
 mod script;
 mod state;
+mod topology;
 
 use pando_api::branch::{BranchCheckoutResult, BranchCreateResult, BranchRollbackResult};
 use pando_api::commit::{CommitCreateResult, CommitShowResult, CommitVerifyResult};
@@ -42,6 +43,9 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         "commit_verify" => with(result, |view| verified(ui, &view)),
         "connect_info" => with(result, |view: ConnectInfoResult| ui.line(view.command)),
         "image_build" | "image_import" | "image_show" => with(result, |view| image(ui, &view)),
+        "topology_validate" => with(result, |view| topology::validated(ui, &view)),
+        "topology_list" => with(result, |view| topology::list(ui, &view)),
+        "topology_show" => with(result, |view| topology::show(ui, &view)),
         "image_list" => with(result, |view| lists::images(ui, &view)),
         "operation_list" => with(result, |view| lists::operations(ui, &view)),
         "operation_get" | "operation_wait" | "operation_cancel" => {
