@@ -28,7 +28,8 @@ mod output;
 mod paging;
 mod recovery;
 mod resolve;
-mod topology_files;
+mod set_up;
+mod topologies;
 mod verbs;
 
 pub use config::Config;
