@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub enum Toolset {
     /// Virtual machines.
     Machine,
-    /// Clusters of several machines, their nodes and snapshots.
+    /// Clusters and the topologies that they are defined from.
     Cluster,
     /// Branches.
     Branch,
@@ -61,9 +61,7 @@ impl Toolset {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Machine => "Create, look at and control virtual machines.",
-            Self::Cluster => {
-                "Several machines and their networks, as one: define, start, snapshot."
-            }
+            Self::Cluster => "Several machines with their networks, from one text.",
             Self::Branch => "Live copies of running machines: make them, switch, roll back.",
             Self::Commit => "Whole states of a machine, to come back to, and their names.",
             Self::Exec => "Commands, files and consoles inside machines.",
@@ -126,8 +124,9 @@ pub enum Hint {
     HostPath,
     /// `@FILE` stands for the file's contents.
     Contents,
-    /// A path on this machine; the file's contents are the value.
-    File,
+    /// A path (with a `/`, or ending in `.yaml`, `.yml` or `.json`) stands for the file's contents;
+    /// anything else is a topology's name.
+    Topology,
 }
 
 /// How a verb looks as a command.
@@ -171,10 +170,6 @@ pub struct Verb {
 /// Verbs that change something and, called again with the same parameters, change nothing more.
 const IDEMPOTENT: &[&str] = &[
     "vm_delete",
-    "cluster_define",
-    "cluster_start",
-    "cluster_stop",
-    "cluster_destroy",
     "branch_checkout",
     "branch_delete",
     "commit_delete",

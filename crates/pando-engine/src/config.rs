@@ -10,10 +10,10 @@ use pando_model::{ByteCount, Layout};
 pub struct Config {
     /// Where keys are kept; everything else is the drivers'.
     pub layout: Layout,
+    /// Where topologies that have a name are.
+    pub topology_dir: PathBuf,
     /// pando's version, for `system_status`.
     pub version: String,
-    /// Where topologies are looked for by name.
-    pub topology_dir: PathBuf,
     /// Where the engine is served on TCP, for `system_status`.
     pub url: Option<String>,
     /// Disk space that is never used: a full disk stops running guests.
@@ -58,7 +58,7 @@ impl Config {
     pub fn new(layout: Layout, version: impl Into<String>) -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            topology_dir: layout.home().join("topologies"),
+            topology_dir: layout.topologies(),
             layout,
             version: version.into(),
             url: None,

@@ -28,8 +28,7 @@ mod output;
 mod paging;
 mod recovery;
 mod resolve;
-mod set_up;
-mod topologies;
+mod topology_files;
 mod verbs;
 
 pub use config::Config;

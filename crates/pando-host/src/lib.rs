@@ -11,7 +11,6 @@ mod captures;
 mod client;
 mod disks;
 mod files;
-mod greeting;
 mod guests;
 mod host;
 mod idle;

@@ -10,6 +10,7 @@
 //!      memory/            COMMIT.NODE.ram (cache)   zero-512M.ram
 //!      branches/BRANCH/   spec.json keeper.lock keeper.log NODE.console spool/COMMIT/
 //!      keys/CLUSTER  keys/CLUSTER.pub
+//!      topologies/NAME.yaml (the user's)
 //!      tmp/
 //! RUNTIME/daemon.sock  RUNTIME/b/BRANCH-SUFFIX.sock
 //! ```
@@ -46,6 +47,11 @@ impl Layout {
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.home.join("config.toml")
+    }
+
+    /// Topologies that have a name, unless settings say another directory.
+    pub fn topologies(&self) -> PathBuf {
+        self.home.join("topologies")
     }
 
     /// The database.

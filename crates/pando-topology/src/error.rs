@@ -40,6 +40,7 @@ pub struct TopologyError {
     /// What is meant: `nodes[2].ip`. Empty for the whole text.
     pub path: String,
     /// Where it is.
+    #[serde(flatten)]
     pub place: Place,
     /// The value, and what is wrong with it.
     pub message: String,
@@ -88,6 +89,7 @@ pub struct Note {
     /// What is meant: `network.bridge`.
     pub path: String,
     /// Where it is.
+    #[serde(flatten)]
     pub place: Place,
     /// What happens instead.
     pub message: String,

@@ -216,9 +216,10 @@ impl App {
         }
         let result = self.finished(call).await?;
         self.show(verb.name, &result);
-        // Some of several things could not be done.
+        // Some of several things could not be done, or what was to be checked is wrong.
         let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
-        Ok(u8::from(failed > 0))
+        let wrong = result.get("valid") == Some(&Value::Bool(false));
+        Ok(u8::from(failed > 0 || wrong))
     }
 
     /// Shows a verb's result in the form that was asked for.

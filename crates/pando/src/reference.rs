@@ -11,10 +11,12 @@ use pando_api::{Toolset, catalogue};
 use pando_model::ErrorCode;
 
 use crate::reference::markdown::{Table, cell};
-use crate::settings::{Settings, Sources, variable};
+use crate::settings::{FOREIGN, Meaning, Settings, Sources, variable};
 
 /// The file with the OpenAPI document.
 const OPENAPI: &str = "openapi.json";
+/// The file with the JSON Schema of topologies.
+const TOPOLOGY: &str = "topology.schema.json";
 
 /// Returns every file of the reference by its name.
 pub fn files() -> BTreeMap<String, String> {
@@ -24,15 +26,21 @@ pub fn files() -> BTreeMap<String, String> {
         ("errors.md".to_owned(), errors()),
         ("settings.md".to_owned(), settings()),
         (OPENAPI.to_owned(), openapi()),
+        (TOPOLOGY.to_owned(), format!("{:#}\n", pando_topology::schema())),
     ]);
     let toolsets = Toolset::ALL.iter();
     files.extend(toolsets.map(|toolset| (verbs::file(*toolset), verbs::page(*toolset))));
     for (name, text) in &mut files {
-        if name != OPENAPI {
+        if is_page(name) {
             *text = format!("{}\n", text.trim_end());
         }
     }
     files
+}
+
+/// Whether a file is a page to read.
+fn is_page(name: &str) -> bool {
+    name.ends_with(".md")
 }
 
 /// Returns the OpenAPI document as a file.
@@ -69,7 +77,9 @@ fn contents() -> String {
          - [Errors](errors.md): every code, and what it means\n\
          - [Settings](settings.md): the configuration file and its variables\n\
          - [OpenAPI](openapi.json): the HTTP API for programs; a daemon serves it at \
-         `/v1/openapi.json`\n",
+         `/v1/openapi.json`\n\
+         - [Topologies](topology.schema.json): the JSON Schema of what a cluster is defined from, for \
+         editors\n",
     );
     page
 }
@@ -119,6 +129,19 @@ fn settings() -> String {
         ]);
     }
     page.push_str(&table.to_string());
+    page.push_str(
+        "## Variables of vmcluster-mcp\n\nThey are accepted: those that mean something here stand below \
+         pando's own and above the file.\n\n",
+    );
+    let mut table = Table::new(&["variable", "what it means here"]);
+    for (name, meaning) in FOREIGN {
+        let means = match meaning {
+            Meaning::Setting(key) => format!("`{key}`"),
+            Meaning::Nothing(why) => format!("not used: {why}"),
+        };
+        table.row([format!("`{name}`"), cell(&means)]);
+    }
+    page.push_str(&table.to_string());
     page
 }
 
@@ -129,7 +152,7 @@ mod tests {
     #[test]
     fn links_between_pages_lead_somewhere() {
         let files = files();
-        for (name, text) in files.iter().filter(|(name, _)| *name != OPENAPI) {
+        for (name, text) in files.iter().filter(|(name, _)| is_page(name)) {
             for (_, rest) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
                 let target = rest.split(')').next().unwrap_or_default();
                 let (file, anchor) = target.split_once('#').unwrap_or((target, ""));

@@ -2,6 +2,7 @@
 //! it come its type, its place in the file, its variable and its line in `pando config show`.
 
 mod file;
+mod foreign;
 mod value;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use pando_api::ApiError;
 use pando_model::{ErrorCode, suggest};
 
 pub use file::{read, write};
+pub use foreign::{Ignored, Meaning, VARIABLES as FOREIGN};
 pub use value::{AcceleratorChoice, HttpListen, Setting};
 
 /// Where a value came from.
@@ -96,6 +98,8 @@ settings! {
     accelerator: AcceleratorChoice = AcceleratorChoice::Auto, "qemu.accelerator";
     /// The guest program that goes into images; looked for beside pando when empty.
     guest_program: String = String::new(), "image.guest_program";
+    /// Where topologies that have a name are; `topologies` in the home when empty.
+    topology_dir: String = String::new(), "cluster.topology_dir";
     /// Whether disk flushes of guests reach the host's disk.
     durable_disk: bool = false, "machine.durable_disk";
     /// Memory of the host that is never used, in MiB.
@@ -142,7 +146,7 @@ impl Sources {
     pub fn of_process(path: &Path) -> Result<Self, ApiError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("PANDO_"))
+            .filter(|(name, _)| name.starts_with("PANDO_") || name.starts_with(foreign::PREFIX))
             .collect();
         Ok(Self { file: read(path)?, environment })
     }
@@ -155,13 +159,16 @@ impl Sources {
     }
 
     fn apply<T: Setting>(&self, key: &str, target: &mut T) -> Result<Origin, ApiError> {
-        let name = variable(key);
-        let (text, origin) = match (self.environment.get(&name), self.file.get(key)) {
-            (Some(text), _) => (text, Origin::Environment(name)),
-            (None, Some(text)) => (text, Origin::File),
-            (None, None) => return Ok(Origin::Default),
+        let own = variable(key);
+        let (text, origin) = match (self.environment.get(&own), self.foreign(key)) {
+            (Some(text), _) => (text.clone(), Origin::Environment(own)),
+            (None, Some((name, text))) => (text, Origin::Environment(name.to_owned())),
+            (None, None) => match self.file.get(key) {
+                Some(text) => (text.clone(), Origin::File),
+                None => return Ok(Origin::Default),
+            },
         };
-        *target = T::parse(text).map_err(|why| wrong(key, text, why))?;
+        *target = T::parse(&text).map_err(|why| wrong(key, &text, why))?;
         Ok(origin)
     }
 }
@@ -216,5 +223,35 @@ mod tests {
         assert_eq!(error.message, "`limits.max_parked` is `many`, but must be a whole number");
         assert!(Settings::check("machine.durable_disk", "yes").is_err());
         assert!(Settings::check("machine.durable_disk", "true").is_ok());
+    }
+
+    #[test]
+    fn the_variables_of_vmcluster_stand_below_our_own_and_above_the_file() {
+        let file = [("cluster.topology_dir", "/file"), ("daemon.log", "trace")];
+        let theirs = ("VMCLUSTER_TOPOLOGY_DIR", "/theirs");
+        let of = |environment: &[(&str, &str)]| {
+            let (settings, shown) = Settings::resolve(&sources(&file, environment)).unwrap();
+            let one = shown.into_iter().find(|one| one.key == "cluster.topology_dir").unwrap();
+            (settings.topology_dir, one.origin)
+        };
+        let name = |name: &str| Origin::Environment(name.to_owned());
+        assert_eq!(of(&[]), ("/file".to_owned(), Origin::File));
+        assert_eq!(of(&[theirs]), ("/theirs".to_owned(), name("VMCLUSTER_TOPOLOGY_DIR")));
+        let ours = ("PANDO_CLUSTER_TOPOLOGY_DIR", "/ours");
+        assert_eq!(of(&[theirs, ours]), ("/ours".to_owned(), name("PANDO_CLUSTER_TOPOLOGY_DIR")));
+    }
+
+    #[test]
+    fn log_levels_are_translated_and_what_means_nothing_is_told() {
+        let environment = [
+            ("VMCLUSTER_LOG_LEVEL", "WARNING"),
+            ("VMCLUSTER_LIBVIRT_URI", "qemu:///system"),
+            ("VMCLUSTER_NEW", "x"),
+        ];
+        let sources = sources(&[], &environment);
+        let (settings, _) = Settings::resolve(&sources).unwrap();
+        assert_eq!(settings.log, "warn");
+        let ignored: Vec<String> = sources.ignored().into_iter().map(|one| one.variable).collect();
+        assert_eq!(ignored, ["VMCLUSTER_LIBVIRT_URI", "VMCLUSTER_NEW"]);
     }
 }

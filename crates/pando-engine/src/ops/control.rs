@@ -14,7 +14,6 @@ use crate::failure::{Failure, Result};
 use crate::incarnation::Incarnation;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
-use crate::verbs::clusters::resting;
 use crate::verbs::journal::Noted;
 
 #[derive(Serialize, Deserialize)]
@@ -26,29 +25,9 @@ pub(crate) struct Control {
     pub action: Action,
     pub timeout_ms: u64,
     pub started_us: i64,
-    /// Its entries in the journal, whose end is still to be noted: one for each node.
-    #[serde(default, deserialize_with = "one_or_several")]
-    pub journal: Vec<JournalId>,
-    /// Asked for as `cluster_stop`: branches of the cluster, and others that run.
+    /// Its entry in the journal, whose end is still to be noted.
     #[serde(default)]
-    pub as_cluster: Option<(u32, u32)>,
-}
-
-/// Reads what earlier releases wrote as one id or nothing.
-fn one_or_several<'de, D>(from: D) -> std::result::Result<Vec<JournalId>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Several(Vec<JournalId>),
-        One(Option<JournalId>),
-    }
-    Ok(match Written::deserialize(from)? {
-        Written::Several(ids) => ids,
-        Written::One(id) => id.into_iter().collect(),
-    })
+    pub journal: Option<JournalId>,
 }
 
 /// Returns the branch as it is after a boot from its disks.
@@ -87,9 +66,6 @@ impl Control {
                 .subject(address.clone())
                 .hint(hint.replace("ADDRESS", &address)))
         };
-        if before.fresh && !matches!(action, Action::Stop | Action::Kill) {
-            return wrong("start it first: `pando cluster start ADDRESS`");
-        }
         let stopped = before.stopped();
         let after = match (action, before.state) {
             (Action::Start, Stopped) | (Action::Restart, _) => booted(&before),
@@ -103,16 +79,7 @@ impl Control {
                 return wrong("start it first: `pando vm control ADDRESS start`");
             }
         };
-        Ok(Self {
-            cluster,
-            before,
-            after,
-            action,
-            timeout_ms,
-            started_us,
-            journal: Vec::new(),
-            as_cluster: None,
-        })
+        Ok(Self { cluster, before, after, action, timeout_ms, started_us, journal: None })
     }
 
     fn stop_mode(&self) -> StopMode {
@@ -125,7 +92,7 @@ impl Control {
 
     /// Notes in the journal how it ended.
     fn note<T>(&mut self, cx: &Cx, result: &Result<T>) {
-        for id in std::mem::take(&mut self.journal) {
+        if let Some(id) = self.journal.take() {
             let ago = Duration::from_millis(super::elapsed_ms(self.started_us));
             Noted::since(&cx.engine.journal, id, ago).ended(result);
         }
@@ -226,11 +193,9 @@ impl Kind for Control {
     }
 
     fn result(&self, _: &OperationId) -> Value {
-        if let Some(counts) = self.as_cluster {
-            return memo(&resting(&self.cluster, &self.after, counts));
-        }
+        let Some(node) = self.cluster.nodes.first() else { return Value::Null };
         memo(&VmControlResult {
-            vm_id: crate::resolve::machine_id(&self.cluster, &self.after),
+            vm_id: crate::resolve::vm_id(&self.cluster, &self.after, &node.name),
             branch_id: self.after.id.clone(),
             address: format!("{}@{}", self.cluster.name, self.after.name),
             previous_state: self.before.state,

@@ -154,6 +154,9 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
             values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         arg = arg.value_parser(clap::builder::PossibleValuesParser::new(values));
     }
+    if verb.cli.hints.contains(&(name, Hint::Topology)) {
+        arg = arg.value_name("NAME|FILE");
+    }
     if position(verb, name).is_some() {
         return Some(if kind == Kind::List { arg.num_args(0..) } else { arg });
     }
@@ -167,10 +170,8 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
         arg = arg.short(*letter);
     }
     let hint = verb.cli.hints.iter().find(|(known, _)| *known == name);
-    match hint {
-        Some((_, Hint::Contents)) => arg = arg.value_name("TEXT|@FILE"),
-        Some((_, Hint::File)) => arg = arg.value_name("FILE"),
-        _ => {}
+    if let Some((_, Hint::Contents)) = hint {
+        arg = arg.value_name("TEXT|@FILE");
     }
     // One flag is one of them.
     if matches!(kind, Kind::List | Kind::Map) {
@@ -293,7 +294,7 @@ fn scalar(name: &str, kind: Kind, hint: Option<Hint>, text: &str) -> Result<Valu
             Ok(Value::from(path.to_string_lossy()))
         }
         (_, Some(Hint::Contents)) => text_or_file(name, text),
-        (_, Some(Hint::File)) => text_or_file(name, &format!("@{text}")),
+        (_, Some(Hint::Topology)) if is_file(text) => contents(name, Path::new(text)),
         _ => Ok(Value::from(text)),
     }
 }
@@ -307,6 +308,11 @@ pub fn text_or_file(name: &str, text: &str) -> Result<Value, ApiError> {
         Some(path) => contents(name, Path::new(path)),
         None => Ok(Value::from(text)),
     }
+}
+
+/// Whether a topology is named by its file.
+fn is_file(text: &str) -> bool {
+    text.contains('/') || [".yaml", ".yml", ".json"].iter().any(|end| text.ends_with(end))
 }
 
 fn contents(name: &str, path: &Path) -> Result<Value, ApiError> {
@@ -399,6 +405,7 @@ mod tests {
                 r#"{"id":"op_0123456789ab","timeout_s":7200}"#,
             ),
             ("pando gc --dry-run", r#"{"dry_run":true}"#),
+            ("pando topology show etcd", r#"{"topology":"etcd"}"#),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line).expect(line).to_string(), expected, "{line}");
@@ -413,6 +420,8 @@ mod tests {
             ("pando vm create shop -e A", "env"),
             ("pando vm create shop -c two", "vcpus"),
             ("pando vm create shop --user-data @/nonexistent", "user_data"),
+            ("pando topology validate /nonexistent/etcd", "topology"),
+            ("pando topology validate nonexistent.yaml", "topology"),
         ] {
             assert_eq!(parsed(line).expect_err(line).subject.as_deref(), Some(subject), "{line}");
         }
@@ -433,9 +442,6 @@ mod tests {
             }
             if verb.name == "image_import" {
                 line.extend(["--kind", "disk"]);
-            }
-            if verb.name == "cluster_define" {
-                line.extend(["--topology-name", "shop"]);
             }
             let value = parsed(&line.join(" ")).expect(verb.name);
             let call = Call::parse(verb.name, value).expect(verb.name);

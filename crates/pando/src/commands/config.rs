@@ -10,7 +10,7 @@ use crate::commands::text;
 use crate::home;
 use crate::output::table::{Cell, Table};
 use crate::output::{Format, Look, Ui};
-use crate::settings::{Origin, Settings, Shown, Sources, variable, write};
+use crate::settings::{Ignored, Origin, Settings, Shown, Sources, variable, write};
 
 /// Returns the command.
 pub fn command() -> Command {
@@ -48,8 +48,9 @@ pub fn run(ui: Ui, layout: &Layout, matches: &ArgMatches) -> Ending {
     let path = layout.config();
     match matches.subcommand() {
         Some(("show", matches)) => {
-            let (_, shown) = Settings::resolve(&Sources::of_process(&path)?)?;
-            show(ui, &shown, matches.get_flag("origin"));
+            let sources = Sources::of_process(&path)?;
+            let (_, shown) = Settings::resolve(&sources)?;
+            show(ui, &shown, &sources.ignored(), matches.get_flag("origin"));
         }
         Some(("get", matches)) => {
             let key = text(matches, "config_key");
@@ -100,13 +101,13 @@ fn origin(shown: &Shown) -> String {
     }
 }
 
-fn show(ui: Ui, shown: &[Shown], with_origin: bool) {
+fn show(ui: Ui, shown: &[Shown], ignored: &[Ignored], with_origin: bool) {
     if ui.format == Format::Json {
         let settings: Vec<Value> = shown
             .iter()
             .map(|one| json!({ "key": one.key, "value": one.value, "origin": origin(one) }))
             .collect();
-        return ui.answer("", json!({ "settings": settings }));
+        return ui.answer("", json!({ "settings": settings, "ignored": ignored }));
     }
     if !with_origin {
         for one in shown {
@@ -125,6 +126,9 @@ fn show(ui: Ui, shown: &[Shown], with_origin: bool) {
         ]);
     }
     table.print(&ui);
+    for Ignored { variable, why } in ignored {
+        ui.remark(format!("{variable} is set and not used: {why}"));
+    }
 }
 
 /// Makes the home and, unless there is one, a configuration file in which everything is a comment.

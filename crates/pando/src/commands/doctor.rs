@@ -12,7 +12,7 @@ use crate::app::Ending;
 use crate::output::progress::Meter;
 use crate::output::table::printable;
 use crate::output::{Format, Look, Ui};
-use crate::settings::{Settings, Sources};
+use crate::settings::{Ignored, Settings, Sources};
 use crate::wire::machines::Probing;
 
 /// The exit status when something that is needed is missing.
@@ -79,10 +79,11 @@ pub fn run(ui: Ui, layout: &Layout, matches: &ArgMatches) -> Ending {
     let probing = if matches.get_flag("fresh") { Probing::Fresh } else { Probing::Remembered };
     let mut findings = Vec::new();
     let settings = match Sources::of_process(&layout.config())
-        .and_then(|sources| Settings::resolve(&sources))
+        .and_then(|sources| Ok((Settings::resolve(&sources)?.0, sources.ignored())))
     {
-        Ok((settings, _)) => {
+        Ok((settings, ignored)) => {
             findings.push(Finding::fine("configuration", layout.config().display().to_string()));
+            findings.extend(ignored.iter().map(unused));
             settings
         }
         Err(error) => {
@@ -102,6 +103,14 @@ pub fn run(ui: Ui, layout: &Layout, matches: &ArgMatches) -> Ending {
         Format::Human => show(&ui, &findings),
     }
     Ok(if worst_is_missing { EXIT_MISSING } else { 0 })
+}
+
+fn unused(Ignored { variable, why }: &Ignored) -> Finding {
+    Finding::poor(
+        "environment",
+        format!("{variable} is not used: {why}"),
+        format!("unset {variable}"),
+    )
 }
 
 fn show(ui: &Ui, findings: &[Finding]) {
