@@ -259,7 +259,66 @@ fn latency() {
     );
 }
 
+/// What a cut asks of the switch, while a machine sends as fast as another reads.
+fn cuts() {
+    const CUTS: usize = 300;
+    let (mut switch, mut ends) = UserSwitches.open(&spec(), None).unwrap();
+    switch.release().unwrap();
+    let (mut other, mut machine) = (ends.pop().unwrap(), ends.pop().unwrap());
+    let received = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&received);
+    let burst = framed(1500);
+    let sending = std::thread::spawn(move || {
+        let mut sent = 0;
+        loop {
+            while sent - seen.load(Ordering::Relaxed) > WINDOW_BYTES {
+                std::thread::yield_now();
+            }
+            if machine.write_all(&burst).is_err() {
+                return;
+            }
+            sent += burst.len() as u64;
+        }
+    });
+    let reading = std::thread::spawn(move || {
+        let mut buffer = vec![0; RELAY_BYTES];
+        while let Ok(count @ 1..) = other.read(&mut buffer) {
+            received.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let mut times: [Vec<f64>; 5] = Default::default();
+    let (mut frames, mut stalled) = (0, 0);
+    for _ in 0..CUTS {
+        let mut at = Instant::now();
+        let mut lap = |step: usize| {
+            times[step].push(at.elapsed().as_secs_f64() * 1e3);
+            at = Instant::now();
+        };
+        switch.hold().unwrap();
+        lap(0);
+        stalled += switch.drain(Instant::now() + Duration::from_millis(20)).unwrap().len();
+        lap(1);
+        switch.settle().unwrap();
+        lap(2);
+        frames += switch.save(&directory.path().join("state")).unwrap().frames;
+        lap(3);
+        switch.release().unwrap();
+        lap(4);
+    }
+    drop(switch);
+    sending.join().unwrap();
+    reading.join().unwrap();
+    print!("{CUTS} cuts under traffic, ms, median (p99):");
+    for (step, mut samples) in ["hold", "drain", "settle", "save", "release"].iter().zip(times) {
+        samples.sort_by(f64::total_cmp);
+        print!(" {step} {:.3} ({:.3})", samples[CUTS / 2], samples[CUTS * 99 / 100]);
+    }
+    println!("; {:.0} frames saved each, {stalled} ports stalled", frames as f64 / CUTS as f64);
+}
+
 fn main() {
     latency();
+    cuts();
     rates();
 }

@@ -234,11 +234,14 @@ impl Worker {
         };
         let now = self.clock.now();
         let mut frames = Frames::new(self.buffer.get(..count).unwrap_or_default());
-        for frame in &mut frames {
+        while let Some(frame) = frames.next() {
             match frame {
                 Ok(frame) => self.core.input(now, output, frame),
                 Err(_) => {
-                    self.core.malformed(output, 0);
+                    // All that is left is one thing that is no frame.
+                    let rest = frames.rest().len();
+                    socket.keep(&[]);
+                    self.core.malformed(output, rest);
                     self.close(output)?;
                     return Ok(true);
                 }

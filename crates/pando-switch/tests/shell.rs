@@ -370,7 +370,11 @@ fn half_a_frame_is_told_of_and_goes_on_later() {
 fn what_is_no_stream_of_frames_ends_its_own_port_only() {
     let (mut switch, mut machines) = open(3);
     machines[0].send(&frame(0, 1, 1));
-    machines[0].0.write_all(&[0xff; 8]).unwrap();
+    machines[0].0.write_all(&[0xff; 3]).unwrap();
+    switch.hold().unwrap();
+    assert_eq!(switch.settle().unwrap().partial, [PortNumber(0)]);
+    switch.release().unwrap();
+    machines[0].0.write_all(&[0xff; 5]).unwrap();
     assert!(machines[0].is_over());
     machines[1].send(&frame(1, 0, 2));
     machines[1].send(&frame(1, 2, 3));
