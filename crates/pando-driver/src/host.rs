@@ -214,7 +214,7 @@ pub trait BranchHost: Send + Sync {
     /// node. No machine is success.
     async fn crash_node(&self, branch: &BranchId, node: &Name) -> Result<(), HostError>;
 
-    /// Boots a node whose machine has ended on its disk, and returns when its guest answers; its
+    /// Boots a node whose machine has ended on its disk, and returns when its guest has booted; its
     /// identity stays. A machine that runs is left alone, and waited for.
     ///
     /// # Errors

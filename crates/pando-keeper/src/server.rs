@@ -301,11 +301,13 @@ impl Server {
         answer.recv().map_err(|_| gone())?
     }
 
-    /// Boots a node, unless it runs, and waits until its guest answers.
+    /// Boots a node, unless it runs, and waits until its guest has booted: its program answers long
+    /// before its services.
     fn boot_node(&self, node: &Name, timeout: Duration) -> Answer {
         let deadline = Instant::now() + timeout.min(limits::MAX_WAIT);
         self.command(Command::BootNode { node: node.clone() })?;
-        self.published.link(node, deadline).map(|_| Reply::Done)
+        let link = self.published.link(node, deadline)?;
+        link.wait_booted(deadline).map(|_| Reply::Done).map_err(self.failed(node))
     }
 
     fn probe(

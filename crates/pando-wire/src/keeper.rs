@@ -163,7 +163,7 @@ pub enum Request {
         /// The node.
         node: Name,
     },
-    /// Boot a node whose machine has ended on its disk, and wait until its guest answers.
+    /// Boot a node whose machine has ended on its disk, and wait until its guest has booted.
     BootNode {
         /// The node.
         node: Name,

@@ -14,7 +14,7 @@ use pando_driver::host::{
 use pando_driver::progress::Reporter;
 use pando_model::commit::{Below, CommitKind, Layer};
 use pando_model::guest::{Identity, InterfaceConfig, PushSpec};
-use pando_model::network::{NetworkSpec, Port, Segment};
+use pando_model::network::{NetworkSpec, Port, ProbeMethod, ProbeTarget, Segment};
 use pando_model::{
     Accelerator, BranchId, ByteCount, ClusterId, CommitId, LayerId, Name, NodeShape, Uplink,
 };
@@ -47,12 +47,7 @@ pub struct Counted {
 pub type Counts = BTreeMap<(String, String), Counted>;
 
 pub fn shape(vcpus: u8, memory_mib: u64, nics: u8) -> NodeShape {
-    NodeShape {
-        vcpus: vcpus.into(),
-        memory: ByteCount::from_mib(memory_mib),
-        disk: DISK,
-        nics: nics.into(),
-    }
+    NodeShape { vcpus, memory: ByteCount::from_mib(memory_mib), disk: DISK, nics }
 }
 
 /// Returns the MAC address of an interface; the template is node 0.
@@ -452,6 +447,19 @@ impl World {
         };
         println!("{who}: {} records, {} datagrams, none lost", sum("tcp"), sum("udp"));
         self.check_frames(branch, who).await;
+    }
+
+    /// Returns how many of three echo requests from a node are answered.
+    pub async fn answers(&self, branch: &Branch, node: &str, address: &str) -> u32 {
+        let target = ProbeTarget {
+            name: address.into(),
+            address: address.parse().unwrap(),
+            method: ProbeMethod::Icmp,
+        };
+        let (branch, wait) = (&branch.spec.branch, Duration::from_secs(5));
+        let results = self.host.probe(branch, &name(node), &[target], 3, wait).await.unwrap();
+        assert_eq!(results[0].sent, 3);
+        results[0].received
     }
 
     /// Checks that no frame is unaccounted for.

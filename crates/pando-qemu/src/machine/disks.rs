@@ -145,9 +145,10 @@ impl QemuMachine {
             // what the guest writes until then.
             options.insert("backing".to_owned(), Value::Null);
         }
+        // Taken whatever comes of it: a command that was too late may still be done.
+        self.disk(role, COMMAND)?.next_number += 1;
         self.run("open its next overlay", Command::with(COMMAND, options), deadline)?;
         let disk = self.disk(role, COMMAND)?;
-        disk.next_number += 1;
         disk.prepared = Some(Layer { node, path: overlay.to_owned() });
         Ok(())
     }
