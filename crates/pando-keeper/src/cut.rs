@@ -97,7 +97,9 @@ pub fn cut(
         Ok(stood) => stood,
         Err(error) => return Err(abandon(nodes, &spool, error)),
     };
+    let stopped = stood.since.elapsed();
     let (saved, frames) = save_all(nodes, network, spec, &spool, &mut buffers);
+    let all_saved = stood.since.elapsed();
     let goes_on = context.running && spec.then == AfterCut::Continue;
     let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
     let pause = stood.since.elapsed();
@@ -119,6 +121,8 @@ pub fn cut(
     report.total_us = trouble::micros(began.elapsed());
     tracing::info!(
         commit = %spec.commit,
+        stop_us = trouble::micros(stopped),
+        save_us = trouble::micros(all_saved.saturating_sub(stopped)),
         pause_us = report.pause_us,
         total_us = report.total_us,
         failed = report.failed.as_ref().map(tracing::field::display),
