@@ -391,11 +391,13 @@ pub trait Switch: Send {
     fn hold(&mut self) -> Result<(), SwitchError>;
 
     /// While held: waits until every machine has read what was sent to it. Returns the ports whose
-    /// machine has not by the deadline; what it has not read is counted as dropped there.
+    /// machine has not by the deadline; what it has not read, [`Switch::save`] counts as dropped.
+    /// From then on nothing is written to a machine until [`Switch::release`].
     fn drain(&mut self, deadline: Instant) -> Result<Vec<PortNumber>, SwitchError>;
 
     /// While held, with the machines stopped: reads what they sent before, until there is no more.
-    /// Returns what came in.
+    /// Returns what came in since the hold, or since it was asked last. [`SwitchError::Misused`] if
+    /// there was no room for all of it: nothing is lost, but such a cut must be given up.
     fn settle(&mut self) -> Result<Settled, SwitchError>;
 
     /// While held: writes tables, frames on their way, faults and counts to `to`, which is complete
@@ -420,7 +422,8 @@ pub trait Switch: Send {
     /// the gateway itself, and what comes back.
     fn attach_uplink(&mut self, node: &Name, outside: UnixStream) -> Result<(), SwitchError>;
 
-    /// Copies frames to `to` as a pcap file, until `limits` are reached or [`Switch::end_capture`].
+    /// Copies frames to `to` as a pcap file, each once as it was sent, before faults, until `limits`
+    /// are reached or [`Switch::end_capture`].
     fn begin_capture(&mut self, to: File, limits: CaptureLimits) -> Result<(), SwitchError>;
 
     /// Ends the capture, and returns what it holds; `None` if there is none.
