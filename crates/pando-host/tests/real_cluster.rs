@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::World;
@@ -14,6 +15,28 @@ use pando_driver::progress::Reporter;
 use pando_model::BranchState;
 use pando_model::commit::CommitKind;
 use rustix::process::{Pid, Signal, kill_process};
+
+/// Runs `test`, of this name, with mounts of its own.
+fn with_own_mounts(name: &str, test: impl Future<Output = ()>) {
+    const INSIDE: &str = "PANDO_TEST_MOUNTS";
+    if std::env::var_os(INSIDE).is_none() {
+        let status = Command::new("unshare")
+            .arg("--mount")
+            .args((!rustix::process::geteuid().is_root()).then_some("--map-root-user"))
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(INSIDE, "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
 
 /// Sends a signal to a machine of ours.
 fn signal(pid: u32, signal: Signal) {
@@ -83,9 +106,10 @@ async fn five_nodes_are_cut_and_their_clocks_agree() {
     let world = World::new();
     let ready = world.ready_state(shape(1, 192, 1)).await;
     let parent = world.cluster(&ready, &["n1", "n2", "n3", "n4", "n5"]).await;
-    world.start_traffic(&parent, "tcp-us=20000 udp-us=10000").await;
+    world.start_traffic(&parent, "tcp-us=50000 udp-us=50000").await;
     let counts = world.until_traffic_flows(&parent, &Counts::new(), 20).await;
     let cut = world.cut_cluster(&parent).await;
+    assert_eq!(cut.report.network.as_ref().unwrap().stalled, []);
     let child = world.new_child(&cut, &parent).await;
     world.start_all(&[&child]).await;
     for branch in [&parent, &child] {
@@ -241,4 +265,41 @@ async fn a_pause_is_as_long_as_what_was_changed() {
     }
     assert!(medians[0] < medians[2], "{medians:?}");
     world.end(&[&parent]).await;
+}
+
+#[test]
+fn a_full_disk_at_a_cut_harms_nobody() {
+    with_own_mounts("a_full_disk_at_a_cut_harms_nobody", async {
+        let world = World::new();
+        let ready = world.ready_state(shape(1, 256, 1)).await;
+        let parent = world.cluster(&ready, &["web", "db"]).await;
+        let branch = &parent.spec.branch;
+        world.start_traffic(&parent, "").await;
+        let mut counts = world.until_traffic_flows(&parent, &Counts::new(), 25).await;
+        let spool = world.layout.branch(branch).join("spool");
+        std::fs::create_dir_all(&spool).unwrap();
+        let spool = spool.to_str().unwrap();
+        // Too small for device states, which are written while the guests stand still; too small for
+        // their memory, which is written afterwards.
+        for size in ["size=64k", "size=3m"] {
+            run("mount", &["-t", "tmpfs", "-o", size, "tmpfs", spool]);
+            let spec = world.cluster_cut_spec(&parent, CommitKind::Full).await;
+            let cut = world.host.cut(branch, &spec, &Reporter::silent()).await;
+            println!("{size}: {cut:?}");
+            assert!(cut.is_err() || cut.is_ok_and(|report| report.failed.is_some()));
+            let adopted = world.host.adopt_cut(branch, &spec.commit).await.unwrap();
+            assert!(adopted.is_none_or(|report| report.failed.is_some()));
+            counts = world.until_traffic_flows(&parent, &counts, 25).await;
+            // QEMU keeps a state file open that it could not write whole.
+            run("umount", &["-l", spool]);
+        }
+        let cut = world.cut_cluster(&parent).await;
+        let child = world.new_child(&cut, &parent).await;
+        world.start_all(&[&child]).await;
+        world.until_traffic_flows(&child, &counts, 25).await;
+        world.check_traffic(&child, "child").await;
+        world.check_traffic(&parent, "parent").await;
+        world.stop_all(&[&child]).await;
+        world.end(&[&parent]).await;
+    });
 }

@@ -104,6 +104,7 @@ pub fn cut(
     let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
     let pause = stood.since.elapsed();
     let released = if goes_on { network.release() } else { Ok(()) };
+    discard_overlays(nodes);
 
     let mut report = CutReport {
         commit: spec.commit.clone(),
@@ -166,12 +167,17 @@ fn intent(nodes: &[Node], spec: &CutSpec) -> CutIntent {
     CutIntent { spec: spec.clone(), tops }
 }
 
-/// Undoes what was prepared, and returns the error that was the reason.
-fn abandon(nodes: &mut [Node], spool: &Path, error: HostError) -> HostError {
+/// Gives up overlays that did not become tops.
+fn discard_overlays(nodes: &mut [Node]) {
     let undone = try_each(nodes, |node| node.with_machine(|m, d| m.discard_overlays(d)));
     if let Err(error) = undone {
         tracing::warn!(%error, "an unused overlay stays open");
     }
+}
+
+/// Undoes what was prepared, and returns the error that was the reason.
+fn abandon(nodes: &mut [Node], spool: &Path, error: HostError) -> HostError {
+    discard_overlays(nodes);
     if let Err(error) = fs::remove_dir_all(spool) {
         tracing::warn!(%error, "an unused spool stays");
     }

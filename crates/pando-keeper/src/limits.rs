@@ -7,9 +7,10 @@ use std::time::Duration;
 pub const PAUSED_COMMAND: Duration = Duration::from_secs(10);
 /// Time that a machine may take to stop for a cut; the others of its branch stand still meanwhile.
 pub const STAND_STILL: Duration = Duration::from_secs(3);
-/// Time that machines may take to read what the switch sent them before they are stopped: it takes
-/// them a fraction of a millisecond, and a guest that hangs must not block a cut.
-pub const DRAIN: Duration = Duration::from_millis(20);
+/// Time that machines may take to read what the switch sent them before they are stopped: a fraction
+/// of a millisecond, but one that waits for a processor on a busy host may need tens. The guests run
+/// meanwhile, without a network; one that hangs must not block a cut.
+pub const DRAIN: Duration = Duration::from_millis(100);
 /// Time that a machine is waited for which did not do the command before this one in time; the
 /// others of its branch have no network meanwhile.
 pub const STUCK_COMMAND: Duration = Duration::from_millis(500);

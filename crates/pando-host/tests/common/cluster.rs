@@ -433,7 +433,7 @@ impl World {
             }
             if Instant::now() > deadline {
                 let network = self.host.network(&branch.spec.branch).await;
-                panic!("{who}: {:#?}\n{counts:?}\n{network:?}", unmatched(&counts));
+                panic!("{who}: {:#?}\n{network:?}", unmatched(&counts));
             }
             before = counts;
             tokio::time::sleep(Duration::from_millis(200)).await;
