@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::cluster::shape;
 use common::{Branch, Cut, World};
 use pando_driver::BranchHost;
 use pando_driver::host::{AfterStart, HostError, NodeStart};
@@ -261,6 +262,42 @@ fn an_uplink_reaches_the_outside_and_nothing_of_the_host() {
         world.sh(&main, &connect(OUTSIDE)).await;
         world.end(&[&main, &child]).await;
         assert!(uplinks().is_empty());
+    });
+}
+
+#[test]
+fn nodes_behind_a_switch_reach_the_outside_each_its_own_way() {
+    in_namespaces("nodes_behind_a_switch_reach_the_outside_each_its_own_way", async {
+        let mut world = World::new();
+        let ready = world.ready_state(shape(1, 256, 1)).await;
+        let outside = Server::start(OUTSIDE);
+        let inside = Server::start(LINK_LOCAL);
+        start_name_server();
+
+        world.uplink = Uplink::Nat;
+        let main = world.cluster(&ready, &["web", "db"]).await;
+        assert_eq!(uplinks().len(), 2, "each node has its own");
+        for node in ["web", "db"] {
+            let said = world.sh_on(&main, node, &connect(OUTSIDE)).await;
+            assert_eq!(said, format!("this is {OUTSIDE}\n"));
+            let found = world.sh_on(&main, node, "getent ahostsv4 answer.test").await;
+            assert!(found.starts_with("192.0.2.77 "), "{found}");
+            let refused = connect(LINK_LOCAL).replace("timeout 10", "! timeout 1");
+            world.sh_on(&main, node, &refused).await;
+        }
+        assert_eq!((outside.seen().0, inside.seen()), (2, (0, 0)));
+        assert_eq!(world.answers(&main, "web", "10.20.0.12").await, 3);
+
+        let cut = world.cut_cluster(&main).await;
+        let child = world.new_child(&cut, &main).await;
+        world.start_all(&[&child]).await;
+        assert_eq!(uplinks().len(), 4, "and in each branch");
+        for branch in [&main, &child] {
+            let said = world.sh_on(branch, "db", &connect(OUTSIDE)).await;
+            assert_eq!(said, format!("this is {OUTSIDE}\n"));
+        }
+        world.end(&[&main, &child]).await;
+        eventually("passt ends with its keeper", || uplinks().is_empty()).await;
     });
 }
 

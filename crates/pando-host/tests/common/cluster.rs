@@ -14,7 +14,7 @@ use pando_driver::host::{
 use pando_driver::progress::Reporter;
 use pando_model::commit::{Below, CommitKind, Layer};
 use pando_model::guest::{Identity, InterfaceConfig, PushSpec};
-use pando_model::network::{NetworkSpec, Port, ProbeMethod, ProbeTarget, Segment};
+use pando_model::network::{NAME_SERVER, NetworkSpec, Port, ProbeMethod, ProbeTarget, Segment};
 use pando_model::{
     Accelerator, BranchId, ByteCount, ClusterId, CommitId, LayerId, Name, NodeShape, Uplink,
 };
@@ -58,6 +58,10 @@ fn mac(node: usize, nic: usize) -> String {
 fn address(node: usize, nic: usize) -> Ipv4Addr {
     let part = |number: usize| u8::try_from(number).unwrap();
     Ipv4Addr::new(10, 20 + part(nic), 0, 10 + part(node))
+}
+
+fn gateway(nic: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 20 + u8::try_from(nic).unwrap(), 0, 1)
 }
 
 /// Returns the address that a Linux kernel gives an interface by its MAC address (RFC 4291, A).
@@ -159,6 +163,7 @@ impl World {
         self.materialise_all(ready).await;
         let saved = &ready.report.nodes[0];
         let keys = self.ssh_keys();
+        let nat = self.uplink == Uplink::Nat;
         let nics = usize::from(ready.shape.nics);
         let (mut nodes, mut ports) = (Vec::new(), Vec::new());
         for (number, node) in (1..).zip(names) {
@@ -172,8 +177,8 @@ impl World {
                 was: Some(mac(0, nic)),
                 address: format!("{}/24", address(number, nic)),
                 more: Vec::new(),
-                gateway: None,
-                dns: Vec::new(),
+                gateway: (nat && nic == 0).then(|| gateway(nic).to_string()),
+                dns: if nat { vec![NAME_SERVER.to_string()] } else { Vec::new() },
             };
             let identity = Identity {
                 interfaces: (0..nics).map(interface).collect(),
@@ -195,9 +200,9 @@ impl World {
             name: name(&format!("lan{nic}")),
             subnet: Ipv4Addr::new(10, 20 + u8::try_from(nic).unwrap(), 0, 0),
             prefix_bits: 24,
-            gateway: Ipv4Addr::new(10, 20 + u8::try_from(nic).unwrap(), 0, 1),
+            gateway: gateway(nic),
             gateway6: None,
-            uplink: Uplink::None,
+            uplink: self.uplink,
         };
         let network = NetworkSpec {
             domain: "test".into(),
