@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,8 @@ impl Switches for UserSwitches {
 #[derive(Debug)]
 struct UserSwitch {
     ports: Vec<Port>,
-    commands: SyncSender<Command>,
+    /// `None` when it shall end.
+    commands: Option<SyncSender<Command>>,
     wake: Arc<OwnedFd>,
     /// `None` once it has ended and said why.
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -72,13 +73,13 @@ impl UserSwitch {
         clock: Duration,
         sockets: Vec<UnixStream>,
     ) -> io::Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
         let wake = Arc::new(rustix::event::eventfd(0, flags)?);
         let (commands, receiver) = sync_channel(COMMANDS);
         let worker = Worker::new(core, clock, sockets, Arc::clone(&wake), receiver)?;
         let thread =
             std::thread::Builder::new().name("switch".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { ports, commands, wake, thread: Some(thread), end: String::new() })
+        Ok(Self { ports, commands: Some(commands), wake, thread: Some(thread), end: String::new() })
     }
 
     /// Sends a command, and waits for its answer.
@@ -93,12 +94,12 @@ impl UserSwitch {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, SwitchError> {
         let (reply, answer) = sync_channel(1);
-        // It is full when several before were given up: the thread hangs.
-        if let Err(error) = self.commands.try_send(command(reply)) {
-            return Err(match error {
-                std::sync::mpsc::TrySendError::Full(_) => SwitchError::Deadline(Duration::ZERO),
-                std::sync::mpsc::TrySendError::Disconnected(_) => self.ended(),
-            });
+        let sent = self.commands.as_ref().map(|commands| commands.try_send(command(reply)));
+        match sent {
+            Some(Ok(())) => {}
+            // Several before were given up: the thread hangs.
+            Some(Err(TrySendError::Full(_))) => return Err(SwitchError::Deadline(Duration::ZERO)),
+            Some(Err(TrySendError::Disconnected(_))) | None => return Err(self.ended()),
         }
         self.wake();
         let wait = deadline.saturating_duration_since(Instant::now()) + COMMAND_DEADLINE;
@@ -205,8 +206,7 @@ impl Switch for UserSwitch {
 
 impl Drop for UserSwitch {
     fn drop(&mut self) {
-        // One that has ended already needs no telling.
-        let _ = self.commands.try_send(Command::Quit);
+        self.commands = None;
         self.wake();
         if let Some(thread) = self.thread.take() {
             // What it ended with has nobody to be told to.

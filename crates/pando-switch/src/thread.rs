@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -58,8 +58,6 @@ pub enum Command {
     BeginCapture(File, CaptureLimits, Reply<io::Result<bool>>),
     /// Record no more.
     EndCapture(Reply<Option<CaptureFile>>),
-    /// End.
-    Quit,
 }
 
 /// A state as it is saved.
@@ -151,12 +149,12 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Runs until it is told to end.
+    /// Runs until nobody can send commands any more.
     pub fn run(mut self) -> io::Result<()> {
         loop {
             let timeout = self.timeout();
             let is_woken = self.turn(timeout)?;
-            if is_woken && self.obey_all()? == Turn::Last {
+            if is_woken && self.obey_next()? == Turn::Last {
                 // What was recorded still goes to its file.
                 drop(self.end_capture());
                 return Ok(());
@@ -328,18 +326,18 @@ impl Worker {
         Ok(epoll::delete(&self.epoll, socket.as_fd())?)
     }
 
-    fn obey_all(&mut self) -> io::Result<Turn> {
-        // The count is of no use, and a wake-up without a command is none.
+    /// Obeys one command for each wake-up: between two, frames are carried, however fast they come.
+    fn obey_next(&mut self) -> io::Result<Turn> {
+        // It is readable, and takes one from the count.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
-        while let Ok(command) = self.commands.try_recv() {
-            if self.obey(command)? == Turn::Last {
-                return Ok(Turn::Last);
-            }
+        match self.commands.try_recv() {
+            Ok(command) => self.obey(command).map(|()| Turn::Next),
+            Err(TryRecvError::Empty) => Ok(Turn::Next),
+            Err(TryRecvError::Disconnected) => Ok(Turn::Last),
         }
-        Ok(Turn::Next)
     }
 
-    fn obey(&mut self, command: Command) -> io::Result<Turn> {
+    fn obey(&mut self, command: Command) -> io::Result<()> {
         match command {
             Command::Hold(reply) => answer(&reply, self.hold()?),
             Command::Drain(deadline, reply) => answer(&reply, self.drain(deadline)?),
@@ -366,9 +364,8 @@ impl Worker {
                 answer(&reply, self.begin_capture(to, limits));
             }
             Command::EndCapture(reply) => answer(&reply, self.end_capture()),
-            Command::Quit => return Ok(Turn::Last),
         }
-        Ok(Turn::Next)
+        Ok(())
     }
 
     fn begin_capture(&mut self, to: File, limits: CaptureLimits) -> io::Result<bool> {

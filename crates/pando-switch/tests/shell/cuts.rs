@@ -137,6 +137,44 @@ fn a_machine_that_never_reads_blocks_no_cut_and_no_other_machine() {
 }
 
 #[test]
+fn the_rest_of_a_frame_does_not_follow_a_machine_into_its_stop() {
+    const FRAMES: u32 = 256;
+    const LENGTH: usize = 1511;
+    let directory = tempfile::tempdir().unwrap();
+    let (mut switch, mut machines) = open(2);
+    // Released together, they are one write, of which the socket takes a part.
+    switch.hold().unwrap();
+    for number in 0..FRAMES {
+        machines[0].send(&frame_of(0, 1, number, LENGTH));
+    }
+    assert_eq!(switch.settle().unwrap().frames, u64::from(FRAMES));
+    switch.release().unwrap();
+    switch.hold().unwrap();
+    assert_eq!(switch.drain(Instant::now()).unwrap(), [PortNumber(1)]);
+    let mut found = machines[1].read_all_there_is();
+    assert!(!found.len().is_multiple_of(4 + LENGTH), "a frame was begun");
+    for _ in 0..10 {
+        assert_eq!(switch.settle().unwrap().frames, 0);
+    }
+    assert!(machines[1].has_nothing());
+    let state = directory.path().join("state");
+    let saved = switch.save(&state).unwrap().frames;
+    switch.release().unwrap();
+    let there = found.len();
+    found.resize(FRAMES as usize * (4 + LENGTH), 0);
+    machines[1].0.read_exact(&mut found[there..]).unwrap();
+    let numbers = found.chunks(4 + LENGTH).map(|framed| number(&framed[4..]));
+    assert!(numbers.eq(0..FRAMES));
+
+    let (mut branch, mut machines) = restore(&spec(2), Some(&state));
+    branch.release().unwrap();
+    let begun = u32::try_from(there / (4 + LENGTH)).unwrap();
+    assert_eq!(saved, u64::from(FRAMES - begun));
+    let numbers = machines[1].receive_numbers(usize::try_from(saved).unwrap());
+    assert!(numbers.into_iter().eq(begun..FRAMES));
+}
+
+#[test]
 fn a_drain_waits_for_a_machine_that_reads() {
     let (mut switch, mut machines) = open(2);
     machines[0].send(&frame(0, 1, 1));
