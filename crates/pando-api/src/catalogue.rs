@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
 use crate::{
-    branch, commit, exec, image, machine, operation, parse, schema, state, system, topology, usage,
+    branch, cluster, commit, exec, image, machine, node, operation, parse, schema, snapshot, state,
+    system, topology, usage,
 };
 
 macro_rules! verbs {
@@ -136,7 +137,6 @@ verbs! {
     cli(&["vm", "rm"], &["name"]).shorts(&[('f', "force")]),
     [
         renamed("vm.delete", &[("id", "name")]),
-        renamed("cluster_destroy", &[("cluster_name", "name")]),
         renamed("delete_vm", &[("id", "name"), ("vm_id", "name")]),
     ];
 
@@ -155,6 +155,76 @@ verbs! {
     TopologyShow = "topology_show" (topology::TopologyShowParams) -> topology::TopologyShowResult,
     Cluster, Read, Directly,
     cli(&["topology", "show"], &["topology"]).hints(&[("topology", Hint::Topology)]),
+    [];
+    /// Define a cluster from a topology.
+    ClusterDefine = "cluster_define" (cluster::ClusterDefineParams) -> cluster::ClusterDefineResult,
+    Cluster, Write, AsOperation,
+    cli(&["cluster", "define"], &["topology"]).hints(&[("topology", Hint::Topology)]),
+    [];
+    /// Start all nodes of a cluster.
+    ClusterStart = "cluster_start" (cluster::ClusterStartParams) -> cluster::ClusterStartResult,
+    Cluster, Write, AsOperation,
+    cli(&["cluster", "start"], &["cluster_name"]),
+    [];
+    /// Stop all nodes of a cluster.
+    ClusterStop = "cluster_stop" (cluster::ClusterStopParams) -> cluster::ClusterStatusResult,
+    Cluster, Destructive, AsOperation,
+    cli(&["cluster", "stop"], &["cluster_name"]),
+    [];
+    /// Stop a cluster for good, or remove all of it.
+    ClusterDestroy = "cluster_destroy" (cluster::ClusterDestroyParams) -> cluster::ClusterDestroyResult,
+    Cluster, Destructive, AsOperation,
+    cli(&["cluster", "destroy"], &["cluster_name"]),
+    [];
+    /// Show what a cluster's nodes do.
+    ClusterStatus = "cluster_status" (cluster::ClusterStatusParams) -> cluster::ClusterStatusResult,
+    Cluster, Read, Directly,
+    cli(&["cluster", "status"], &["cluster_name"]),
+    [];
+    /// Say how to log in to a cluster's nodes.
+    ClusterHandle = "cluster_handle" (cluster::ClusterHandleParams) -> cluster::ClusterHandleResult,
+    Cluster, Read, Directly,
+    cli(&["cluster", "handle"], &["cluster_name"]),
+    [];
+    /// List clusters.
+    ClusterList = "cluster_list" (cluster::ClusterListParams) -> cluster::ClusterListResult,
+    Cluster, Read, Directly,
+    cli(&["cluster", "list"], &["name_prefix"]),
+    [];
+    /// Run a command on one node of a cluster.
+    NodeExec = "node_exec" (node::NodeExecParams) -> node::NodeExecResult,
+    Cluster, Write, Directly,
+    cli(&["node", "exec"], &["cluster_name", "node_name", "command"]),
+    [];
+    /// Run a command on several nodes of a cluster at once.
+    NodeExecAll = "node_exec_all" (node::NodeExecAllParams) -> node::NodeExecAllResult,
+    Cluster, Write, Directly,
+    cli(&["node", "exec-all"], &["cluster_name", "command"]),
+    [];
+    /// Crash a node and boot it again.
+    NodeCrash = "node_crash" (node::NodeCrashParams) -> node::NodeCrashResult,
+    Cluster, Destructive, AsOperation,
+    cli(&["node", "crash"], &["cluster_name", "node"]),
+    [];
+    /// Snapshot a cluster: all its nodes at one instant.
+    SnapshotCreate = "snapshot_create" (snapshot::SnapshotCreateParams) -> snapshot::SnapshotInfo,
+    Cluster, Write, AsOperation,
+    cli(&["snapshot", "create"], &["cluster_name", "snapshot_name"]),
+    [];
+    /// List a cluster's snapshots.
+    SnapshotList = "snapshot_list" (snapshot::SnapshotListParams) -> snapshot::SnapshotListResult,
+    Cluster, Read, Directly,
+    cli(&["snapshot", "list"], &["cluster_name"]),
+    [];
+    /// Return a cluster to a snapshot.
+    SnapshotRevert = "snapshot_revert" (snapshot::SnapshotRevertParams) -> snapshot::SnapshotRevertResult,
+    Cluster, Destructive, AsOperation,
+    cli(&["snapshot", "revert"], &["cluster_name", "snapshot_name"]),
+    [];
+    /// Delete a snapshot.
+    SnapshotDelete = "snapshot_delete" (snapshot::SnapshotDeleteParams) -> snapshot::SnapshotDeleteResult,
+    Cluster, Destructive, AsOperation,
+    cli(&["snapshot", "delete"], &["cluster_name", "snapshot_name"]),
     [];
 
     /// Branch a running machine or a commit into live copies.
@@ -199,7 +269,7 @@ verbs! {
     CommitList = "commit_list" (commit::CommitListParams) -> commit::CommitListResult,
     Commit, Read, Directly,
     cli(&["log"], &["cluster"]).by_hand(),
-    [renamed("snapshot_list", &[("cluster_name", "cluster")])];
+    [];
     /// Show one commit.
     CommitShow = "commit_show" (commit::CommitShowParams) -> commit::CommitShowResult,
     Commit, Read, Directly,

@@ -25,6 +25,30 @@ pub(crate) fn check(call: &Call) -> Checked {
         Call::TopologyValidate(params) => topology(&params.topology),
         Call::TopologyList(params) => page(params.limit),
         Call::TopologyShow(params) => topology(&params.topology),
+        Call::ClusterDefine(params) => {
+            exactly_one(
+                ("topology", params.topology.is_some()),
+                ("topology_name", params.topology_name.is_some()),
+            )?;
+            topology(params.topology.as_ref().or(params.topology_name.as_ref()).map_or("", |t| t))
+        }
+        Call::ClusterStart(params) => ssh_wait(params.ssh_timeout_s),
+        Call::ClusterStop(params) => wait(params.timeout_s),
+        Call::ClusterList(params) => page(params.limit),
+        Call::NodeExec(params) => {
+            node_command(&params.command, params.timeout_s, params.max_output_bytes)
+        }
+        Call::NodeExecAll(params) => {
+            at_most("nodes", params.nodes.len() as u64, model::MAX_NODES as u64, "nodes")?;
+            node_command(&params.command, params.timeout_s, params.max_output_bytes)
+        }
+        Call::NodeCrash(params) => ssh_wait(params.ssh_timeout_s),
+        Call::SnapshotList(params) => page(params.limit),
+        Call::SnapshotRevert(params) => {
+            not_empty("snapshot_name", &params.snapshot_name)?;
+            ssh_wait(params.ssh_timeout_s)
+        }
+        Call::SnapshotDelete(params) => not_empty("snapshot_name", &params.snapshot_name),
         Call::BranchCreate(params) => branch_create(params),
         Call::BranchList(params) => page(params.limit),
         Call::BranchRollback(params) => not_empty("target", &params.target),
@@ -64,6 +88,10 @@ pub(crate) fn check(call: &Call) -> Checked {
         }
         Call::VmStatus(_)
         | Call::VmDelete(_)
+        | Call::ClusterDestroy(_)
+        | Call::ClusterStatus(_)
+        | Call::ClusterHandle(_)
+        | Call::SnapshotCreate(_)
         | Call::BranchCheckout(_)
         | Call::BranchDelete(_)
         | Call::CommitShow(_)
@@ -113,6 +141,17 @@ fn page(limit: u32) -> Checked {
 /// A name or a text; how long a text may be is the reader's to say, with the place where it ends.
 fn topology(text: &str) -> Checked {
     not_empty("topology", text)
+}
+
+fn ssh_wait(timeout_s: u64) -> Checked {
+    range("ssh_timeout_s", timeout_s, 1, limits::MAX_WAIT_S)
+}
+
+fn node_command(command: &str, timeout_s: u64, max_output_bytes: u64) -> Checked {
+    not_empty("command", command)?;
+    at_most("command", command.len() as u64, model::MAX_ARGV_BYTES as u64, "bytes")?;
+    range("timeout_s", timeout_s, 1, model::MAX_EXEC_TIMEOUT_S)?;
+    range("max_output_bytes", max_output_bytes, 1, model::MAX_OUTPUT_BYTES)
 }
 
 fn wait(timeout_s: u64) -> Checked {

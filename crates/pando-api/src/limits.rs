@@ -19,6 +19,10 @@ pub const DEFAULT_CONSOLE_BYTES: u64 = 16 * 1024;
 pub const MAX_CONSOLE_BYTES: u64 = 1024 * 1024;
 /// Time for which ended operations are kept, in seconds: thirty days.
 pub const OPERATIONS_KEPT_S: u64 = 30 * 24 * 3600;
+/// Default time until SSH answers, in seconds: a cold boot under translation, with time to spare.
+pub const DEFAULT_SSH_TIMEOUT_S: u64 = 120;
+/// Default time that a command on a node may run, in seconds.
+pub const DEFAULT_NODE_EXEC_TIMEOUT_S: u64 = 30;
 /// Longest idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
 /// Most network interfaces of a machine: the PCI slots that its machine type keeps for them.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub enum Toolset {
     /// Virtual machines.
     Machine,
-    /// Clusters and the topologies that they are defined from.
+    /// Clusters of several machines: topologies, nodes, snapshots.
     Cluster,
     /// Branches.
     Branch,
@@ -61,7 +61,9 @@ impl Toolset {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Machine => "Create, look at and control virtual machines.",
-            Self::Cluster => "Several machines with their networks, from one text.",
+            Self::Cluster => {
+                "Several machines and their networks, from one text: define, start, snapshot."
+            }
             Self::Branch => "Live copies of running machines: make them, switch, roll back.",
             Self::Commit => "Whole states of a machine, to come back to, and their names.",
             Self::Exec => "Commands, files and consoles inside machines.",
@@ -170,6 +172,10 @@ pub struct Verb {
 /// Verbs that change something and, called again with the same parameters, change nothing more.
 const IDEMPOTENT: &[&str] = &[
     "vm_delete",
+    "cluster_define",
+    "cluster_start",
+    "cluster_stop",
+    "cluster_destroy",
     "branch_checkout",
     "branch_delete",
     "commit_delete",

@@ -30,6 +30,9 @@ fn minimal(verb: &Verb) -> Value {
         "exec_run" | "exec_fanout" => {
             params.insert("command".into(), json!("true"));
         }
+        "cluster_define" => {
+            params.insert("topology_name".into(), json!("shop"));
+        }
         "file_push" => {
             params.insert("content".into(), json!("hello"));
         }

@@ -21,7 +21,6 @@ const SERVICES: Is = Later("services inside machines");
 const DEPLOYMENT: Is = Later("environments and deployments");
 const PREVIEW: Is = Later("preview environments");
 const CATALOG: Is = Later("published stacks");
-const CLUSTERS: Is = Later("clusters of several nodes");
 const ARTIFACTS: Is = Later("build artifacts");
 const FAULTS: Is = Later("networks that break on purpose");
 const KERNEL: Is = Later("kernel logs across nodes");
@@ -62,11 +61,11 @@ const NAMES: &[(&str, Is)] = &[
     ("state_capture", V("state_capture", &["aspects"])),
     ("state_diff", V("state_diff", &["aspects"])),
     ("journal_list", V("journal_list", &["address"])),
-    ("cluster_destroy", V("vm_delete", &["cluster_name", "remove_overlays"])),
+    ("cluster_destroy", V("cluster_destroy", &["cluster_name", "remove_overlays"])),
     ("topology_validate", V("topology_validate", &["topology"])),
     ("topology_list", V("topology_list", &[])),
     ("topology_show", V("topology_show", &["topology"])),
-    ("snapshot_list", V("commit_list", &["cluster_name"])),
+    ("snapshot_list", V("snapshot_list", &["cluster_name"])),
     ("vers_service_start", SERVICES),
     ("vers_service_stop", SERVICES),
     ("vers_service_status", SERVICES),
@@ -81,17 +80,32 @@ const NAMES: &[(&str, Is)] = &[
     ("vers_publish", CATALOG),
     ("vers_import", CATALOG),
     ("vers_search", CATALOG),
-    ("cluster_define", CLUSTERS),
-    ("cluster_start", CLUSTERS),
-    ("cluster_stop", CLUSTERS),
-    ("cluster_status", CLUSTERS),
-    ("cluster_handle", CLUSTERS),
-    ("snapshot_create", CLUSTERS),
-    ("snapshot_revert", CLUSTERS),
-    ("snapshot_delete", CLUSTERS),
-    ("node_exec", CLUSTERS),
-    ("node_exec_all", CLUSTERS),
-    ("node_crash", FAULTS),
+    ("cluster_define", V("cluster_define", &["topology_name"])),
+    ("cluster_start", V("cluster_start", &["cluster_name", "wait_for_ssh", "ssh_timeout_s"])),
+    ("cluster_stop", V("cluster_stop", &["cluster_name", "mode"])),
+    ("cluster_status", V("cluster_status", &["cluster_name"])),
+    ("cluster_handle", V("cluster_handle", &["cluster_name"])),
+    ("snapshot_create", V("snapshot_create", &["cluster_name", "snapshot_name", "include_memory"])),
+    (
+        "snapshot_revert",
+        V(
+            "snapshot_revert",
+            &["cluster_name", "snapshot_name", "restart_after", "wait_for_ssh", "ssh_timeout_s"],
+        ),
+    ),
+    ("snapshot_delete", V("snapshot_delete", &["cluster_name", "snapshot_name"])),
+    ("node_exec", V("node_exec", &["cluster_name", "node_name", "command", "timeout_s"])),
+    (
+        "node_exec_all",
+        V("node_exec_all", &["cluster_name", "command", "nodes", "require_all", "timeout_s"]),
+    ),
+    (
+        "node_crash",
+        V(
+            "node_crash",
+            &["cluster_name", "node", "restart_after", "wait_for_ssh", "ssh_timeout_s"],
+        ),
+    ),
     ("net_partition", FAULTS),
     ("net_impair", FAULTS),
     ("net_heal", FAULTS),

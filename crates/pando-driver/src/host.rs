@@ -190,6 +190,16 @@ pub trait BranchHost: Send + Sync {
         guest_port: u16,
     ) -> Result<u16, HostError>;
 
+    /// Returns the first bytes that a server on a port of the guest's loopback says by itself, asked
+    /// through its forward; tries again until `timeout`.
+    async fn greeting(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        guest_port: u16,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, HostError>;
+
     /// Returns up to `limit` bytes of a node's serial console from byte `offset` (negative: from
     /// the end), and the offset of their end.
     async fn console(

@@ -9,10 +9,11 @@ use pando_driver::host::{
 };
 use pando_model::branch::BranchNode;
 use pando_model::commit::{Below, Layer};
-use pando_model::guest::Identity;
+use pando_model::guest::{Identity, InterfaceConfig};
+use pando_model::network::{NetworkSpec, Port};
 use pando_model::{
     BootMethod, Branch, BranchId, ByteCount, Cluster, Commit, CommitNode, Image, ImageId, LayerId,
-    Name, NodeDef,
+    Name, NodeDef, Uplink, network,
 };
 use rand::Rng;
 
@@ -29,12 +30,86 @@ pub(crate) fn macs(cluster: &Cluster, node: &Name) -> Vec<String> {
     let mut next = FIRST_MAC;
     for def in &cluster.nodes {
         if def.name == *node {
-            let own = (0..u32::from(def.shape.nics)).map(|nic| mac(next + nic));
-            return own.collect();
+            if !def.interfaces.is_empty() {
+                return def.interfaces.iter().map(|own| own.mac.to_string()).collect();
+            }
+            return born_macs(next, def.shape.nics);
         }
         next += u32::from(def.shape.nics);
     }
     Vec::new()
+}
+
+fn born_macs(first: u32, nics: u8) -> Vec<String> {
+    (0..u32::from(nics)).map(|nic| mac(first + nic)).collect()
+}
+
+/// Returns what a new node's interfaces are told. In a cluster with segments each has its own MAC
+/// address, and has that of its image's ready state until then.
+pub(crate) fn interfaces(cluster: &Cluster, def: &NodeDef) -> Vec<InterfaceConfig> {
+    if cluster.networks.is_empty() {
+        let first = macs(cluster, &def.name).into_iter().take(1);
+        let config = |mac| InterfaceConfig {
+            mac,
+            was: None,
+            address: format!("{}/{}", network::ADDRESS, network::PREFIX_BITS),
+            more: Vec::new(),
+            gateway: Some(network::GATEWAY.to_string()),
+            dns: match cluster.uplink {
+                Uplink::None => Vec::new(),
+                Uplink::Nat => vec![network::NAME_SERVER.to_string()],
+            },
+        };
+        return first.map(config).collect();
+    }
+    let born = born_macs(FIRST_MAC, def.shape.nics);
+    let mut configs = Vec::with_capacity(def.interfaces.len());
+    for (number, own) in def.interfaces.iter().enumerate() {
+        let Some(segment) = cluster.network(&own.network) else { continue };
+        let bits6 = segment.gateway6.map_or(64, |(_, bits)| bits);
+        let address = own.address.map(|address| format!("{address}/{}", segment.prefix_bits));
+        let address6 = own.address6.map(|address| format!("{address}/{bits6}"));
+        let mut addresses = address.into_iter().chain(address6);
+        let Some(address) = addresses.next() else { continue };
+        let first = number == 0;
+        let mut dns = if first { vec![segment.gateway.to_string()] } else { Vec::new() };
+        if first && segment.uplink == Uplink::Nat {
+            dns.push(network::NAME_SERVER.to_string());
+        }
+        configs.push(InterfaceConfig {
+            mac: own.mac.to_string(),
+            was: born.get(number).cloned(),
+            address,
+            more: addresses.collect(),
+            gateway: first.then(|| segment.gateway.to_string()),
+            dns,
+        });
+    }
+    configs
+}
+
+/// Returns what a branch's switch is told; a cluster without segments has none.
+fn network_of(cluster: &Cluster, branch: &Branch, from: Option<&Commit>) -> Option<NetworkSpec> {
+    if cluster.networks.is_empty() {
+        return None;
+    }
+    let ports = cluster.nodes.iter().flat_map(|def| {
+        (0u8..).zip(&def.interfaces).map(|(nic, own)| Port {
+            node: def.name.clone(),
+            nic,
+            segment: own.network.clone(),
+            mac: own.mac,
+            address: own.address,
+            address6: own.address6,
+        })
+    });
+    Some(NetworkSpec {
+        domain: cluster.name.to_string(),
+        segments: cluster.networks.clone(),
+        ports: ports.collect(),
+        faults: branch.faults.clone(),
+        restore: from.filter(|commit| commit.network.is_some()).map(|commit| commit.id.clone()),
+    })
 }
 
 fn mac(low: u32) -> String {
@@ -88,6 +163,12 @@ impl Disks {
             }
         }
         next
+    }
+
+    /// Adds another node's disks.
+    pub fn extend(&mut self, other: Self) {
+        self.nodes.extend(other.nodes);
+        self.layers.extend(other.layers);
     }
 
     /// Makes the files.
@@ -189,6 +270,8 @@ pub(crate) struct Incarnation<'a> {
     pub from: Option<&'a Commit>,
     /// For new nodes from an image.
     pub identities: BTreeMap<Name, Identity>,
+    /// For new nodes from an image: the ready states that they continue from.
+    pub ready: BTreeMap<Name, Commit>,
     pub after: AfterStart,
     pub clock: Clock,
     pub timeout: Duration,
@@ -202,6 +285,7 @@ impl<'a> Incarnation<'a> {
             branch,
             from: None,
             identities: BTreeMap::new(),
+            ready: BTreeMap::new(),
             after: AfterStart::Run,
             clock: Clock::Step,
             timeout: engine.config.restore_timeout,
@@ -211,7 +295,7 @@ impl<'a> Incarnation<'a> {
     /// Starts it: makes the commit's memory mappable first, if it is not.
     pub async fn start(self, cx: &Cx) -> Result<StartReport> {
         let engine = &cx.engine;
-        if let Some(commit) = self.from {
+        for commit in self.from.into_iter().chain(self.ready.values()) {
             engine.materialise(commit, &cx.reporter).await?;
         }
         let profile = engine.host.profile().await?;
@@ -227,7 +311,7 @@ impl<'a> Incarnation<'a> {
             token: self.branch.keeper_token.clone(),
             accelerator: profile.accelerator,
             nodes,
-            network: None,
+            network: network_of(self.cluster, self.branch, self.from),
             clock: self.clock,
             after: self.after,
             durable_disk: engine.config.durable_disk,
@@ -241,7 +325,7 @@ impl<'a> Incarnation<'a> {
         let def = defined.ok_or_else(|| Failure::not_found("node", node.name.as_str()))?;
         let image = engine.image(&def.image).await?;
         let seed = seed(self.cluster, def, &image);
-        let start = match self.from {
+        let start = match self.from.or_else(|| self.ready.get(&node.name)) {
             None => NodeStart::Boot,
             Some(commit) => NodeStart::Restore {
                 commit: commit.id.clone(),
@@ -258,7 +342,11 @@ impl<'a> Incarnation<'a> {
             vars_layer: node.vars_layer.clone(),
             start,
             macs: macs(self.cluster, &node.name),
-            uplink: self.cluster.uplink,
+            // With segments, the switch is the way to the outside.
+            uplink: match self.cluster.networks.is_empty() {
+                true => self.cluster.uplink,
+                false => Uplink::None,
+            },
             identity: self.identities.get(&node.name).cloned(),
             seed,
         })

@@ -1,14 +1,17 @@
 //! SSH keys: one for each cluster to log in with, made once and kept in a file that only its owner
 //! can read; one for each new node to be known by.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pando_model::{ClusterId, Layout, NodeDef};
+use pando_model::guest::Identity;
+use pando_model::{Cluster, ClusterId, Layout, Name, NodeDef};
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use crate::failure::{Failure, Result};
+use crate::incarnation::{interfaces, random_hex};
 
 /// A key pair as text, in OpenSSH's formats.
 pub(crate) struct KeyPair {
@@ -50,6 +53,32 @@ pub(crate) fn cluster_key(layout: &Layout, cluster: &ClusterId) -> Result<String
     Ok(pair.public)
 }
 
+/// Returns new identities for all nodes of a cluster, which records their host keys.
+pub(crate) fn identities(
+    layout: &Layout,
+    cluster: &mut Cluster,
+) -> Result<BTreeMap<Name, Identity>> {
+    let login = cluster_key(layout, &cluster.id)?;
+    let mut identities = BTreeMap::new();
+    let told: Vec<_> = cluster.nodes.iter().map(|def| interfaces(cluster, def)).collect();
+    for (def, interfaces) in cluster.nodes.iter_mut().zip(told) {
+        let host_key = KeyPair::generate(def.name.as_str())?;
+        let identity = Identity {
+            hostname: def.name.to_string(),
+            machine_id: random_hex(),
+            ssh_host_key: host_key.private,
+            ssh_host_key_public: host_key.public.clone(),
+            authorized_keys: vec![login.clone()],
+            interfaces,
+            env: def.env.clone(),
+        };
+        def.host_key = Some(host_key.public);
+        identities.insert(def.name.clone(), identity);
+    }
+    write_known_hosts(layout, &cluster.id, &cluster.nodes)?;
+    Ok(identities)
+}
+
 /// Returns the file with a cluster's host keys, by node name: every branch has the same, whatever
 /// its port.
 pub(crate) fn known_hosts(layout: &Layout, cluster: &ClusterId) -> PathBuf {
@@ -57,11 +86,7 @@ pub(crate) fn known_hosts(layout: &Layout, cluster: &ClusterId) -> PathBuf {
 }
 
 /// Writes that file.
-pub(crate) fn write_known_hosts(
-    layout: &Layout,
-    cluster: &ClusterId,
-    nodes: &[NodeDef],
-) -> Result<()> {
+fn write_known_hosts(layout: &Layout, cluster: &ClusterId, nodes: &[NodeDef]) -> Result<()> {
     let path = known_hosts(layout, cluster);
     let keyed = nodes.iter().filter_map(|node| Some((&node.name, node.host_key.as_ref()?)));
     let lines: String = keyed.map(|(name, key)| format!("{name} {key}\n")).collect();

@@ -28,6 +28,8 @@ mod output;
 mod paging;
 mod recovery;
 mod resolve;
+mod set_up;
+mod topologies;
 mod topology_files;
 mod verbs;
 

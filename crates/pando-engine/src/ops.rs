@@ -4,6 +4,8 @@
 pub(crate) mod branch_create;
 pub(crate) mod branch_delete;
 pub(crate) mod checkout;
+pub(crate) mod cluster_define;
+pub(crate) mod cluster_start;
 pub(crate) mod commit_create;
 pub(crate) mod commit_delete;
 pub(crate) mod control;
@@ -15,6 +17,7 @@ pub(crate) mod image_add;
 pub(crate) mod image_ready;
 pub(crate) mod image_remove;
 pub(crate) mod look;
+pub(crate) mod node_crash;
 pub(crate) mod park;
 pub(crate) mod records;
 pub(crate) mod rollback;
@@ -35,14 +38,17 @@ fn read<K: Kind + DeserializeOwned + 'static>(memo: &Value) -> serde_json::Resul
 pub(crate) fn revive(verb: &str, memo: &Value) -> serde_json::Result<Option<Box<dyn Kind>>> {
     let kind = match verb {
         "vm_create" => read::<vm_create::VmCreate>(memo),
-        "vm_control" => read::<control::Control>(memo),
-        "vm_delete" => read::<vm_delete::VmDelete>(memo),
+        "cluster_define" => read::<cluster_define::ClusterDefine>(memo),
+        "cluster_start" => read::<cluster_start::ClusterStart>(memo),
+        "node_crash" => read::<node_crash::NodeCrash>(memo),
+        "vm_control" | "cluster_stop" => read::<control::Control>(memo),
+        "vm_delete" | "cluster_destroy" => read::<vm_delete::VmDelete>(memo),
         "branch_create" => read::<branch_create::BranchCreate>(memo),
         "branch_checkout" => read::<checkout::BranchCheckout>(memo),
-        "branch_rollback" => read::<rollback::Rollback>(memo),
+        "branch_rollback" | "snapshot_revert" => read::<rollback::Rollback>(memo),
         "branch_delete" => read::<branch_delete::BranchDelete>(memo),
-        "commit_create" => read::<commit_create::CommitCreate>(memo),
-        "commit_delete" => read::<commit_delete::CommitDelete>(memo),
+        "commit_create" | "snapshot_create" => read::<commit_create::CommitCreate>(memo),
+        "commit_delete" | "snapshot_delete" => read::<commit_delete::CommitDelete>(memo),
         "image_build" | "image_import" => read::<image_add::ImageAdd>(memo),
         "image_remove" => read::<image_remove::ImageRemove>(memo),
         "exec_run" => read::<exec::Exec>(memo),

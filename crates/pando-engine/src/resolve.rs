@@ -41,6 +41,14 @@ pub(crate) fn vm_id(_: &Cluster, branch: &Branch, node: &Name) -> String {
     format!("{}/{node}", branch.id)
 }
 
+/// Returns an address that names a branch's only machine, or all of them, whatever is checked out.
+pub(crate) fn machine_id(cluster: &Cluster, branch: &Branch) -> String {
+    match branch.nodes.as_slice() {
+        [only] => vm_id(cluster, branch, &only.name),
+        _ => branch.id.to_string(),
+    }
+}
+
 impl Place {
     pub fn address(&self) -> String {
         format!("{}@{}", self.cluster.name, self.branch.name)

@@ -4,6 +4,7 @@
 
 mod branches;
 mod capture;
+pub(crate) mod clusters;
 mod commits;
 pub(crate) mod diff;
 pub(crate) mod exec;
@@ -11,7 +12,9 @@ mod files;
 pub(crate) mod images;
 pub(crate) mod journal;
 mod machines;
+mod nodes;
 mod operations;
+pub(crate) mod snapshots;
 mod status;
 mod system;
 mod topology;
@@ -59,6 +62,14 @@ impl Engine {
             Call::VmCreate(params) => self.plan_vm_create(caller, params).await,
             Call::VmControl(params) => self.plan_vm_control(caller, params).await,
             Call::VmDelete(params) => self.plan_vm_delete(params).await,
+            Call::ClusterDefine(params) => self.plan_cluster_define(caller, params).await,
+            Call::ClusterStart(params) => self.plan_cluster_start(caller, params).await,
+            Call::ClusterStop(params) => self.plan_cluster_stop(caller, params).await,
+            Call::ClusterDestroy(params) => self.plan_cluster_destroy(params).await,
+            Call::NodeCrash(params) => self.plan_node_crash(caller, params).await,
+            Call::SnapshotCreate(params) => self.plan_snapshot_create(caller, params).await,
+            Call::SnapshotRevert(params) => self.plan_snapshot_revert(caller, params).await,
+            Call::SnapshotDelete(params) => self.plan_snapshot_delete(params).await,
             Call::BranchCreate(params) => self.plan_branch_create(caller, params).await,
             Call::BranchCheckout(params) => self.plan_branch_checkout(caller, params).await,
             Call::BranchRollback(params) => self.plan_branch_rollback(caller, params).await,
@@ -82,6 +93,12 @@ impl Engine {
             Call::VmList(params) => json(&self.vm_list(caller, params).await?),
             Call::VmUsage(params) => json(&self.vm_usage(params).await?),
             Call::VmStatus(params) => json(&self.vm_status(caller, params).await?),
+            Call::ClusterStatus(params) => json(&self.cluster_status(caller, params).await?),
+            Call::ClusterHandle(params) => json(&self.cluster_handle(caller, params).await?),
+            Call::ClusterList(params) => json(&self.cluster_list(params).await?),
+            Call::NodeExec(params) => json(&self.node_exec(caller, params).await?),
+            Call::NodeExecAll(params) => json(&self.node_exec_all(caller, params).await?),
+            Call::SnapshotList(params) => json(&self.snapshot_list(params).await?),
             Call::BranchList(params) => json(&self.branch_list(caller, params).await?),
             Call::CommitList(params) => json(&self.commit_list(params).await?),
             Call::CommitShow(params) => json(&self.commit_show(&params.commit).await?),
@@ -136,15 +153,15 @@ impl Engine {
     }
 
     /// Refuses what would exhaust the host's memory.
-    pub(crate) async fn check_memory(&self, branches: usize, what: &str) -> Result<()> {
+    pub(crate) async fn check_memory(&self, machines: usize, what: &str) -> Result<()> {
         let capacity = self.host.capacity().await?;
         let each = self.config.branch_memory;
-        let needed = self.config.memory_reserve.0 + each.0 * branches as u64;
+        let needed = self.config.memory_reserve.0 + each.0 * machines as u64;
         if capacity.memory_available.0 >= needed {
             return Ok(());
         }
         let message = format!(
-            "{what} is refused: {} of memory is available, {branches} more would need about {}",
+            "{what} is refused: {} of memory is available, {machines} more would need about {}",
             capacity.memory_available,
             pando_model::ByteCount(needed)
         );

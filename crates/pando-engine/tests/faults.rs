@@ -10,6 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "faults/clusters.rs"]
+mod clusters;
 mod common;
 
 use std::pin::Pin;
@@ -31,6 +33,7 @@ struct Scenario {
     check: for<'a> fn(&'a Bench, Option<bool>) -> Later<'a>,
 }
 
+/// A closure that returns a boxed future on the bench.
 macro_rules! later {
     (|$bench:ident| $body:expr) => {
         |$bench: &Bench| -> Later<'_> { Box::pin(async move { $body }) }
@@ -39,6 +42,8 @@ macro_rules! later {
         |$bench: &Bench, $done: Option<bool>| -> Later<'_> { Box::pin(async move { $body }) }
     };
 }
+
+pub(crate) use later;
 
 /// `shop@main` has committed `a=1` as `v1` and has `a=2`; `shop@side` comes from `v1` and has
 /// `a=3`.
@@ -508,9 +513,8 @@ async fn run(scenario: &Scenario, prepared: &Bench, at: u64, fault: Fault) -> bo
     struck.is_some()
 }
 
-async fn matrix(share: usize, shares: usize) {
-    let base = base().await;
-    for scenario in scenarios().iter().skip(share).step_by(shares) {
+async fn matrix(base: Bench, scenarios: &[Scenario], share: usize, shares: usize) {
+    for scenario in scenarios.iter().skip(share).step_by(shares) {
         let prepared = base.fork().await;
         (scenario.prepare)(&prepared).await;
         prepared.assert_consistent(scenario.name).await;
@@ -528,17 +532,21 @@ async fn matrix(share: usize, shares: usize) {
 
 /// The matrix in parts, so that the cores share it.
 macro_rules! parts {
-    ($($name:ident = $share:literal;)*) => {$(
+    ($($name:ident = $base:path, $scenarios:path, $share:literal of $shares:literal;)*) => {$(
         #[tokio::test(start_paused = true)]
         async fn $name() {
-            matrix($share, 4).await;
+            matrix($base().await, &$scenarios(), $share, $shares).await;
         }
     )*};
 }
 
 parts! {
-    every_operation_survives_every_fault_part_1 = 0;
-    every_operation_survives_every_fault_part_2 = 1;
-    every_operation_survives_every_fault_part_3 = 2;
-    every_operation_survives_every_fault_part_4 = 3;
+    every_operation_survives_every_fault_part_1 = base, scenarios, 0 of 4;
+    every_operation_survives_every_fault_part_2 = base, scenarios, 1 of 4;
+    every_operation_survives_every_fault_part_3 = base, scenarios, 2 of 4;
+    every_operation_survives_every_fault_part_4 = base, scenarios, 3 of 4;
+    every_operation_on_several_nodes_survives_every_fault_part_1 =
+        clusters::base, clusters::scenarios, 0 of 2;
+    every_operation_on_several_nodes_survives_every_fault_part_2 =
+        clusters::base, clusters::scenarios, 1 of 2;
 }

@@ -238,6 +238,18 @@ impl BranchHost for LocalHost {
         }
     }
 
+    async fn greeting(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        guest_port: u16,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, HostError> {
+        let port = self.forward(branch, node, guest_port).await?;
+        let what = || format!("a greeting from port {guest_port} of {node}");
+        crate::greeting::of(port, timeout, what).await
+    }
+
     async fn console(
         &self,
         branch: &BranchId,

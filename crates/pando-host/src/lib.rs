@@ -11,6 +11,7 @@ mod captures;
 mod client;
 mod disks;
 mod files;
+mod greeting;
 mod guests;
 mod host;
 mod idle;

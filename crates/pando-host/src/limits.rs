@@ -27,3 +27,7 @@ pub const CLOCK_QUICK_NS: i64 = 4_000_000;
 pub const MAX_IDLE_EACH: usize = 4;
 /// Idle connections that are kept in all, each a descriptor here and two threads in a keeper.
 pub const MAX_IDLE: usize = 128;
+/// Most bytes of a server's greeting: the longest first line that SSH allows (RFC 4253, 4.2).
+pub const GREETING: usize = 255;
+/// How often a server that does not answer yet is asked again: nobody tells when it will.
+pub const GREETING_POLL: Duration = Duration::from_millis(20);

@@ -39,6 +39,9 @@ const EVERYDAY: &[&str] = &[
 /// What every profile permits and lists, since any call may turn into an operation.
 const FOLLOW: &[&str] = &["operation_get", "operation_wait", "operation_cancel"];
 
+/// What runs commands in machines outside the toolset for that.
+const RUNS_COMMANDS: &[&str] = &["node_exec", "node_exec_all"];
+
 /// What somebody does with machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -91,11 +94,12 @@ impl Role {
     }
 
     /// Returns whether the role may change things of a toolset. Reading is open to all.
-    const fn changes(self, toolset: Toolset) -> bool {
+    fn changes(self, verb: &Verb) -> bool {
+        let toolset = verb.toolset;
         match self {
             Self::Admin => true,
             Self::Dev => !matches!(toolset, Toolset::Image | Toolset::System),
-            Self::Ops => !matches!(toolset, Toolset::Exec),
+            Self::Ops => toolset != Toolset::Exec && !RUNS_COMMANDS.contains(&verb.name),
             Self::Ui => false,
             Self::Lab => !matches!(toolset, Toolset::System),
         }
@@ -198,7 +202,7 @@ impl Profile {
         }
         let in_toolset = self.toolsets.as_ref().is_none_or(|sets| sets.contains(&verb.toolset));
         let in_role =
-            verb.effect == Effect::Read || self.role.is_none_or(|role| role.changes(verb.toolset));
+            verb.effect == Effect::Read || self.role.is_none_or(|role| role.changes(verb));
         in_toolset && in_role
     }
 
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn everyday_verbs_exist() {
-        for name in EVERYDAY.iter().chain(FOLLOW) {
+        for name in EVERYDAY.iter().chain(FOLLOW).chain(RUNS_COMMANDS) {
             assert!(catalogue().iter().any(|verb| verb.name == *name), "{name}");
         }
     }
@@ -293,8 +297,18 @@ mod tests {
             let changing = profile.permitted().filter(|verb| verb.effect != Effect::Read);
             changing.map(|verb| verb.toolset.as_str()).collect()
         };
-        let all: BTreeSet<&str> =
-            ["machine", "branch", "commit", "exec", "image", "state", "operation", "system"].into();
+        let all: BTreeSet<&str> = [
+            "machine",
+            "cluster",
+            "branch",
+            "commit",
+            "exec",
+            "image",
+            "state",
+            "operation",
+            "system",
+        ]
+        .into();
         let without = |names: &[&'static str]| &all - &names.iter().copied().collect();
         assert_eq!(changes("dev"), without(&["image", "system"]));
         assert_eq!(changes("ops"), without(&["exec"]));

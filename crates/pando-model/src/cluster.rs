@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Fault;
 use crate::id::{ClusterId, ImageId};
 use crate::machine::NodeShape;
 use crate::name::Name;
@@ -103,6 +104,9 @@ pub struct Cluster {
     /// What it was defined from, if from a topology.
     #[serde(default)]
     pub topology: Option<TopologySource>,
+    /// What its network does wrong from the beginning.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     /// Other names of its tags.
     #[serde(default)]
     pub snapshots: BTreeMap<String, String>,

@@ -20,7 +20,7 @@ use crate::commands;
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["demo", "doctor", "init"]),
     ("Machines", &["vm", "ps", "watch", "top", "start", "stop", "pause", "resume", "rm"]),
-    ("Clusters", &["topology"]),
+    ("Clusters", &["cluster", "node", "snapshot", "topology"]),
     ("Work in them", &["exec", "sh", "cp", "ssh", "console", "fanout", "connect-info"]),
     (
         "State like git",
@@ -55,6 +55,9 @@ const PARENTS: &[(&str, &[&str], &str)] = &[
     ("image", &[], "Build, import and inspect images"),
     ("operation", &["op"], "Look at operations, wait for them, cancel them"),
     ("tag", &[], "Name commits"),
+    ("cluster", &[], "Define, start, inspect, stop and destroy clusters of several machines"),
+    ("node", &[], "Run commands on nodes of a cluster, and crash them"),
+    ("snapshot", &[], "Snapshot clusters, list snapshots, revert to them"),
     ("topology", &[], "Check, list and show what clusters are defined from"),
 ];
 

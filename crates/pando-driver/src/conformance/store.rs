@@ -22,6 +22,7 @@ fn cluster(name: &str, created_us: i64) -> Cluster {
         uplink: Uplink::None,
         networks: Vec::new(),
         topology: None,
+        faults: Vec::new(),
         snapshots: std::collections::BTreeMap::new(),
         labels: std::collections::BTreeMap::new(),
         created_at: Timestamp::from_microsecond(created_us).unwrap(),

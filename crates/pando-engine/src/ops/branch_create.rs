@@ -9,6 +9,7 @@ use pando_api::branch::{BranchCreateResult, BranchCreated};
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
 use pando_model::branch::BranchRole;
+use pando_model::fault::Fault;
 use pando_model::guest::Inherited;
 use pando_model::{
     Branch, BranchId, BranchState, Cluster, ClusterId, Commit, CommitId, CommitKind, Name,
@@ -58,6 +59,16 @@ pub(crate) struct Origin<'a> {
     pub parent: &'a BranchId,
     pub commit: &'a CommitId,
     pub kind: CommitKind,
+    pub faults: &'a [Fault],
+}
+
+/// Returns the faults that a branch of a commit begins with: those that worked at the cut. A disk
+/// has no memory of them: the cluster's own work then.
+pub(crate) fn faults_at(cluster: &Cluster, commit: &Commit) -> Vec<Fault> {
+    match &commit.network {
+        Some(network) => network.faults.clone(),
+        None => cluster.faults.clone(),
+    }
 }
 
 /// Returns the record of a branch from a commit that is still to be started.
@@ -79,7 +90,7 @@ pub(crate) fn new_branch(origin: &Origin<'_>, name: Name, disks: &Disks, actor: 
         advanced_ms: 0,
         unchanged: false,
         fresh: false,
-        faults: Vec::new(),
+        faults: origin.faults.to_vec(),
         stopped_because: None,
         created_at: Timestamp::now(),
         created_by: actor.to_owned(),
@@ -161,8 +172,7 @@ impl Item {
     }
 
     fn result(&self, cluster: &Cluster) -> BranchCreated {
-        let node = cluster.nodes.first().map(|node| &node.name);
-        let vm_id = node.map(|node| crate::resolve::vm_id(cluster, &self.branch, node));
+        let vm_id = Some(crate::resolve::machine_id(cluster, &self.branch));
         BranchCreated {
             branch_id: self.made.then(|| self.branch.id.clone()),
             vm_id: vm_id.filter(|_| self.made),
@@ -189,7 +199,12 @@ impl BranchCreate {
             return Ok(Transaction::new());
         }
         cut.make(cx).await?;
-        let (records, commit) = cut.records(cx);
+        let (mut records, commit) = cut.records(cx);
+        let faults = faults_at(&self.cluster, &commit);
+        for item in self.items.iter_mut().filter(|item| item.branch.faults != faults) {
+            item.branch.faults.clone_from(&faults);
+            records.put(&item.branch);
+        }
         self.commit = Some(commit);
         Ok(records)
     }

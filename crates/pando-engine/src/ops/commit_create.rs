@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use pando_api::commit::CommitCreateResult;
+use pando_api::snapshot::SnapshotInfo;
 use pando_driver::store::Transaction;
 use pando_model::commit::Tag;
 use pando_model::{ClusterId, Commit, Name, OperationId, OperationStatus};
@@ -13,6 +14,7 @@ use crate::engine::Engine;
 use crate::failure::Result;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
+use crate::verbs::snapshots::info;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CommitCreate {
@@ -20,6 +22,11 @@ pub(crate) struct CommitCreate {
     pub tag: Option<Name>,
     pub started_us: i64,
     pub made: Option<Commit>,
+    /// Asked for as `snapshot_create`.
+    #[serde(default)]
+    pub as_snapshot: bool,
+    #[serde(default)]
+    pub snapshot: Option<SnapshotInfo>,
 }
 
 impl CommitCreate {
@@ -72,6 +79,11 @@ impl Kind for CommitCreate {
                 commit: commit.id.clone(),
             });
         }
+        if let (true, Some(tag)) = (self.as_snapshot, &self.tag) {
+            let sizes = cx.engine.host.list_layers().await?;
+            let layout = &cx.engine.config.layout;
+            self.snapshot = Some(info(layout, &self.cut.cluster, &commit, tag, &sizes));
+        }
         self.made = Some(commit);
         Ok(records)
     }
@@ -79,6 +91,9 @@ impl Kind for CommitCreate {
     fn result(&self, _: &OperationId) -> Value {
         let cut = &self.cut;
         let made = self.made.as_ref();
+        if self.as_snapshot {
+            return self.snapshot.as_ref().map_or(Value::Null, memo);
+        }
         memo(&CommitCreateResult {
             commit_id: cut.commit.clone(),
             tag: self.tag.clone(),

@@ -3,9 +3,10 @@
 
 use async_trait::async_trait;
 use pando_api::commit::CommitDeleteResult;
+use pando_api::snapshot::SnapshotDeleteResult;
 use pando_driver::store::{Record, Transaction};
 use pando_model::commit::Tag;
-use pando_model::{Branch, Cluster, ClusterId, Commit, OperationId};
+use pando_model::{Branch, Cluster, ClusterId, Commit, Name, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,6 +28,9 @@ pub(crate) struct CommitDelete {
     pub heads: Vec<Branch>,
     pub freed_bytes: u64,
     pub kept_for_others: bool,
+    /// Asked for as `snapshot_delete`, by this name.
+    #[serde(default)]
+    pub as_snapshot: Option<Name>,
 }
 
 impl CommitDelete {
@@ -105,6 +109,14 @@ impl Kind for CommitDelete {
     }
 
     fn result(&self, _: &OperationId) -> Value {
+        if let Some(name) = &self.as_snapshot {
+            return memo(&SnapshotDeleteResult {
+                snapshot_name: name.clone(),
+                commit_id: self.commit.id.clone(),
+                deleted_nodes: self.commit.nodes.iter().map(|node| node.name.clone()).collect(),
+                freed_bytes: self.freed_bytes,
+            });
+        }
         memo(&CommitDeleteResult {
             commit_id: self.commit.id.clone(),
             freed_bytes: self.freed_bytes,

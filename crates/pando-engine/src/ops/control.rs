@@ -14,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::incarnation::Incarnation;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
+use crate::verbs::clusters::resting;
 use crate::verbs::journal::Noted;
 
 #[derive(Serialize, Deserialize)]
@@ -25,9 +26,29 @@ pub(crate) struct Control {
     pub action: Action,
     pub timeout_ms: u64,
     pub started_us: i64,
-    /// Its entry in the journal, whose end is still to be noted.
+    /// Its entries in the journal, whose end is still to be noted: one for each node.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub journal: Vec<JournalId>,
+    /// Asked for as `cluster_stop`: branches of the cluster, and others that run.
     #[serde(default)]
-    pub journal: Option<JournalId>,
+    pub as_cluster: Option<(u32, u32)>,
+}
+
+/// Reads what earlier releases wrote as one id or nothing.
+fn one_or_several<'de, D>(from: D) -> std::result::Result<Vec<JournalId>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Several(Vec<JournalId>),
+        One(Option<JournalId>),
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Several(ids) => ids,
+        Written::One(id) => id.into_iter().collect(),
+    })
 }
 
 /// Returns the branch as it is after a boot from its disks.
@@ -66,6 +87,9 @@ impl Control {
                 .subject(address.clone())
                 .hint(hint.replace("ADDRESS", &address)))
         };
+        if before.fresh && !matches!(action, Action::Stop | Action::Kill) {
+            return wrong("start it first: `pando cluster start ADDRESS`");
+        }
         let stopped = before.stopped();
         let after = match (action, before.state) {
             (Action::Start, Stopped) | (Action::Restart, _) => booted(&before),
@@ -79,7 +103,16 @@ impl Control {
                 return wrong("start it first: `pando vm control ADDRESS start`");
             }
         };
-        Ok(Self { cluster, before, after, action, timeout_ms, started_us, journal: None })
+        Ok(Self {
+            cluster,
+            before,
+            after,
+            action,
+            timeout_ms,
+            started_us,
+            journal: Vec::new(),
+            as_cluster: None,
+        })
     }
 
     fn stop_mode(&self) -> StopMode {
@@ -92,7 +125,7 @@ impl Control {
 
     /// Notes in the journal how it ended.
     fn note<T>(&mut self, cx: &Cx, result: &Result<T>) {
-        if let Some(id) = self.journal.take() {
+        for id in std::mem::take(&mut self.journal) {
             let ago = Duration::from_millis(super::elapsed_ms(self.started_us));
             Noted::since(&cx.engine.journal, id, ago).ended(result);
         }
@@ -193,9 +226,11 @@ impl Kind for Control {
     }
 
     fn result(&self, _: &OperationId) -> Value {
-        let Some(node) = self.cluster.nodes.first() else { return Value::Null };
+        if let Some(counts) = self.as_cluster {
+            return memo(&resting(&self.cluster, &self.after, counts));
+        }
         memo(&VmControlResult {
-            vm_id: crate::resolve::vm_id(&self.cluster, &self.after, &node.name),
+            vm_id: crate::resolve::machine_id(&self.cluster, &self.after),
             branch_id: self.after.id.clone(),
             address: format!("{}@{}", self.cluster.name, self.after.name),
             previous_state: self.before.state,

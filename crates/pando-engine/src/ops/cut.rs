@@ -46,6 +46,11 @@ impl Cut {
         branch: Branch,
         kind: CommitKind,
     ) -> Result<Self> {
+        if branch.fresh {
+            let message = format!("{}@{} was never started", cluster.name, branch.name);
+            return Err(Failure::new(ErrorCode::WrongState, message)
+                .hint(format!("start it first: `pando cluster start {}`", cluster.name)));
+        }
         let live = branch.state != BranchState::Stopped;
         if !live && kind == CommitKind::Full {
             let message = format!("{}@{} is stopped: it has no memory", cluster.name, branch.name);

@@ -66,6 +66,7 @@ impl ImageReady {
             uplink: Uplink::None,
             networks: Vec::new(),
             topology: None,
+            faults: Vec::new(),
             snapshots: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             created_at: Timestamp::now(),

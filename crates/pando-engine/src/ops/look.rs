@@ -13,7 +13,7 @@ use pando_model::{Branch, Cluster, ClusterId, Commit, Name, OperationId, Uplink}
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::branch_create::{Origin, new_branch};
+use super::branch_create::{Origin, faults_at, new_branch};
 use crate::captures::Sight;
 use crate::engine::Engine;
 use crate::failure::Result;
@@ -61,12 +61,18 @@ impl Look {
         wanted: Wanted,
     ) -> Result<Self> {
         let disks = engine.disks_on_commit(commit, None).await?;
-        let origin =
-            Origin { cluster, parent: &commit.branch, commit: &commit.id, kind: commit.kind };
+        let origin = Origin {
+            cluster,
+            parent: &commit.branch,
+            commit: &commit.id,
+            kind: commit.kind,
+            faults: &faults_at(cluster, commit),
+        };
         let mut branch = new_branch(&origin, commit.branch_name.clone(), &disks, "pando");
         branch.role = BranchRole::Template;
         // Nobody outside is to hear of it.
-        let cluster = Cluster { uplink: Uplink::None, ..cluster.clone() };
+        let mut cluster = Cluster { uplink: Uplink::None, ..cluster.clone() };
+        cluster.networks.iter_mut().for_each(|segment| segment.uplink = Uplink::None);
         let (commit, node) = (commit.clone(), node.clone());
         Ok(Self { cluster, commit, branch, disks, node, wanted, seen: Arc::default() })
     }

@@ -10,7 +10,7 @@ use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::branch_create::{Origin, new_branch};
+use super::branch_create::{Origin, faults_at, new_branch};
 use crate::engine::Engine;
 use crate::failure::Result;
 use crate::incarnation::{Disks, Incarnation};
@@ -37,6 +37,7 @@ impl Park {
             parent: &commit.branch,
             commit: &commit.id,
             kind: commit.kind,
+            faults: &faults_at(&cluster, &commit),
         };
         let mut branch = new_branch(&origin, name, &disks, &commit.created_by);
         branch.role = BranchRole::Parked;

@@ -3,9 +3,11 @@
 //! can go on as if nothing had happened; after it there is only forward.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pando_api::branch::BranchRollbackResult;
+use pando_api::snapshot::SnapshotRevertResult;
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
 use pando_model::guest::Inherited;
@@ -22,6 +24,7 @@ use crate::garbage::{Gone, branch_layers};
 use crate::incarnation::{Disks, Incarnation};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
+use crate::verbs::clusters::{resting, running, ssh_answers};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Rollback {
@@ -39,14 +42,40 @@ pub(crate) struct Rollback {
     pub started_us: i64,
     pub ready_ms: u64,
     pub inherited: Vec<Inherited>,
+    /// Asked for as `snapshot_revert`.
+    #[serde(default)]
+    pub as_snapshot: Option<Revert>,
     /// Whether the undoing ended the new incarnation, with the parked copy that it came from.
     #[serde(skip)]
     pub unmade: bool,
 }
 
+/// What `snapshot_revert` wants beyond a rollback.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Revert {
+    /// What the branch does afterwards.
+    pub then: BranchState,
+    /// How long to wait for SSH, if at all.
+    pub ssh_timeout_ms: Option<u64>,
+    /// Branches of the cluster, and others that run.
+    pub counts: (u32, u32),
+}
+
 impl Rollback {
+    /// Returns what the branch does afterwards: by itself, what it did, or run.
+    fn then(&self) -> BranchState {
+        match (&self.as_snapshot, self.before.state) {
+            (Some(revert), _) => revert.then,
+            (None, BranchState::Paused) => BranchState::Paused,
+            (None, _) => BranchState::Running,
+        }
+    }
+
     async fn start(&mut self, cx: &Cx) -> Result<()> {
-        let paused = self.before.state == BranchState::Paused;
+        if self.then() == BranchState::Stopped {
+            return self.disks.create(&cx.engine).await;
+        }
+        let paused = self.then() == BranchState::Paused;
         let report = if self.parked.is_some() {
             if !paused {
                 cx.engine.host.resume(&self.after.host_id, Clock::Step).await?;
@@ -62,6 +91,12 @@ impl Rollback {
             };
             incarnation.start(cx).await?
         };
+        let revert = self.as_snapshot.as_ref();
+        if let Some(timeout_ms) = revert.and_then(|revert| revert.ssh_timeout_ms) {
+            // Before the swap: all of it, or nothing.
+            let timeout = Duration::from_millis(timeout_ms);
+            ssh_answers(&cx.engine, &self.cluster, &self.after, timeout).await?;
+        }
         self.ready_ms = super::elapsed_ms(self.started_us);
         self.inherited = report.inherited.into_values().flatten().collect();
         Ok(())
@@ -79,10 +114,10 @@ impl Rollback {
         for layer in &self.disks.layers {
             records.put(layer);
         }
-        self.after.state = match self.before.state {
-            BranchState::Paused => BranchState::Paused,
-            _ => BranchState::Running,
-        };
+        self.after.state = self.then();
+        if self.after.state == BranchState::Stopped {
+            self.after = self.after.stopped();
+        }
         records.put(&self.after);
         records
     }
@@ -200,6 +235,22 @@ impl Kind for Rollback {
     }
 
     fn result(&self, _: &OperationId) -> Value {
+        if let Some(revert) = &self.as_snapshot {
+            let (branches, others) = revert.counts;
+            let status = match self.after.state {
+                BranchState::Running => {
+                    let ssh = revert.ssh_timeout_ms.is_some();
+                    running(&self.cluster, &self.after, (branches, others + 1), ssh)
+                }
+                _ => resting(&self.cluster, &self.after, (branches, others)),
+            };
+            return memo(&SnapshotRevertResult {
+                status,
+                reverted_to: self.target.id.clone(),
+                saved_as: self.save.as_ref().map(|save| save.commit.clone()),
+                ready_ms: self.ready_ms,
+            });
+        }
         memo(&BranchRollbackResult {
             success: true,
             rolled_back_to: self.target.id.clone(),

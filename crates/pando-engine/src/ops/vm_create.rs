@@ -7,21 +7,21 @@ use pando_api::exec::ExecRunResult;
 use pando_api::machine::VmCreateResult;
 use pando_driver::host::{AfterStart, Clock};
 use pando_driver::store::Transaction;
-use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, Stdin};
+use pando_model::guest::Identity;
 use pando_model::{
     Branch, BranchState, Cluster, ClusterId, ClusterState, Commit, CommitId, NodeDef, OperationId,
-    Uplink, network,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
-use crate::incarnation::{Disks, Incarnation, macs, random_hex};
-use crate::keys::{self, KeyPair};
+use crate::incarnation::{Disks, Incarnation};
+use crate::keys;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, memo};
 use crate::output::Bound;
+use crate::set_up::run_script;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct VmCreate {
@@ -93,34 +93,10 @@ impl VmCreate {
 
     /// Makes what makes the node itself.
     fn make_identity(&mut self, cx: &Cx) -> Result<()> {
-        let def = self.node()?.clone();
-        let login = keys::cluster_key(&cx.engine.config.layout, &self.cluster.id)?;
-        let host_key = KeyPair::generate(def.name.as_str())?;
-        let interfaces = macs(&self.cluster, &def.name).into_iter().take(1);
-        let interfaces = interfaces.map(|mac| InterfaceConfig {
-            mac,
-            was: None,
-            address: format!("{}/{}", network::ADDRESS, network::PREFIX_BITS),
-            more: Vec::new(),
-            gateway: Some(network::GATEWAY.to_string()),
-            dns: match self.cluster.uplink {
-                Uplink::None => Vec::new(),
-                Uplink::Nat => vec![network::NAME_SERVER.to_string()],
-            },
-        });
-        self.identity = Some(Identity {
-            hostname: def.name.to_string(),
-            machine_id: random_hex(),
-            ssh_host_key: host_key.private,
-            ssh_host_key_public: host_key.public.clone(),
-            authorized_keys: vec![login],
-            interfaces: interfaces.collect(),
-            env: def.env,
-        });
-        if let Some(node) = self.cluster.nodes.first_mut() {
-            node.host_key = Some(host_key.public);
-        }
-        keys::write_known_hosts(&cx.engine.config.layout, &self.cluster.id, &self.cluster.nodes)
+        let name = self.node()?.name.clone();
+        self.identity =
+            keys::identities(&cx.engine.config.layout, &mut self.cluster)?.remove(&name);
+        Ok(())
     }
 
     async fn start(&mut self, cx: &Cx) -> Result<()> {
@@ -145,25 +121,10 @@ impl VmCreate {
 
     async fn run_script(&mut self, cx: &Cx) -> Result<()> {
         let Some(script) = &self.script else { return Ok(()) };
-        let def = self.node()?;
-        // The kernel reads the interpreter from the script's first line; a file is needed for that,
-        // so the guest's shell makes one and removes it again.
-        let line =
-            "f=$(mktemp) && cat >\"$f\" && chmod 700 \"$f\" && \"$f\"; s=$?; rm -f \"$f\"; exit $s";
-        let spec = ExecSpec {
-            command: Command::Shell(line.to_owned()),
-            env: def.env.clone(),
-            cwd: None,
-            user: None,
-            timeout_ms: self.timeout_ms,
-            terminal: None,
-            stdin: Stdin::Empty,
-        };
-        let stdin = Some(script.clone().into_bytes());
+        let place = (&self.branch.host_id, self.node()?);
+        let timeout = Duration::from_millis(self.timeout_ms);
         let bound = Bound::new(self.exec_limit);
-        let host_id = &self.branch.host_id;
-        let result =
-            cx.engine.run_command(host_id, &def.name, &spec, stdin, bound, &cx.cancel).await?;
+        let result = run_script(cx, place, script, timeout, bound).await?;
         self.script_result = Some(result);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use pando_api::cluster::ClusterDestroyResult;
 use pando_api::machine::VmDeleteResult;
 use pando_driver::host::StopMode;
 use pando_driver::store::{Record, Transaction};
@@ -19,6 +20,7 @@ use crate::garbage::{Gone, branch_layers, commit_layers};
 use crate::keys;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Direction, Kind, memo};
+use crate::verbs::clusters::off;
 
 /// How long guests may take to shut down before they are killed.
 const SHUTDOWN: Duration = Duration::from_secs(30);
@@ -36,6 +38,9 @@ pub(crate) struct VmDelete {
     pub checkouts: Vec<Checkout>,
     pub remove: bool,
     pub force: bool,
+    /// Whether it was asked for as `cluster_destroy`.
+    #[serde(default)]
+    pub as_cluster: bool,
 }
 
 impl VmDelete {
@@ -175,6 +180,17 @@ impl Kind for VmDelete {
             branch.role == BranchRole::Live && branch.state != BranchState::Stopped
         });
         let kept = self.commits.iter().filter(|commit| !self.remove && !commit.deleted);
+        if self.as_cluster {
+            return memo(&ClusterDestroyResult {
+                cluster_name: self.cluster.name.clone(),
+                cluster_id: self.cluster.id.clone(),
+                network_active: false,
+                nodes: self.cluster.nodes.iter().map(|def| off(&self.cluster, def)).collect(),
+                stopped_branches: count(stopped.count()),
+                kept_commits: count(kept.count()),
+                removed_overlays: self.remove,
+            });
+        }
         memo(&VmDeleteResult {
             cluster_id: self.cluster.id.clone(),
             name: self.cluster.name.clone(),

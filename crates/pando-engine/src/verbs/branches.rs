@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::incarnation::{Disks, random_hex};
 use crate::locks::{Guard, Hold, LockSet};
 use crate::operation::Plan;
-use crate::ops::branch_create::{BranchCreate, Item, Origin, new_branch};
+use crate::ops::branch_create::{BranchCreate, Item, Origin, faults_at, new_branch};
 use crate::ops::branch_delete::BranchDelete;
 use crate::ops::checkout::BranchCheckout;
 use crate::ops::cut::Cut;
@@ -62,7 +62,7 @@ impl Engine {
         let names = self.new_names(&cluster.id, &params).await?;
         let count = names.len();
         self.check_disk("a new branch").await?;
-        self.check_memory(count, "a new branch").await?;
+        self.check_memory(count * cluster.nodes.len(), "a new branch").await?;
         if let Some(commit) = &commit {
             self.must_fit(commit).await?;
         }
@@ -156,6 +156,7 @@ impl Engine {
             parent: &cut.branch.id,
             commit: &cut.commit,
             kind: cut.kind,
+            faults: &cut.branch.faults,
         };
         Ok(Item::new(new_branch(&origin, name, &disks, actor), disks, None))
     }
@@ -168,8 +169,13 @@ impl Engine {
         parked: Option<Branch>,
         actor: &str,
     ) -> Result<Item> {
-        let origin =
-            Origin { cluster, parent: &commit.branch, commit: &commit.id, kind: commit.kind };
+        let origin = Origin {
+            cluster,
+            parent: &commit.branch,
+            commit: &commit.id,
+            kind: commit.kind,
+            faults: &faults_at(cluster, commit),
+        };
         if let Some(parked) = parked {
             let fresh = new_branch(&origin, name, &Disks::default(), actor);
             let branch = Branch {
@@ -210,7 +216,12 @@ impl Engine {
             && previous.id != place.branch.id
             && previous.state == BranchState::Running;
         if place.branch.state == BranchState::Stopped {
-            self.check_memory(1, "a start").await?;
+            self.check_memory(place.cluster.nodes.len(), "a start").await?;
+        }
+        if place.branch.fresh {
+            let message = format!("{} was never started", place.address());
+            return Err(Failure::new(ErrorCode::WrongState, message)
+                .hint(format!("start it first: `pando cluster start {}`", place.address())));
         }
         let kind =
             BranchCheckout::plan(place.cluster, &caller.principal, place.branch, previous, pause);
@@ -224,6 +235,19 @@ impl Engine {
         params: BranchRollbackParams,
     ) -> Result<Planned> {
         let started_us = now_us();
+        let (kind, guard) = self.rollback(caller, params, "branch_rollback", started_us).await?;
+        let timeout = self.config.cut_timeout + self.config.restore_timeout * 2;
+        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+    }
+
+    /// Returns a rollback, with its locks.
+    pub(super) async fn rollback(
+        &self,
+        caller: &Caller,
+        params: BranchRollbackParams,
+        verb: &str,
+        started_us: i64,
+    ) -> Result<(Rollback, Guard)> {
         let place = self.place(&caller.principal, params.branch.as_ref()).await?;
         let (owner, target) = self.commit_named(&params.target, Some(&place.cluster)).await?;
         if owner.id != place.cluster.id {
@@ -237,10 +261,10 @@ impl Engine {
             .cluster(&place.cluster.id, Hold::Shared)
             .branch(&place.branch.id)
             .commit(&target.id);
-        let mut guard = self.hold(locks, "branch_rollback").await?;
+        let mut guard = self.hold(locks, verb).await?;
         let place = self.again(place).await?;
         let target = self.commit_by_id(&target.id).await?;
-        self.check_memory(1, "a rollback").await?;
+        self.check_memory(place.cluster.nodes.len(), "a rollback").await?;
         self.check_disk("a rollback").await?;
         self.must_fit(&target).await?;
         let before = place.branch.clone();
@@ -285,6 +309,8 @@ impl Engine {
             base: (target.kind == CommitKind::Full).then(|| target.id.clone()),
             head: Some(target.id.clone()),
             unchanged: false,
+            fresh: false,
+            faults: faults_at(&place.cluster, &target),
             stopped_because: None,
             ..before.clone()
         };
@@ -300,9 +326,9 @@ impl Engine {
             ready_ms: 0,
             inherited: Vec::new(),
             unmade: false,
+            as_snapshot: None,
         };
-        let timeout = self.config.cut_timeout + self.config.restore_timeout * 2;
-        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+        Ok((kind, guard))
     }
 
     pub(super) async fn plan_branch_delete(

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Planned, json, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
-use crate::locks::{Hold, LockSet};
+use crate::locks::{Guard, Hold, LockSet};
 use crate::operation::Plan;
 use crate::ops::commit_create::CommitCreate;
 use crate::ops::commit_delete::CommitDelete;
@@ -44,14 +44,35 @@ impl Engine {
         let mut cut = Cut::plan(self, place.cluster, place.branch, params.kind).await?;
         cut.message = params.message;
         cut.warm = params.warm;
-        let kind = CommitCreate { cut, tag: params.tag, started_us, made: None };
+        let kind = CommitCreate {
+            cut,
+            tag: params.tag,
+            started_us,
+            made: None,
+            as_snapshot: false,
+            snapshot: None,
+        };
         let timeout = self.config.cut_timeout + self.config.undo_timeout;
         Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
     }
 
     pub(super) async fn plan_commit_delete(&self, params: CommitDeleteParams) -> Result<Planned> {
         let (cluster, commit) = self.commit_named(&params.commit, None).await?;
-        let guard = self.hold(CommitDelete::locks_for(&cluster.id), "commit_delete").await?;
+        let (kind, guard) =
+            self.commit_deletion(cluster, &commit, params.force, "commit_delete").await?;
+        let timeout = self.config.undo_timeout * 2;
+        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+    }
+
+    /// Returns the deletion of a commit, with its locks.
+    pub(super) async fn commit_deletion(
+        &self,
+        cluster: Cluster,
+        commit: &Commit,
+        force: bool,
+        verb: &str,
+    ) -> Result<(CommitDelete, Guard)> {
+        let guard = self.hold(CommitDelete::locks_for(&cluster.id), verb).await?;
         let commit = self.commit_by_id(&commit.id).await?;
         let scope = Query::scope(cluster.id.as_str());
         let tags: Vec<Tag> = self.store.list(&scope).await?;
@@ -61,7 +82,7 @@ impl Engine {
             [&branch.base, &branch.head].into_iter().any(|of| of.as_ref() == Some(&commit.id))
         };
         let using: Vec<&Branch> = branches.iter().filter(of_commit).collect();
-        if !params.force {
+        if !force {
             refuse_if_needed(&cluster, &commit, &tags, &using)?;
         }
         let of_role =
@@ -81,9 +102,9 @@ impl Engine {
             tags,
             freed_bytes: 0,
             kept_for_others: false,
+            as_snapshot: None,
         };
-        let timeout = self.config.undo_timeout * 2;
-        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+        Ok((kind, guard))
     }
 
     pub(super) async fn plan_tag_set(&self, params: TagSetParams) -> Result<Planned> {
@@ -191,6 +212,10 @@ impl Engine {
         let locks = LockSet::new().cluster(&cluster.id, Hold::Shared).commit(&commit.id);
         let _held = self.hold(locks, "commit_verify").await?;
         let (mut checked, mut bytes) = (BTreeSet::new(), 0);
+        if let Some(network) = &commit.network {
+            self.host.verify_network(&commit.id, network).await?;
+            bytes += network.bytes;
+        }
         for node in &commit.nodes {
             let Some(memory) = &node.memory else { continue };
             let chain = self.memory_chain(&commit, node).await?;
@@ -236,13 +261,16 @@ struct CommitNames {
 
 impl CommitNames {
     fn row(&self, _: &Cluster, commit: Commit) -> CommitRow {
-        let node = commit.nodes.first().map(|node| node.name.as_str()).unwrap_or_default();
+        let vm_id = match commit.nodes.as_slice() {
+            [only] => format!("{}/{}", commit.branch, only.name),
+            _ => commit.branch.to_string(),
+        };
         CommitRow {
             parents: commit.parent.into_iter().collect(),
             tags: self.tags.get(&commit.id).cloned().unwrap_or_default(),
             heads: self.heads.get(&commit.id).cloned().unwrap_or_default(),
             branch: commit.branch_name,
-            vm_id: format!("{}/{node}", commit.branch),
+            vm_id,
             branch_id: commit.branch,
             cluster_id: commit.cluster,
             message: commit.message,

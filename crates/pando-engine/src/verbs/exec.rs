@@ -70,7 +70,7 @@ impl Engine {
         self.exec_in(caller, &target, &params).await
     }
 
-    async fn exec_in(
+    pub(super) async fn exec_in(
         &self,
         caller: &Caller,
         target: &Target,
@@ -125,7 +125,7 @@ impl Engine {
         params: ExecFanoutParams,
     ) -> Result<ExecFanoutResult> {
         let began = Instant::now();
-        let branches = self.fanout_branches(&params).await?;
+        let branches = self.each_node(caller, self.fanout_branches(&params).await?).await?;
         let one = ExecRunParams {
             address: None,
             command: params.command,
@@ -166,6 +166,32 @@ impl Engine {
                 duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             }),
         }
+    }
+
+    /// Returns the addresses with each that names a branch of several nodes replaced by theirs.
+    async fn each_node(&self, caller: &Caller, branches: Vec<Address>) -> Result<Vec<Address>> {
+        let mut all = Vec::with_capacity(branches.len());
+        for address in branches {
+            let place = match &address.node {
+                None => self.place(&caller.principal, Some(&address)).await.ok(),
+                Some(_) => None,
+            };
+            // What names nothing is told where it would have been run.
+            let nodes = place.map(|place| place.branch.nodes).unwrap_or_default();
+            match nodes.as_slice() {
+                [] | [_] => all.push(address),
+                several => all.extend(
+                    several
+                        .iter()
+                        .map(|node| Address { node: Some(node.name.clone()), ..address.clone() }),
+                ),
+            }
+        }
+        if all.len() > limits::MAX_FANOUT {
+            let message = format!("{} nodes, at most {} at once", all.len(), limits::MAX_FANOUT);
+            return Err(Failure::new(pando_model::ErrorCode::LimitExceeded, message));
+        }
+        Ok(all)
     }
 
     async fn fanout_branches(&self, params: &ExecFanoutParams) -> Result<Vec<Address>> {

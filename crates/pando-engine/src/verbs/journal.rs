@@ -123,12 +123,28 @@ impl Engine {
         (branch, node): (&BranchId, &Name),
         detail: &str,
     ) -> Result<Noted> {
+        self.journal_as(
+            (caller.request_id.as_str(), &caller.principal),
+            act,
+            (branch, node),
+            detail,
+        )
+    }
+
+    /// Notes an act of a request by a principal, in or on a node of a branch, before it happens.
+    pub(crate) fn journal_as(
+        &self,
+        (request, principal): (&str, &str),
+        act: &str,
+        (branch, node): (&BranchId, &Name),
+        detail: &str,
+    ) -> Result<Noted> {
         let mut noted = Noted::again(&self.journal, JournalId::random());
         let entry = JournalEntry {
             id: noted.id.clone(),
             at: Timestamp::now(),
-            request: caller.request_id.to_string(),
-            principal: caller.principal.clone(),
+            request: request.to_owned(),
+            principal: principal.to_owned(),
             act: act.to_owned(),
             target: format!("{branch}/{node}"),
             detail: detail.chars().take(MAX_JOURNAL_BYTES).collect(),

@@ -9,17 +9,19 @@ use pando_driver::store::Query;
 use pando_model::branch::BranchRole;
 use pando_model::{
     BootMethod, Branch, BranchId, BranchState, ByteCount, Cluster, ClusterId, ClusterState,
-    ErrorCode, Image, NodeDef, NodeShape, OperationId, limits,
+    ErrorCode, Image, Name, NodeDef, NodeShape, OperationId, limits,
 };
 
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::incarnation::{Disks, random_hex};
+use crate::locks::Guard;
 use crate::operation::{Kind, Plan};
 use crate::ops::control::Control;
 use crate::ops::vm_create::VmCreate;
 use crate::ops::vm_delete::VmDelete;
+use crate::resolve::Place;
 
 /// What a first machine of a shape may take longer than a warm start: a whole first boot.
 const FIRST_BOOT_FACTOR: u32 = 3;
@@ -96,6 +98,7 @@ impl Engine {
             uplink: params.uplink,
             networks: Vec::new(),
             topology: None,
+            faults: Vec::new(),
             snapshots: std::collections::BTreeMap::new(),
             labels: params.labels,
             created_at: now,
@@ -156,7 +159,7 @@ impl Engine {
         Ok(Planned { plan: Plan { kind: Box::new(kind), guard, timeout }, early })
     }
 
-    fn name_taken(&self, holder: &Cluster) -> Failure {
+    pub(super) fn name_taken(&self, holder: &Cluster) -> Failure {
         let name = &holder.name;
         let error = ApiError::new(ErrorCode::AlreadyExists, format!("there is a `{name}` already"))
             .subject(name.as_str());
@@ -171,6 +174,16 @@ impl Engine {
         .into()
     }
 
+    /// Notes in the journal what is about to be done to each node of a branch.
+    pub(super) fn note_control(&self, caller: &Caller, kind: &mut Control) -> Result<()> {
+        for node in &kind.cluster.nodes {
+            let place = (&kind.before.id, &node.name);
+            let noted = self.journal_on(caller, "control", place, kind.action.as_str())?;
+            kind.journal.push(noted.leave_open());
+        }
+        Ok(())
+    }
+
     pub(super) async fn plan_vm_control(
         &self,
         caller: &Caller,
@@ -178,6 +191,7 @@ impl Engine {
     ) -> Result<Planned> {
         let started_us = now_us();
         let place = self.place(&caller.principal, Some(&params.address)).await?;
+        refuse_one_of_several(&place, params.address.node.as_ref())?;
         let locks = Control::locks_for(&place.cluster, &place.branch);
         let guard = self.hold(locks, "vm_control").await?;
         let place = self.again(place).await?;
@@ -185,22 +199,19 @@ impl Engine {
         let mut kind =
             Control::plan(place.cluster, place.branch, params.action, timeout_ms, started_us)?;
         if kind.before.state == BranchState::Stopped && kind.after.state == BranchState::Running {
-            self.check_memory(1, "a start").await?;
+            self.check_memory(kind.cluster.nodes.len(), "a start").await?;
         }
-        if let Some(node) = kind.cluster.nodes.first() {
-            let place = (&kind.before.id, &node.name);
-            let noted = self.journal_on(caller, "control", place, kind.action.as_str())?;
-            kind.journal = Some(noted.leave_open());
-        }
+        self.note_control(caller, &mut kind)?;
         let timeout = Duration::from_millis(timeout_ms)
             + self.config.first_boot_timeout
             + self.config.undo_timeout;
         Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
     }
 
-    pub(super) async fn plan_vm_delete(&self, params: VmDeleteParams) -> Result<Planned> {
-        let cluster = self.cluster(&params.name).await?;
-        let guard = self.hold(VmDelete::locks_for(&cluster.id), "vm_delete").await?;
+    /// Returns the deletion of a cluster, which is locked, that removes nothing yet.
+    pub(super) async fn deletion(&self, name: &str, verb: &str) -> Result<(VmDelete, Guard)> {
+        let cluster = self.cluster(name).await?;
+        let guard = self.hold(VmDelete::locks_for(&cluster.id), verb).await?;
         // Again, under the lock.
         let cluster = self.cluster(cluster.id.as_str()).await?;
         let scope = Query::scope(cluster.id.as_str());
@@ -209,16 +220,36 @@ impl Engine {
             commits: self.store.list(&scope).await?,
             tags: self.store.list(&scope).await?,
             checkouts: self.store.list(&scope).await?,
-            remove: params.remove_overlays,
-            force: params.force,
+            remove: false,
+            force: false,
+            as_cluster: false,
             cluster,
         };
+        Ok((kind, guard))
+    }
+
+    pub(super) async fn plan_vm_delete(&self, params: VmDeleteParams) -> Result<Planned> {
+        let (mut kind, guard) = self.deletion(&params.name, "vm_delete").await?;
+        (kind.remove, kind.force) = (params.remove_overlays, params.force);
         if kind.remove && !kind.force && kind.cluster.state != ClusterState::Deleting {
             refuse_to_lose(&kind)?;
         }
         let timeout = self.config.image_timeout;
         Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
     }
+}
+
+/// Refuses to control a single node of several: they live and die with their branch.
+fn refuse_one_of_several(place: &Place, node: Option<&Name>) -> Result<()> {
+    let Some(node) = node.filter(|_| place.branch.nodes.len() > 1) else { return Ok(()) };
+    let address = place.address();
+    let message = format!("{address} has several nodes, which are controlled together");
+    Err(ApiError::parameter("address", message)
+        .subject(node.as_str())
+        .hint(format!(
+            "`pando vm control {address} ACTION` for all; `pando node crash {address} {node}` for one"
+        ))
+        .into())
 }
 
 /// Refuses to remove what somebody named, or what runs.

@@ -88,10 +88,7 @@ impl Engine {
         };
         let mut rows = Vec::new();
         for cluster in clusters {
-            let Some(def) = cluster.nodes.first() else { continue };
-            let label_fits = params.label.as_ref().is_none_or(|label| has_label(&cluster, label));
-            let image_fits = image.as_ref().is_none_or(|image| def.image == *image);
-            if !label_fits || !image_fits {
+            if !params.label.as_ref().is_none_or(|label| has_label(&cluster, label)) {
                 continue;
             }
             let branches = self.branches_of(&cluster.id).await?;
@@ -101,28 +98,32 @@ impl Engine {
                 continue;
             }
             let running = branches.iter().filter(|b| b.state == BranchState::Running).count();
-            rows.push(VmRow {
-                vm_id: vm_id(&cluster, &branch, &def.name),
-                cluster_id: cluster.id.clone(),
-                name: cluster.name.clone(),
-                node: def.name.clone(),
-                branch: branch.name,
-                branch_id: branch.id,
-                state: branch.state,
-                branches: u32::try_from(branches.len()).unwrap_or(u32::MAX),
-                running: u32::try_from(running).unwrap_or(u32::MAX),
-                image: self.image_label(def).await?,
-                vcpus: def.shape.vcpus,
-                memory_mib: def.shape.memory.mib(),
-                disk_gib: gib(def.shape.disk),
-                labels: cluster.labels.clone(),
-                created_at: cluster.created_at,
-                created_by: cluster.created_by.clone(),
-            });
+            let fits = |def: &&NodeDef| image.as_ref().is_none_or(|image| def.image == *image);
+            for def in cluster.nodes.iter().filter(fits) {
+                rows.push(VmRow {
+                    vm_id: vm_id(&cluster, &branch, &def.name),
+                    cluster_id: cluster.id.clone(),
+                    name: cluster.name.clone(),
+                    node: def.name.clone(),
+                    branch: branch.name.clone(),
+                    branch_id: branch.id.clone(),
+                    state: branch.state,
+                    branches: u32::try_from(branches.len()).unwrap_or(u32::MAX),
+                    running: u32::try_from(running).unwrap_or(u32::MAX),
+                    image: self.image_label(def).await?,
+                    vcpus: def.shape.vcpus,
+                    memory_mib: def.shape.memory.mib(),
+                    disk_gib: gib(def.shape.disk),
+                    labels: cluster.labels.clone(),
+                    created_at: cluster.created_at,
+                    created_by: cluster.created_by.clone(),
+                });
+            }
         }
-        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
         let cursor = params.cursor.as_deref();
-        let (vms, page) = page(rows, params.limit, cursor, |row| row.cluster_id.to_string())?;
+        let key = |row: &VmRow| format!("{}/{}", row.cluster_id, row.node);
+        let (vms, page) = page(rows, params.limit, cursor, key)?;
         Ok(VmListResult { vms, page })
     }
 

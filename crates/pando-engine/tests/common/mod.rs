@@ -18,6 +18,26 @@ pub struct Bench {
     pub caller: Caller,
 }
 
+/// Two nodes on one network, with everything that is done once in a node.
+pub const DUO: &str = "\
+name: duo
+network: {name: lan, subnet: 10.7.0.0/24}
+image: default
+snapshots: {clean: first}
+nodes:
+  - name: db
+    role: database
+    memory: 256 MiB
+    files: [{path: /etc/motd, contents: hello}]
+    commands: [set-disk seeded yes]
+    services: [{name: store, command: 'store --all'}]
+  - name: web
+    memory: 256 MiB
+    user_data: |
+      #!/bin/sh
+      true
+";
+
 pub fn config(home: &std::path::Path) -> Config {
     let mut config = Config::new(Layout::new(home, home.join("run")), "0.0.0-test");
     config.workers = 2;
@@ -52,6 +72,14 @@ impl Bench {
     pub async fn with_vm() -> Self {
         let bench = Self::new().await;
         bench.ok("vm_create", json!({"name": "shop"})).await;
+        bench
+    }
+
+    /// Returns a bench with a cluster `duo` of the nodes `db` and `web`, defined and started.
+    pub async fn with_cluster() -> Self {
+        let bench = Self::new().await;
+        bench.ok("cluster_define", json!({"topology": DUO})).await;
+        bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
         bench
     }
 
@@ -126,7 +154,7 @@ impl Bench {
         assert!(found.is_empty(), "{context}: {found:#?}");
         let keys = std::fs::read_dir(self.home.path().join("keys"));
         let keys = keys.map(|keys| keys.count()).unwrap_or(0);
-        let clusters = self.ok("vm_list", json!({"limit": 500})).await;
+        let clusters = self.ok("cluster_list", json!({"limit": 500})).await;
         let clusters = clusters["total"].as_u64().unwrap() as usize;
         assert!(keys <= clusters * 3, "{context}: {keys} key files for {clusters} clusters");
     }

@@ -443,6 +443,9 @@ mod tests {
             if verb.name == "image_import" {
                 line.extend(["--kind", "disk"]);
             }
+            if verb.name == "cluster_define" {
+                line.extend(["--topology-name", "shop"]);
+            }
             let value = parsed(&line.join(" ")).expect(verb.name);
             let call = Call::parse(verb.name, value).expect(verb.name);
             assert_eq!(Verb::find(call.name()).map(|verb| verb.name), Some(verb.name));

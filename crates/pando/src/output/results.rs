@@ -1,6 +1,7 @@
 //! Results for people: what a verb's typed result looks like at the terminal. A verb without a
 //! view of its own is shown as names and values.
 
+mod clusters;
 mod diff;
 mod lists;
 mod script;
@@ -34,6 +35,19 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         "vm_status" => with(result, |view| status(ui, &view)),
         "vm_control" => with(result, |view| controlled(ui, &view)),
         "vm_delete" => with(result, |view| deleted(ui, &view)),
+        "cluster_define" => with(result, |view| clusters::defined(ui, &view)),
+        "cluster_start" => with(result, |view| clusters::started(ui, &view)),
+        "cluster_stop" | "cluster_status" => with(result, |view| clusters::status(ui, &view)),
+        "cluster_destroy" => with(result, |view| clusters::destroyed(ui, &view)),
+        "cluster_handle" => with(result, |view| clusters::handle(ui, &view)),
+        "cluster_list" => with(result, |view| clusters::list(ui, &view)),
+        "node_exec" => with(result, |view| clusters::ran(ui, &view)),
+        "node_exec_all" => with(result, |view| clusters::ran_on_all(ui, &view)),
+        "node_crash" => with(result, |view| clusters::crashed(ui, &view)),
+        "snapshot_create" => with(result, |view| clusters::snapshot(ui, &view)),
+        "snapshot_list" => with(result, |view| clusters::snapshots(ui, &view)),
+        "snapshot_revert" => with(result, |view| clusters::reverted(ui, &view)),
+        "snapshot_delete" => with(result, |view| clusters::snapshot_deleted(ui, &view)),
         "branch_create" => with(result, |view| branched(ui, &view)),
         "branch_list" => with(result, |view| lists::branches(ui, &view)),
         "branch_checkout" => with(result, |view| checked_out(ui, &view)),

@@ -30,7 +30,7 @@ pub(super) fn file(toolset: Toolset) -> String {
 pub(super) const fn title(toolset: Toolset) -> &'static str {
     match toolset {
         Toolset::Machine => "Machines",
-        Toolset::Cluster => "Clusters",
+        Toolset::Cluster => "Clusters, nodes and snapshots",
         Toolset::Branch => "Branches",
         Toolset::Commit => "Commits and tags",
         Toolset::Exec => "Work in machines",

@@ -76,6 +76,31 @@ impl Subject {
     }
 }
 
+/// Returns the node of a commit that is named, or the only one.
+fn node_of(commit: &Commit, named: Option<Name>) -> Result<Name> {
+    let names = || {
+        let names: Vec<&str> = commit.nodes.iter().map(|node| node.name.as_str()).collect();
+        names.join(", ")
+    };
+    match (named, commit.nodes.as_slice()) {
+        (Some(name), nodes) if nodes.iter().any(|node| node.name == name) => Ok(name),
+        (Some(name), _) => Err(Failure::not_found("node", name.as_str()).hint(format!(
+            "{} has {}",
+            commit.id,
+            names()
+        ))),
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => {
+            let message = format!("{} has several nodes; name one", commit.id);
+            Err(Failure::new(ErrorCode::Ambiguous, message).hint(format!(
+                "{}/NODE, with one of {}",
+                commit.id,
+                names()
+            )))
+        }
+    }
+}
+
 impl Engine {
     /// Returns what an address names, on the node that it names or the only one.
     async fn subject(&self, caller: &Caller, address: Option<&Address>) -> Result<Subject> {
@@ -90,9 +115,7 @@ impl Engine {
             Source::Branch(_) => Ok(Subject::Live(self.target(&caller.principal, address).await?)),
             Source::Commit(cluster, commit) => {
                 let named = address.and_then(|address| address.node.clone());
-                let only = commit.nodes.first().map(|node| node.name.clone());
-                let node = named.or(only);
-                let node = node.ok_or_else(|| Failure::internal("a commit without nodes"))?;
+                let node = node_of(&commit, named)?;
                 Ok(Subject::Commit(cluster, commit, node))
             }
         }
@@ -105,8 +128,11 @@ impl Engine {
         params: &StateDiffParams,
     ) -> Result<(Subject, Subject)> {
         let first = self.subject(caller, params.from.as_ref()).await?;
-        if params.to.is_some() {
-            return Ok((first, self.subject(caller, params.to.as_ref()).await?));
+        if let Some(to) = &params.to {
+            // Whoever compares a node of one branch means the same node of the other.
+            let named = params.from.as_ref().and_then(|from| from.node.clone());
+            let to = Address { node: to.node.clone().or(named), ..to.clone() };
+            return Ok((first, self.subject(caller, Some(&to)).await?));
         }
         let Subject::Live(target) = &first else {
             return Err(ApiError::parameter("to", "a commit is compared with what?")

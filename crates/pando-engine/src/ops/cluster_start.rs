@@ -1,0 +1,251 @@
+//! `cluster_start`: all nodes of a branch run and answer, or none was started.
+//!
+//! A branch that was never started is *fresh*: its nodes continue from their images' ready states,
+//! get identities, and are set up as the topology says. All of that is undone whole: the disks are
+//! made anew, and the next start begins again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use pando_api::cluster::ClusterStartResult;
+use pando_driver::host::{Clock, StopMode};
+use pando_driver::store::Transaction;
+use pando_model::commit::Layer;
+use pando_model::guest::Identity;
+use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, Name, OperationId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::Result;
+use crate::incarnation::Incarnation;
+use crate::keys;
+use crate::locks::{Hold, LockSet};
+use crate::operation::{Cx, Kind, memo};
+use crate::set_up::{self, SetUp};
+use crate::topologies;
+use crate::verbs::clusters::{running, ssh_answers};
+
+/// What there is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum How {
+    /// The first start.
+    First,
+    /// A boot of the disks.
+    Boot,
+    /// A paused branch goes on.
+    Resume,
+    /// The branch runs, these nodes of it do not.
+    Nodes(Vec<Name>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ClusterStart {
+    /// As it was.
+    pub cluster_before: Cluster,
+    /// With its nodes' new host keys, after a first start.
+    pub cluster: Cluster,
+    pub before: Branch,
+    pub after: Branch,
+    pub how: How,
+    /// A fresh branch's disks.
+    pub layers: Vec<Layer>,
+    /// A fresh branch's ready states; a node without one boots.
+    pub ready: BTreeMap<Name, Commit>,
+    pub wait_for_ssh: bool,
+    pub ssh_timeout_ms: u64,
+    pub set_up_timeout_ms: u64,
+    pub set_up: u32,
+    pub branches: u32,
+    /// Running branches besides this one.
+    pub others: u32,
+    pub started_us: i64,
+    pub ready_ms: u64,
+    /// Secret, and made anew whenever the steps run again.
+    #[serde(skip)]
+    pub identities: BTreeMap<Name, Identity>,
+}
+
+impl ClusterStart {
+    pub fn locks_for(cluster: &Cluster, branch: &Branch) -> LockSet {
+        LockSet::new().cluster(&cluster.id, Hold::Shared).branch(&branch.id)
+    }
+
+    fn started(&self) -> Vec<Name> {
+        match &self.how {
+            How::First | How::Boot => {
+                self.cluster.nodes.iter().map(|node| node.name.clone()).collect()
+            }
+            How::Resume => Vec::new(),
+            How::Nodes(names) => names.clone(),
+        }
+    }
+
+    async fn start(&mut self, cx: &Cx) -> Result<()> {
+        let host = &cx.engine.host;
+        let host_id = &self.after.host_id;
+        let timeout = cx.engine.config.first_boot_timeout;
+        match &self.how {
+            How::First | How::Boot => {
+                let incarnation = Incarnation {
+                    identities: self.identities.clone(),
+                    ready: self.ready.clone(),
+                    timeout,
+                    ..Incarnation::new(&cx.engine, &self.cluster, &self.after)
+                };
+                incarnation.start(cx).await?;
+            }
+            How::Resume => host.resume(host_id, Clock::Step).await?,
+            How::Nodes(names) => {
+                try_join_all(names.iter().map(|name| host.boot_node(host_id, name, timeout)))
+                    .await?;
+            }
+        }
+        self.ready_ms = super::elapsed_ms(self.started_us);
+        Ok(())
+    }
+
+    async fn set_up(&mut self, cx: &Cx) -> Result<()> {
+        let Some(source) = &self.cluster.topology else { return Ok(()) };
+        let topology = topologies::read(&source.text)?;
+        let timeout = Duration::from_millis(self.set_up_timeout_ms);
+        let (cluster, branch) = (&self.cluster, &self.after);
+        let nodes = cluster.nodes.iter().filter_map(|def| Some((def, topology.node(&def.name)?)));
+        let work = nodes.map(|(def, node)| async move {
+            SetUp { cx, cluster, branch, def, timeout }.run(node).await?;
+            Ok::<_, crate::failure::Failure>(set_up::count(node))
+        });
+        let done: usize = try_join_all(work).await?.into_iter().sum();
+        self.set_up = u32::try_from(done).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// Makes a fresh branch's disks empty again.
+    async fn renew_disks(&self, cx: &Cx) -> Result<()> {
+        for layer in self.layers.iter().rev() {
+            cx.engine.host.discard_layer(&layer.id).await?;
+        }
+        for layer in &self.layers {
+            cx.engine.host.create_layer(layer).await?;
+        }
+        Ok(())
+    }
+
+    async fn unstart(&self, cx: &Cx) -> Result<()> {
+        let host = &cx.engine.host;
+        let host_id = &self.before.host_id;
+        match &self.how {
+            How::First => {
+                cx.engine.remove_incarnation(host_id).await?;
+                self.renew_disks(cx).await?;
+            }
+            How::Boot => host.stop(host_id, StopMode::Kill).await?,
+            How::Resume if host.observe(host_id).await?.is_some() => host.pause(host_id).await?,
+            How::Nodes(names) if host.observe(host_id).await?.is_some() => {
+                for name in names {
+                    host.crash_node(host_id, name).await?;
+                }
+            }
+            How::Resume | How::Nodes(_) => {}
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for ClusterStart {
+    fn steps(&self) -> &'static [&'static str] {
+        match self.how {
+            How::First => &["identities", "start", "set-up", "ssh"],
+            How::Boot | How::Resume | How::Nodes(_) => &["start", "ssh"],
+        }
+    }
+
+    fn locks(&self) -> LockSet {
+        Self::locks_for(&self.cluster, &self.before)
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.cluster.id.clone())
+    }
+
+    fn memo(&self) -> Value {
+        memo(self)
+    }
+
+    fn revert(&self) -> Transaction {
+        let mut records = Transaction::new();
+        records.put(&self.cluster_before).put(&self.before);
+        records
+    }
+
+    async fn run(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match step {
+            "identities" => {
+                self.identities = keys::identities(&cx.engine.config.layout, &mut self.cluster)?;
+            }
+            "start" => self.start(cx).await?,
+            "set-up" => self.set_up(cx).await?,
+            _ if self.wait_for_ssh => {
+                cx.reporter.report("waiting for SSH", 0, 0);
+                let timeout = Duration::from_millis(self.ssh_timeout_ms);
+                ssh_answers(&cx.engine, &self.cluster, &self.after, timeout).await?;
+            }
+            _ => {}
+        }
+        Ok(Transaction::new())
+    }
+
+    async fn undo(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
+        match step {
+            "identities" => {
+                keys::remove_cluster_key(&cx.engine.config.layout, &self.cluster.id)?;
+            }
+            "start" => self.unstart(cx).await?,
+            _ => {}
+        }
+        Ok(Transaction::new())
+    }
+
+    async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
+        let mut records = Transaction::new();
+        records.put(&self.after);
+        if self.how == How::First {
+            records.put(&self.cluster);
+        }
+        Ok(records)
+    }
+
+    fn result(&self, _: &OperationId) -> Value {
+        let counts = (self.branches, self.others + 1);
+        memo(&ClusterStartResult {
+            status: running(&self.cluster, &self.after, counts, self.wait_for_ssh),
+            started: self.started(),
+            warm: self.how == How::First && !self.ready.is_empty(),
+            ready_ms: self.ready_ms,
+            set_up: self.set_up,
+        })
+    }
+
+    fn remedy(&self, _: &OperationId) -> String {
+        let address = format!("{}@{}", self.cluster.name, self.before.name);
+        format!("pando cluster stop {address} --mode destroy, then pando cluster start {address}")
+    }
+}
+
+/// Returns a branch as it is once it was started.
+pub(crate) fn started(before: &Branch, how: &How) -> Branch {
+    match how {
+        How::First => Branch {
+            state: BranchState::Running,
+            generation: before.generation + 1,
+            fresh: false,
+            stopped_because: None,
+            ..before.clone()
+        },
+        How::Boot => super::control::booted(before),
+        How::Resume | How::Nodes(_) => Branch { state: BranchState::Running, ..before.clone() },
+    }
+}

@@ -1,0 +1,613 @@
+//! `cluster_*`: several nodes and their networks as one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
+use pando_api::cluster::{
+    ClusterDefineParams, ClusterDestroyParams, ClusterHandleParams, ClusterHandleResult,
+    ClusterListParams, ClusterListResult, ClusterRow, ClusterStartParams, ClusterStatusParams,
+    ClusterStatusResult, ClusterStopParams, DomainState, NodeHandle, NodeStatus, StopMode,
+};
+use pando_api::machine::Action;
+use pando_api::{ApiError, Caller};
+use pando_driver::host::Observation;
+use pando_driver::store::Query;
+use pando_model::branch::{BranchNode, BranchRole};
+use pando_model::{
+    Branch, BranchId, BranchState, Cluster, ClusterState, Commit, ErrorCode, Image, Name, NodeDef,
+    network,
+};
+use pando_topology::Topology;
+
+use super::{Planned, now_us};
+use crate::engine::Engine;
+use crate::failure::{Failure, Result};
+use crate::incarnation::{Disks, random_hex};
+use crate::keys;
+use crate::operation::Plan;
+use crate::ops::cluster_define::ClusterDefine;
+use crate::ops::cluster_start::{ClusterStart, How, started};
+use crate::ops::control::Control;
+use crate::paging::page;
+use crate::resolve::Place;
+use crate::topologies;
+
+/// Where artifacts are put in nodes; the name is vmcluster's.
+const ARTIFACTS: &str = "/opt/vmcluster/artifacts";
+/// Where a node's SSH server listens.
+pub(crate) const SSH_PORT: u16 = 22;
+/// What an SSH server says first (RFC 4253, section 4.2).
+const SSH_GREETING: &[u8] = b"SSH-";
+/// How long a status waits for an SSH server.
+const SSH_GLANCE: Duration = Duration::from_millis(500);
+
+/// Branches of a cluster, and how many of them run.
+type Counts = (u32, u32);
+
+fn ip_of(cluster: &Cluster, def: &NodeDef) -> String {
+    let first = def.interfaces.first();
+    let own = first.and_then(|own| {
+        own.address.map(|ip| ip.to_string()).or_else(|| own.address6.map(|ip| ip.to_string()))
+    });
+    match own {
+        Some(ip) => ip,
+        None if cluster.networks.is_empty() && def.shape.nics > 0 => network::ADDRESS.to_string(),
+        None => String::new(),
+    }
+}
+
+fn node_status(cluster: &Cluster, def: &NodeDef, domain_state: DomainState) -> NodeStatus {
+    NodeStatus {
+        name: def.name.clone(),
+        role: def.role.clone(),
+        ip: ip_of(cluster, def),
+        domain_state,
+        answers: domain_state == DomainState::Running,
+        ssh_reachable: false,
+        reason: None,
+    }
+}
+
+/// Returns the status of a node that does not run.
+pub(crate) fn off(cluster: &Cluster, def: &NodeDef) -> NodeStatus {
+    node_status(cluster, def, DomainState::ShutOff)
+}
+
+fn status(
+    cluster: &Cluster,
+    branch: &Branch,
+    (branches, running_branches): Counts,
+    nodes: Vec<NodeStatus>,
+) -> ClusterStatusResult {
+    ClusterStatusResult {
+        cluster_name: cluster.name.clone(),
+        cluster_id: cluster.id.clone(),
+        address: format!("{}@{}", cluster.name, branch.name),
+        branch_id: branch.id.clone(),
+        state: branch.state,
+        fresh: branch.fresh,
+        network_active: branch.state == BranchState::Running && !cluster.networks.is_empty(),
+        active_faults: u32::try_from(branch.faults.len()).unwrap_or(u32::MAX),
+        nodes,
+        branches,
+        running_branches,
+    }
+}
+
+/// Returns the status of a branch that does not run.
+pub(crate) fn resting(cluster: &Cluster, branch: &Branch, counts: Counts) -> ClusterStatusResult {
+    let nodes = cluster.nodes.iter().map(|def| off(cluster, def)).collect();
+    status(cluster, branch, counts, nodes)
+}
+
+/// Returns the status of a branch all of whose nodes answer; over SSH too if that was seen.
+pub(crate) fn running(
+    cluster: &Cluster,
+    branch: &Branch,
+    counts: Counts,
+    ssh: bool,
+) -> ClusterStatusResult {
+    let node = |def: &NodeDef| NodeStatus {
+        ssh_reachable: ssh,
+        ..node_status(cluster, def, DomainState::Running)
+    };
+    status(cluster, branch, counts, cluster.nodes.iter().map(node).collect())
+}
+
+/// Returns whether a node has an interface for an SSH client to come in by. The way is the guest
+/// channel's, but without a network there is no server either.
+fn has_network(def: &NodeDef) -> bool {
+    def.shape.nics > 0
+}
+
+/// Waits until an SSH server answers on every node of a branch.
+pub(crate) async fn ssh_answers(
+    engine: &Engine,
+    cluster: &Cluster,
+    branch: &Branch,
+    timeout: Duration,
+) -> Result<()> {
+    let nodes = cluster.nodes.iter().filter(|def| has_network(def));
+    let asks = nodes.map(|def| ssh_answers_on(engine, cluster, branch, &def.name, timeout));
+    try_join_all(asks).await.map(|_| ())
+}
+
+/// Waits until an SSH server answers on a node.
+pub(crate) async fn ssh_answers_on(
+    engine: &Engine,
+    cluster: &Cluster,
+    branch: &Branch,
+    node: &Name,
+    timeout: Duration,
+) -> Result<()> {
+    let address = format!("{}@{}/{node}", cluster.name, branch.name);
+    let greeted = engine.host.greeting(&branch.host_id, node, SSH_PORT, timeout).await;
+    let failed = |why: String| {
+        Failure::new(
+            ErrorCode::DeadlineExceeded,
+            format!("no SSH server answers on {address}: {why}"),
+        )
+        .subject(address.clone())
+        .hint(
+            "give a longer `ssh_timeout_s`; or `wait_for_ssh: false`: commands need no SSH, \
+                 and `pando console` shows what the node does",
+        )
+    };
+    match greeted {
+        Ok(bytes) if bytes.starts_with(SSH_GREETING) => Ok(()),
+        Ok(bytes) => {
+            let words: String = String::from_utf8_lossy(&bytes).chars().take(40).collect();
+            Err(failed(format!("port {SSH_PORT} says `{}`", words.trim_end())))
+        }
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+impl Engine {
+    async fn branch_counts(&self, cluster: &Cluster) -> Result<Counts> {
+        let branches = self.branches_of(&cluster.id).await?;
+        let running = branches.iter().filter(|branch| branch.state == BranchState::Running);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok((count(branches.len()), count(running.count())))
+    }
+
+    /// Returns the images of a topology's nodes.
+    async fn images_of(&self, topology: &Topology) -> Result<BTreeMap<Name, Image>> {
+        let mut images = BTreeMap::new();
+        for node in &topology.nodes {
+            let found = self.image_named(&node.image.name).await;
+            let image = found.map_err(|failure| match &node.image.file {
+                Some(file) => failure.hint(format!(
+                    "`pando image import {} {file}` makes it from that file",
+                    node.image.name
+                )),
+                None => failure,
+            })?;
+            images.insert(node.name.clone(), image);
+        }
+        Ok(images)
+    }
+
+    pub(super) async fn plan_cluster_define(
+        &self,
+        caller: &Caller,
+        params: ClusterDefineParams,
+    ) -> Result<Planned> {
+        let started_us = now_us();
+        let named = params.topology.or(params.topology_name);
+        let (source, topology) = self.topology(named.as_deref().unwrap_or_default()).await?;
+        let text = String::from_utf8_lossy(&source.bytes).into_owned();
+        let mut notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
+        notes.extend(topology.nodes.iter().filter(|node| !node.extra_disks.is_empty()).map(
+            |node| {
+                format!(
+                    "nodes.{}.extra_disks: accepted, and not attached to the node yet",
+                    node.name
+                )
+            },
+        ));
+        let timeout = self.config.first_boot_timeout
+            * (2 + u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX));
+        let there: Option<Cluster> = self.store.named("", topology.name.as_str()).await?;
+        let new = match there {
+            Some(_) => None,
+            None => Some(self.new_cluster(caller, &topology, &text).await?),
+        };
+        let locks = match &new {
+            None => ClusterDefine::locks_for(&topology.name),
+            Some(cluster) => ClusterDefine::locks_to_make(cluster),
+        };
+        let guard = self.hold(locks, "cluster_define").await?;
+        // Again, under the lock.
+        let there: Option<Cluster> = self.store.named("", topology.name.as_str()).await?;
+        let mut kind = match (there, new) {
+            (Some(cluster), _) => self.same_again(caller, cluster, &topology).await?,
+            (None, Some(cluster)) => self.first_time(caller, cluster).await?,
+            (None, None) => {
+                let message = format!("{} was removed while the call ran", topology.name);
+                return Err(Failure::new(ErrorCode::WrongState, message).hint("call again"));
+            }
+        };
+        (kind.notes, kind.started_us) = (notes, started_us);
+        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+    }
+
+    /// Returns a cluster that is to be made, if there is room for it.
+    async fn new_cluster(
+        &self,
+        caller: &Caller,
+        topology: &Topology,
+        text: &str,
+    ) -> Result<Cluster> {
+        let images = self.images_of(topology).await?;
+        let cluster = topologies::cluster_of(topology, text, &images, &caller.principal)?;
+        let capacity = self.host.capacity().await?;
+        let least = self.config.branch_memory.0 * cluster.nodes.len() as u64;
+        if capacity.memory_total.0 < least {
+            let message = format!(
+                "{} nodes need at least {}, and this host has {} of memory",
+                cluster.nodes.len(),
+                pando_model::ByteCount(least),
+                capacity.memory_total
+            );
+            return Err(
+                Failure::new(ErrorCode::MemoryFull, message).hint("fewer nodes, or a larger host")
+            );
+        }
+        self.check_disk("a new cluster").await?;
+        self.check_memory(1, "a new cluster").await?;
+        Ok(cluster)
+    }
+
+    async fn first_time(&self, caller: &Caller, cluster: Cluster) -> Result<ClusterDefine> {
+        for def in &cluster.nodes {
+            // Under its lock: it may have been removed meanwhile.
+            self.image(&def.image).await?;
+        }
+        let is_cold =
+            |def: &&NodeDef| def.user_data.as_ref().is_some_and(|data| !data.starts_with("#!"));
+        let cold = cluster.nodes.iter().filter(is_cold).map(|def| def.name.clone()).collect();
+        Ok(ClusterDefine {
+            branch: fresh_branch(&cluster, &caller.principal)?,
+            cluster,
+            cold,
+            disks: Disks::default(),
+            drift: None,
+            notes: Vec::new(),
+            branches: 1,
+            running: 0,
+            started_us: 0,
+        })
+    }
+
+    /// Returns what defining a cluster that exists comes to: what differs, and no change.
+    async fn same_again(
+        &self,
+        caller: &Caller,
+        cluster: Cluster,
+        topology: &Topology,
+    ) -> Result<ClusterDefine> {
+        crate::resolve::must_stay(&cluster)?;
+        let Some(source) = &cluster.topology else {
+            return Err(self.name_taken(&cluster));
+        };
+        let drift = topologies::drift(&topologies::read(&source.text)?, topology);
+        let branch = self.current(&caller.principal, &cluster).await?;
+        let (branches, running) = self.branch_counts(&cluster).await?;
+        Ok(ClusterDefine {
+            cluster,
+            branch,
+            cold: Vec::new(),
+            disks: Disks::default(),
+            drift: Some(drift),
+            notes: Vec::new(),
+            branches,
+            running,
+            started_us: 0,
+        })
+    }
+
+    /// Returns the branch that a verb on a whole cluster names.
+    pub(super) async fn whole(
+        &self,
+        caller: &Caller,
+        address: Option<&pando_model::Address>,
+    ) -> Result<Place> {
+        if let Some(node) = address.and_then(|address| address.node.as_ref()) {
+            let message = format!("this works on whole clusters, not on the node `{node}`");
+            return Err(ApiError::parameter("cluster_name", message)
+                .hint("`node_exec` and `node_crash` work on one node")
+                .into());
+        }
+        self.place(&caller.principal, address).await
+    }
+
+    pub(super) async fn plan_cluster_start(
+        &self,
+        caller: &Caller,
+        params: ClusterStartParams,
+    ) -> Result<Planned> {
+        let started_us = now_us();
+        let place = self.whole(caller, Some(&params.cluster_name)).await?;
+        let locks = ClusterStart::locks_for(&place.cluster, &place.branch);
+        let guard = self.hold(locks, "cluster_start").await?;
+        let Place { cluster, branch } = self.again(place).await?;
+        let how = self.how_to_start(&branch).await?;
+        let count = match &how {
+            How::First | How::Boot => branch.nodes.len(),
+            How::Resume => 0,
+            How::Nodes(names) => names.len(),
+        };
+        if count > 0 {
+            self.check_memory(count, "a start").await?;
+        }
+        let (mut layers, mut ready) = (Vec::new(), BTreeMap::new());
+        if how == How::First {
+            for node in &branch.nodes {
+                layers.push(self.layer(&node.layer).await?);
+                if let Some(vars) = &node.vars_layer {
+                    layers.push(self.layer(vars).await?);
+                }
+                if let Some(commit) = self.ready_of(node).await? {
+                    ready.insert(node.name.clone(), commit);
+                }
+            }
+        }
+        let (branches, running) = self.branch_counts(&cluster).await?;
+        let others = running - u32::from(branch.state == BranchState::Running);
+        let set_up = self.config.image_timeout;
+        let kind = ClusterStart {
+            cluster_before: cluster.clone(),
+            after: started(&branch, &how),
+            before: branch,
+            cluster,
+            how,
+            layers,
+            ready,
+            wait_for_ssh: params.wait_for_ssh,
+            ssh_timeout_ms: params.ssh_timeout_s * 1000,
+            set_up_timeout_ms: u64::try_from(set_up.as_millis()).unwrap_or(u64::MAX),
+            set_up: 0,
+            branches,
+            others,
+            started_us,
+            ready_ms: 0,
+            identities: BTreeMap::new(),
+        };
+        let timeout = self.config.first_boot_timeout
+            + set_up
+            + Duration::from_secs(params.ssh_timeout_s)
+            + self.config.undo_timeout;
+        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+    }
+
+    async fn how_to_start(&self, branch: &Branch) -> Result<How> {
+        Ok(match branch.state {
+            BranchState::Stopped if branch.fresh => How::First,
+            BranchState::Stopped => How::Boot,
+            BranchState::Paused => How::Resume,
+            BranchState::Running => {
+                let seen = self.host.observe(&branch.host_id).await?;
+                let ended = seen.into_iter().flat_map(|seen| seen.nodes);
+                let ended = ended.filter(|node| node.state == BranchState::Stopped);
+                How::Nodes(ended.map(|node| node.name).collect())
+            }
+        })
+    }
+
+    /// Returns the ready state of a fresh node, if this host can still restore it; its disk can be
+    /// booted otherwise.
+    async fn ready_of(&self, node: &BranchNode) -> Result<Option<Commit>> {
+        let Some(id) = &node.ready else { return Ok(None) };
+        let Some(commit): Option<Commit> = self.store.get(id.as_str()).await? else {
+            return Ok(None);
+        };
+        let here = self.host.profile().await?;
+        let mut saved = commit.nodes.iter().filter_map(|node| node.profile.as_ref());
+        let fits = saved.all(|profile| profile.difference(&here).is_none());
+        Ok(fits.then_some(commit))
+    }
+
+    pub(super) async fn plan_cluster_stop(
+        &self,
+        caller: &Caller,
+        params: ClusterStopParams,
+    ) -> Result<Planned> {
+        let started_us = now_us();
+        let place = self.whole(caller, Some(&params.cluster_name)).await?;
+        let locks = Control::locks_for(&place.cluster, &place.branch);
+        let guard = self.hold(locks, "cluster_stop").await?;
+        let place = self.again(place).await?;
+        let action = match params.mode {
+            StopMode::Shutdown => Action::Stop,
+            StopMode::Destroy => Action::Kill,
+        };
+        let (branches, running) = self.branch_counts(&place.cluster).await?;
+        let runs = u32::from(place.branch.state == BranchState::Running);
+        let timeout_ms = params.timeout_s * 1000;
+        let (cluster, branch) = (place.cluster, place.branch);
+        let mut kind = Control::plan(cluster, branch, action, timeout_ms, started_us)?;
+        kind.as_cluster = Some((branches, running - runs));
+        self.note_control(caller, &mut kind)?;
+        let timeout = Duration::from_millis(timeout_ms) + self.config.undo_timeout;
+        Ok(Plan { kind: Box::new(kind), guard, timeout }.into())
+    }
+
+    pub(super) async fn plan_cluster_destroy(
+        &self,
+        params: ClusterDestroyParams,
+    ) -> Result<Planned> {
+        let mut kind = self.deletion(&params.cluster_name, "cluster_destroy").await?;
+        kind.0.as_cluster = true;
+        kind.0.remove = params.remove_overlays;
+        let timeout = self.config.image_timeout;
+        Ok(Plan { kind: Box::new(kind.0), guard: kind.1, timeout }.into())
+    }
+
+    pub(super) async fn cluster_status(
+        &self,
+        caller: &Caller,
+        params: ClusterStatusParams,
+    ) -> Result<ClusterStatusResult> {
+        let place = self.whole(caller, params.cluster_name.as_ref()).await?;
+        let (cluster, branch) = (&place.cluster, &place.branch);
+        let seen = self.host.observe(&branch.host_id).await?;
+        let state = seen.as_ref().map_or(BranchState::Stopped, |seen| seen.state);
+        if state != branch.state {
+            self.reconcile_soon();
+        }
+        let asks =
+            cluster.nodes.iter().map(|def| self.look_at(cluster, branch, def, seen.as_ref()));
+        let nodes = join_all(asks).await;
+        let mut result = status(cluster, branch, self.branch_counts(cluster).await?, nodes);
+        result.state = state;
+        result.network_active = state == BranchState::Running && !cluster.networks.is_empty();
+        if result.network_active
+            && let Ok(observed) = self.host.network(&branch.host_id).await
+        {
+            result.active_faults = u32::try_from(observed.faults.len()).unwrap_or(u32::MAX);
+        }
+        Ok(result)
+    }
+
+    /// Looks at one node: its machine, its guest program, its SSH server.
+    pub(crate) async fn look_at(
+        &self,
+        cluster: &Cluster,
+        branch: &Branch,
+        def: &NodeDef,
+        seen: Option<&Observation>,
+    ) -> NodeStatus {
+        let node = seen.and_then(|seen| seen.nodes.iter().find(|node| node.name == def.name));
+        let Some(node) = node else {
+            let crashed = branch.stopped_because.is_some() || branch.state != BranchState::Stopped;
+            let state = if crashed { DomainState::Crashed } else { DomainState::ShutOff };
+            let lost = (branch.state != BranchState::Stopped).then(|| "its keeper was lost".into());
+            let reason = branch.stopped_because.clone().or(lost);
+            return NodeStatus { reason, ..node_status(cluster, def, state) };
+        };
+        let state = match node.state {
+            BranchState::Running => DomainState::Running,
+            BranchState::Paused => DomainState::Paused,
+            BranchState::Stopped => DomainState::Crashed,
+        };
+        let mut status = node_status(cluster, def, state);
+        status.reason = node.ended.clone().or_else(|| node.trouble.clone());
+        if state == DomainState::Running {
+            let host_id = &branch.host_id;
+            let ssh = async {
+                has_network(def)
+                    && ssh_answers_on(self, cluster, branch, &def.name, SSH_GLANCE).await.is_ok()
+            };
+            let facts = self.host.facts(host_id, &def.name);
+            let (facts, ssh) = tokio::join!(facts, ssh);
+            (status.answers, status.ssh_reachable) = (facts.is_ok(), ssh);
+        }
+        status
+    }
+
+    pub(super) async fn cluster_handle(
+        &self,
+        caller: &Caller,
+        params: ClusterHandleParams,
+    ) -> Result<ClusterHandleResult> {
+        let place = self.whole(caller, Some(&params.cluster_name)).await?;
+        self.must_run(&place)?;
+        let (cluster, branch) = (&place.cluster, &place.branch);
+        let topology = cluster.topology.as_ref();
+        let topology = topology.and_then(|source| topologies::read(&source.text).ok());
+        let layout = &self.config.layout;
+        let key = layout.ssh_key(&cluster.id).display().to_string();
+        let mut nodes = Vec::with_capacity(cluster.nodes.len());
+        for def in &cluster.nodes {
+            let ssh_port = self.host.forward(&branch.host_id, &def.name, SSH_PORT).await;
+            let ssh_port = self.notice_loss(ssh_port.map_err(Failure::from))?;
+            let mut forwards = BTreeMap::new();
+            let wanted = topology.iter().flat_map(|topology| &topology.forwards);
+            for forward in wanted.filter(|forward| forward.node == def.name) {
+                let port = forward.guest_port;
+                let opened = self.host.forward(&branch.host_id, &def.name, port).await?;
+                forwards.insert(port, opened);
+            }
+            let user = topology.as_ref().map_or("root", |topology| topology.ssh.user.as_str());
+            nodes.push(NodeHandle {
+                name: def.name.clone(),
+                role: def.role.clone(),
+                ip: ip_of(cluster, def),
+                ssh_host: "127.0.0.1".to_owned(),
+                ssh_port,
+                ssh_user: user.to_owned(),
+                ssh_key_path: key.clone(),
+                forwards,
+            });
+        }
+        let first = cluster.nodes.first();
+        let first = first.ok_or_else(|| Failure::internal("a cluster without nodes"))?;
+        let facts = self.host.facts(&branch.host_id, &first.name).await;
+        let facts = self.notice_loss(facts.map_err(Failure::from))?;
+        Ok(ClusterHandleResult {
+            cluster_name: cluster.name.clone(),
+            address: place.address(),
+            artifact_path: ARTIFACTS.to_owned(),
+            kernel_version: facts.kernel,
+            known_hosts_path: keys::known_hosts(layout, &cluster.id).display().to_string(),
+            nodes,
+        })
+    }
+
+    pub(super) async fn cluster_list(
+        &self,
+        params: ClusterListParams,
+    ) -> Result<ClusterListResult> {
+        let query = Query { name_prefix: params.name_prefix, ..Query::all() };
+        let clusters: Vec<Cluster> = self.store.list(&query).await?;
+        let mut rows = Vec::with_capacity(clusters.len());
+        for cluster in clusters {
+            let (branches, running) = self.branch_counts(&cluster).await?;
+            rows.push(ClusterRow {
+                nodes: cluster.nodes.iter().map(|def| def.name.clone()).collect(),
+                networks: cluster.networks.iter().map(|own| own.name.clone()).collect(),
+                topology_digest: cluster.topology.map(|source| source.digest),
+                name: cluster.name,
+                cluster_id: cluster.id,
+                state: cluster.state,
+                branches,
+                running,
+                created_at: cluster.created_at,
+                created_by: cluster.created_by,
+            });
+        }
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        let cursor = params.cursor.as_deref();
+        let (clusters, page) = page(rows, params.limit, cursor, |row| row.cluster_id.to_string())?;
+        Ok(ClusterListResult { clusters, page })
+    }
+}
+
+fn fresh_branch(cluster: &Cluster, actor: &str) -> Result<Branch> {
+    debug_assert_eq!(cluster.state, ClusterState::Creating);
+    let id = BranchId::random();
+    Ok(Branch {
+        host_id: id.clone(),
+        id,
+        cluster: cluster.id.clone(),
+        name: "main".parse().map_err(|_| Failure::internal("`main` is no name"))?,
+        role: BranchRole::Live,
+        state: BranchState::Stopped,
+        generation: 0,
+        keeper_token: random_hex(),
+        parent: None,
+        base: None,
+        head: None,
+        nodes: Vec::new(),
+        advanced_ms: 0,
+        unchanged: false,
+        fresh: true,
+        faults: cluster.faults.clone(),
+        stopped_because: None,
+        created_at: Timestamp::now(),
+        created_by: actor.to_owned(),
+    })
+}

@@ -1,0 +1,317 @@
+//! Clusters of several nodes on a simulated host: what each verb does when nothing goes wrong, and
+//! what it refuses.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::{Bench, DUO};
+use serde_json::{Value, json};
+
+fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"))
+}
+
+async fn on(bench: &Bench, cluster: &str, name: &str, command: &str) -> String {
+    let params = json!({"cluster_name": cluster, "node_name": name, "command": command});
+    let ran = bench.ok("node_exec", params).await;
+    assert_eq!(ran["exit_code"], 0, "{cluster}/{name}: {command}: {ran}");
+    ran["stdout"].as_str().unwrap().trim().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_canonical_workflow_leaves_nothing() {
+    let bench = Bench::new().await;
+    let defined = bench.ok("cluster_define", json!({"topology": DUO})).await;
+    assert_eq!((defined["created"].clone(), defined["fresh"].clone()), (true.into(), true.into()));
+    assert_eq!(node(&defined, "db")["domain_state"], "shut off");
+    assert_eq!(node(&defined, "db")["role"], "database");
+
+    let started = bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!(started["warm"], true);
+    assert_eq!(started["started"], json!(["db", "web"]));
+    assert_eq!(started["set_up"], 4, "{started}");
+    for name in ["db", "web"] {
+        let shown = node(&started, name);
+        assert_eq!(shown["domain_state"], "running");
+        assert_eq!(shown["ssh_reachable"], true);
+        assert_eq!(on(&bench, "duo", name, "get-mem hostname").await, name);
+    }
+    let ips: Vec<&Value> = ["db", "web"].map(|name| &node(&started, name)["ip"]).into();
+    assert!(ips.iter().all(|ip| ip.as_str().unwrap().starts_with("10.7.0.")) && ips[0] != ips[1]);
+    assert_eq!(on(&bench, "duo", "db", "get-disk seeded").await, "yes");
+    assert_eq!(on(&bench, "duo", "db", "get-disk /etc/motd").await, "hello");
+    let unit = on(&bench, "duo", "db", "get-disk /etc/systemd/system/store.service").await;
+    assert!(unit.contains("ExecStart="), "{unit}");
+
+    let handle = bench.ok("cluster_handle", json!({"cluster_name": "duo"})).await;
+    assert_eq!(handle["artifact_path"], "/opt/vmcluster/artifacts");
+    assert!(handle["kernel_version"].as_str().is_some_and(|version| !version.is_empty()));
+    assert_eq!(node(&handle, "web")["ssh_user"], "root");
+    let key = node(&handle, "web")["ssh_key_path"].as_str().unwrap();
+    assert!(std::fs::metadata(key).is_ok(), "{key}");
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo@main"})).await;
+    assert_eq!(status["network_active"], true);
+    assert_eq!(node(&status, "web")["answers"], true);
+
+    let all = bench.ok("node_exec_all", json!({"cluster_name": "duo", "command": "true"})).await;
+    assert_eq!(all["all_succeeded"], true);
+    assert_eq!(all["results"].as_object().unwrap().len(), 2);
+
+    let stopped = bench.ok("cluster_stop", json!({"cluster_name": "duo"})).await;
+    assert_eq!(node(&stopped, "db")["domain_state"], "shut off");
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    assert_eq!(node(&status, "db")["domain_state"], "shut off");
+    let again = bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!((again["warm"].clone(), again["set_up"].clone()), (false.into(), 0.into()));
+    assert_eq!(on(&bench, "duo", "db", "get-disk seeded").await, "yes");
+
+    let params = json!({"cluster_name": "duo", "remove_overlays": true});
+    let destroyed = bench.ok("cluster_destroy", params).await;
+    assert_eq!(destroyed["removed_overlays"], true);
+    assert_eq!(bench.ok("cluster_list", json!({})).await["total"], 0);
+    assert_eq!(std::fs::read_dir(bench.home.path().join("keys")).unwrap().count(), 0);
+    bench.assert_consistent("after the end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn defining_again_says_what_differs_and_changes_nothing() {
+    let bench = Bench::new().await;
+    let first = bench.ok("cluster_define", json!({"topology": DUO})).await;
+    let same = format!("# with a comment\n{DUO}");
+    let again = bench.ok("cluster_define", json!({"topology": same})).await;
+    assert_eq!((again["created"].clone(), again["drift"].clone()), (false.into(), json!([])));
+    let other = DUO.replace("role: database", "role: store");
+    let drifted = bench.ok("cluster_define", json!({"topology": other})).await;
+    assert_eq!(drifted["drift"].as_array().unwrap().len(), 1, "{drifted}");
+    assert_eq!(drifted["drift"][0]["defined"], "database");
+    assert_eq!(drifted["drift"][0]["file"], "store");
+    assert_eq!(drifted["topology_digest"], first["topology_digest"]);
+    let row = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    assert_eq!(node(&row, "db")["role"], "database");
+    let list = bench.ok("cluster_list", json!({})).await;
+    assert_eq!(
+        (list["total"].clone(), list["clusters"][0]["branches"].clone()),
+        (1.into(), 1.into())
+    );
+    bench.assert_consistent("defined three times").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topology_is_read_from_the_topology_directory_and_from_nowhere_else() {
+    let bench = Bench::new().await;
+    let directory = bench.home.path().join("topologies");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("two.yaml"), DUO).unwrap();
+    std::fs::write(bench.home.path().join("secret.yaml"), DUO).unwrap();
+    for name in ["../secret", "/etc/passwd", "nothing"] {
+        let error = bench.fails("cluster_define", json!({"topology_name": name})).await;
+        assert!(
+            matches!(error.code.as_str(), "invalid_parameter" | "not_found" | "topology_invalid"),
+            "{name}: {error:?}"
+        );
+        assert!(error.hint.is_some(), "{name}");
+    }
+    let defined = bench.ok("cluster_define", json!({"topology_name": "two"})).await;
+    assert_eq!(defined["cluster_name"], "duo");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_is_refused_before_anything_happens() {
+    let bench = Bench::new().await;
+    let before = bench.world.fingerprint();
+    let thousand: String = (0..1000).map(|n| format!("  - {{name: n{n}}}\n")).collect();
+    let wrong = [
+        ("nodes: []".to_owned(), "topology_invalid"),
+        (
+            format!(
+                "name: big\nimage: default\nnetwork: {{name: lan, subnet: 10.0.0.0/8}}\nnodes:\n{thousand}"
+            ),
+            "topology_invalid",
+        ),
+        (DUO.replace("name: web", "name: db"), "topology_invalid"),
+        (DUO.replace("256 MiB", "-1"), "topology_invalid"),
+        (DUO.replace("image: default", "image: nothing"), "not_found"),
+        (DUO.replace("image: default", "base_image: /srv/disks/other.qcow2"), "not_found"),
+        (DUO.replace("#!/bin/sh", "#cloud-config"), "invalid_parameter"),
+    ];
+    for (text, code) in wrong {
+        let error = bench.fails("cluster_define", json!({"topology": text})).await;
+        assert_eq!(error.code.as_str(), code, "{error:?}");
+        // What is wrong with a text is said with its fix, in the message.
+        assert!(error.hint.is_some() || code == "topology_invalid", "{error:?}");
+    }
+    assert_eq!(bench.world.fingerprint(), before);
+    bench.ok("vm_create", json!({"name": "duo"})).await;
+    let error = bench.fails("cluster_define", json!({"topology": DUO})).await;
+    assert_eq!(error.code.as_str(), "already_exists");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_on_one_node_starts_none() {
+    let bench = Bench::new().await;
+    let broken = DUO.replace("set-disk seeded yes", "false");
+    bench.ok("cluster_define", json!({"topology": broken})).await;
+    let error = bench.fails("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert!(error.message.contains("`false`") && error.message.contains("db"), "{error:?}");
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    assert_eq!((status["fresh"].clone(), status["state"].clone()), (true.into(), "stopped".into()));
+    bench.assert_consistent("after a start that failed").await;
+    // A command that cannot be run would make the next start fail in the same way; nothing of the
+    // first is left in its disks.
+    let history = bench.ok("journal_list", json!({"address": "duo@main/db"})).await;
+    let acts = history["commands"].as_array().unwrap();
+    assert!(acts.iter().any(|act| act["command"] == "false"), "{history}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_nodes_are_committed_branched_and_rolled_back_together() {
+    let bench = Bench::with_cluster().await;
+    for name in ["db", "web"] {
+        on(&bench, "duo", name, &format!("set-mem who {name}")).await;
+    }
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
+    on(&bench, "duo", "db", "set-mem who changed").await;
+    let made = bench.ok("branch_create", json!({"from": "duo@v1", "count": 3})).await;
+    assert_eq!(made["succeeded"], 3);
+    for branch in made["branches"].as_array().unwrap() {
+        let address = branch["address"].as_str().unwrap();
+        for name in ["db", "web"] {
+            assert_eq!(on(&bench, address, name, "get-mem who").await, name);
+            assert_eq!(on(&bench, address, name, "get-mem hostname").await, name);
+        }
+    }
+    let everywhere = bench.ok("exec_fanout", json!({"cluster": "duo", "command": "true"})).await;
+    assert_eq!(everywhere["succeeded"], 8, "{everywhere}");
+
+    let error = bench.fails("exec_run", json!({"address": "duo", "command": "true"})).await;
+    assert_eq!(error.code.as_str(), "ambiguous");
+    assert!(error.hint.unwrap().contains("db, web"));
+    let diff = bench.ok("state_diff", json!({"from": "duo@v1/db", "to": "duo@main"})).await;
+    assert!(diff["equal"].is_boolean(), "{diff}");
+
+    bench.ok("branch_rollback", json!({"branch": "duo", "target": "v1"})).await;
+    assert_eq!(on(&bench, "duo", "db", "get-mem who").await, "db");
+    bench.ok("branch_checkout", json!({"branch": "duo@try-1"})).await;
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    assert_eq!(status["address"], "duo@try-1");
+    assert_eq!(bench.ok("vm_list", json!({})).await["total"], 2);
+    bench.assert_consistent("branched").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_crashes_alone_and_comes_back_with_its_disk() {
+    let bench = Bench::with_cluster().await;
+    on(&bench, "duo", "db", "set-disk kept yes").await;
+    on(&bench, "duo", "db", "set-mem lost yes").await;
+    on(&bench, "duo", "web", "set-mem kept yes").await;
+    let down = json!({"cluster_name": "duo", "node": "db", "restart_after": false});
+    let crashed = bench.ok("node_crash", down).await;
+    assert_eq!(crashed["domain_state"], "crashed");
+    assert_eq!(on(&bench, "duo", "web", "get-mem kept").await, "yes");
+    let all = json!({"cluster_name": "duo", "command": "true"});
+    let error = bench.fails("node_exec_all", all.clone()).await;
+    assert_eq!(error.code.as_str(), "wrong_state");
+    let some = json!({"cluster_name": "duo", "command": "true", "require_all": false});
+    let ran = bench.ok("node_exec_all", some).await;
+    assert_eq!(ran["all_succeeded"], false);
+    assert!(ran["failed_nodes"]["db"].is_string(), "{ran}");
+
+    let started = bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!(started["started"], json!(["db"]));
+    assert_eq!(on(&bench, "duo", "db", "get-disk kept").await, "yes");
+    let back = bench.ok("node_crash", json!({"cluster_name": "duo", "node": "db"})).await;
+    assert_eq!(
+        (back["domain_state"].clone(), back["restarted"].clone()),
+        ("running".into(), true.into())
+    );
+    assert_eq!(back["ssh_reachable"], true);
+    let lost = json!({"cluster_name": "duo", "node_name": "db", "command": "get-mem lost"});
+    assert_eq!(bench.ok("node_exec", lost).await["exit_code"], 1);
+    assert_eq!(on(&bench, "duo", "web", "get-mem kept").await, "yes");
+    bench.ok("node_exec_all", all).await;
+    bench.assert_consistent("after crashes").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_are_tagged_commits_of_all_nodes() {
+    let bench = Bench::with_cluster().await;
+    on(&bench, "duo", "db", "set-disk d 1").await;
+    on(&bench, "duo", "web", "set-mem m 1").await;
+    let disk = json!({"cluster_name": "duo", "snapshot_name": "first"});
+    let first = bench.ok("snapshot_create", disk.clone()).await;
+    assert_eq!(first["kind"], "disk");
+    let per_node = first["per_node"].as_array().unwrap();
+    assert!(per_node.iter().all(|node| node["size_bytes"].as_u64() > Some(0)), "{first}");
+    assert_eq!(bench.fails("snapshot_create", disk).await.code.as_str(), "already_exists");
+    let full = json!({"cluster_name": "duo", "snapshot_name": "all", "include_memory": true});
+    bench.ok("snapshot_create", full).await;
+    on(&bench, "duo", "db", "set-disk d 2").await;
+    on(&bench, "duo", "web", "set-mem m 2").await;
+    let list = bench.ok("snapshot_list", json!({"cluster_name": "duo"})).await;
+    assert_eq!(list["total"], 2);
+    assert_eq!(list["snapshots"][0]["snapshot_name"], "all");
+
+    let standing = json!({"cluster_name": "duo", "snapshot_name": "all"});
+    let error = bench.fails("snapshot_delete", standing.clone()).await;
+    assert_eq!(error.code.as_str(), "in_use");
+    let back = bench.ok("snapshot_revert", standing.clone()).await;
+    assert_eq!(back["state"], "running");
+    assert_eq!(on(&bench, "duo", "web", "get-mem m").await, "1");
+    assert_eq!(on(&bench, "duo", "db", "get-disk d").await, "1");
+
+    // By the topology's own name, and stopped.
+    let rest = json!({"cluster_name": "duo", "snapshot_name": "clean", "restart_after": false});
+    let reverted = bench.ok("snapshot_revert", rest).await;
+    assert_eq!(
+        (reverted["state"].clone(), reverted["reverted_to"].clone()),
+        ("stopped".into(), first["commit_id"].clone())
+    );
+    bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!(on(&bench, "duo", "db", "get-disk d").await, "1");
+    let deleted = bench.ok("snapshot_delete", standing).await;
+    assert_eq!(deleted["deleted_nodes"], json!(["db", "web"]));
+    assert_eq!(bench.ok("snapshot_list", json!({"cluster_name": "duo"})).await["total"], 1);
+    bench.assert_consistent("after snapshots").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revert_whose_nodes_do_not_all_answer_changes_nothing() {
+    let bench = Bench::with_cluster().await;
+    on(&bench, "duo", "web", "set-mem no-ssh yes").await;
+    let full = json!({"cluster_name": "duo", "snapshot_name": "mute", "include_memory": true});
+    bench.ok("snapshot_create", full).await;
+    on(&bench, "duo", "web", "del-mem no-ssh").await;
+    on(&bench, "duo", "web", "set-mem here yes").await;
+    let error = bench
+        .fails("snapshot_revert", json!({"cluster_name": "duo", "snapshot_name": "mute"}))
+        .await;
+    assert_eq!(error.code.as_str(), "deadline_exceeded", "{error:?}");
+    assert!(error.hint.unwrap().contains("wait_for_ssh"));
+    assert_eq!(on(&bench, "duo", "web", "get-mem here").await, "yes");
+    bench.assert_consistent("after a revert that failed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_was_never_started_has_nothing_to_commit_or_boot() {
+    let bench = Bench::new().await;
+    bench.ok("cluster_define", json!({"topology": DUO})).await;
+    for (verb, params) in [
+        ("commit_create", json!({"branch": "duo", "kind": "disk"})),
+        ("branch_create", json!({"from": "duo"})),
+        ("vm_control", json!({"address": "duo", "action": "start"})),
+        ("branch_checkout", json!({"branch": "duo@main"})),
+        ("node_exec", json!({"cluster_name": "duo", "node_name": "db", "command": "true"})),
+    ] {
+        let error = bench.fails(verb, params).await;
+        assert_eq!(error.code.as_str(), "wrong_state", "{verb}: {error:?}");
+        assert!(error.hint.unwrap_or_default().contains("start"), "{verb}");
+    }
+    bench.assert_consistent("refused").await;
+}
