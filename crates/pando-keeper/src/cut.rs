@@ -204,7 +204,7 @@ fn prepare(
         if spec.kind == CommitKind::Disk {
             return Ok(Capture::default());
         }
-        let ram = node.with_machine(|machine, _| machine.ram())?;
+        let ram = node.ram()?;
         let runs = runs_to_read(node, ram)?;
         let seen = pages::page_count(&runs);
         let spare = seen / limits::CAPTURE_SPARE + limits::CAPTURE_SPARE_PAGES;
@@ -271,11 +271,7 @@ fn try_to_stand_still(
     let stalled = network.hold()?;
     let since = Instant::now();
     let quiet = each(nodes, |node| {
-        node.with_machine(|machine, _| {
-            let deadline = Instant::now() + limits::STAND_STILL;
-            machine.pause(deadline)?;
-            machine.is_quiet(deadline)
-        })
+        node.with_machine(|machine, _| machine.stand_still(Instant::now() + limits::STAND_STILL))
     });
     let quiet: Vec<bool> = quiet.into_iter().collect::<Result<_, _>>()?;
     // A stopped machine whose socket was full goes on sending; one that is quiet has sent all, and
@@ -351,7 +347,7 @@ fn state_file(spool: &Path, node: &Node) -> PathBuf {
 }
 
 fn capture(node: &mut Node, spool: &Path, mut buffer: Capture) -> Result<Captured, HostError> {
-    let ram = node.with_machine(|machine, _| machine.ram())?;
+    let ram = node.ram()?;
     let runs = runs_to_read(node, ram)?;
     let failed = |e| trouble::delta(&e);
     let mut left = buffer.take(ram.pid, ram.address, &runs).map_err(failed)?;

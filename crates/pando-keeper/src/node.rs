@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pando_delta::PageDigests;
 use pando_link::{GuestClock, GuestLink, Welcome};
-use pando_machine::{EndReason, Hypervisor, Machine, MachinePlan};
+use pando_machine::{EndReason, GuestRam, Hypervisor, Machine, MachinePlan};
 use pando_model::host::{BranchSpec, Clock, HostError, NodeSpec, NodeStart};
 use pando_model::{BranchId, CommitId, LayerId, Layout};
 
@@ -37,6 +37,8 @@ pub struct Node {
     /// Counts this node's machines; an end that is reported late is recognised by it.
     pub boot: u64,
     pub started_at: Instant,
+    /// Where the guest's memory is in the machine, once asked: it stays there.
+    ram: Option<GuestRam>,
 }
 
 impl Node {
@@ -50,6 +52,7 @@ impl Node {
             memory: MemoryBase::default(),
             boot: 0,
             started_at: Instant::now(),
+            ram: None,
             spec,
         }
     }
@@ -84,6 +87,7 @@ impl Node {
             }
         };
         self.boot += 1;
+        self.ram = None;
         self.started_at = Instant::now();
         let name = &self.spec.name;
         let mut machine =
@@ -146,6 +150,16 @@ impl Node {
             }
             None => Err(self.has_no_machine()),
         }
+    }
+
+    /// Returns where the guest's memory is in the machine.
+    pub fn ram(&mut self) -> Result<GuestRam, HostError> {
+        if let Some(ram) = self.ram {
+            return Ok(ram);
+        }
+        let ram = self.with_machine(|machine, _| machine.ram())?;
+        self.ram = Some(ram);
+        Ok(ram)
     }
 
     /// Opens a new epoch with the guest.

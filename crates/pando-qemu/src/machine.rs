@@ -170,6 +170,29 @@ impl QemuMachine {
         }
     }
 
+    /// Returns the commands that ask for the transmit queue of each interface.
+    fn queue_queries(&self) -> Vec<Command> {
+        const TRANSMIT_QUEUE: u32 = 1;
+        let query = |nic| {
+            let path = format!("/machine/peripheral/{}/virtio-backend", args::nic_id(nic));
+            let arguments = json!({ "path": path, "queue": TRANSMIT_QUEUE });
+            Command::with("x-query-virtio-queue-status", arguments)
+        };
+        (0..self.nics).map(query).collect()
+    }
+
+    /// Returns whether no queue has a frame under way.
+    fn are_empty(&self, queues: &[Value]) -> Result<bool, MachineError> {
+        for status in queues {
+            match status.get("inuse").and_then(Value::as_u64) {
+                Some(0) => {}
+                Some(_) => return Ok(false),
+                None => return Err(self.protocol("a queue status has no `inuse`")),
+            }
+        }
+        Ok(true)
+    }
+
     fn refused(&self, command: &str, detail: impl Into<String>) -> MachineError {
         MachineError::Refused {
             name: self.name.clone(),
@@ -306,24 +329,15 @@ impl Machine for QemuMachine {
     }
 
     fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError> {
-        const TRANSMIT_QUEUE: u32 = 1;
-        let queries: Vec<Command> = (0..self.nics)
-            .map(|nic| {
-                let path = format!("/machine/peripheral/{}/virtio-backend", args::nic_id(nic));
-                Command::with(
-                    "x-query-virtio-queue-status",
-                    json!({ "path": path, "queue": TRANSMIT_QUEUE }),
-                )
-            })
-            .collect();
-        for status in self.run_all("tell its queue status", &queries, deadline)? {
-            match status.get("inuse").and_then(Value::as_u64) {
-                Some(0) => {}
-                Some(_) => return Ok(false),
-                None => return Err(self.protocol("a queue status has no `inuse`")),
-            }
-        }
-        Ok(true)
+        let queues = self.run_all("tell its queue status", &self.queue_queries(), deadline)?;
+        self.are_empty(&queues)
+    }
+
+    fn stand_still(&mut self, deadline: Instant) -> Result<bool, MachineError> {
+        let stop = std::iter::once(Command::new("stop"));
+        let commands: Vec<Command> = stop.chain(self.queue_queries()).collect();
+        let values = self.run_all("pause", &commands, deadline)?;
+        self.are_empty(values.get(1..).unwrap_or_default())
     }
 
     fn flatten(
