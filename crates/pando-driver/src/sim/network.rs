@@ -182,3 +182,124 @@ fn one_way(faults: &[Fault], from: &End, to: &End) -> Option<u64> {
     }
     Some(us)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use pando_model::machine::Accelerator;
+    use pando_model::network::{GATEWAY_MAC, Port, ProbeMethod};
+    use pando_model::{ClusterId, FaultId, LayerId};
+
+    use super::super::SimWorld;
+    use super::super::state::Node;
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn port(node: &str, last: u8) -> Port {
+        Port {
+            node: name(node),
+            nic: 0,
+            segment: name("lan"),
+            mac: GATEWAY_MAC,
+            address: Some([10, 20, 0, last].into()),
+            address6: None,
+        }
+    }
+
+    /// Returns a world in which a branch of two nodes runs on a switch.
+    fn running() -> (SimWorld, BranchId) {
+        let world = SimWorld::new();
+        let branch = BranchId::random();
+        let ports = vec![port("web", 11), port("db", 12)];
+        let spec = BranchSpec {
+            branch: branch.clone(),
+            cluster: ClusterId::random(),
+            title: "shop@main".to_owned(),
+            generation: 1,
+            token: String::new(),
+            accelerator: Accelerator::Tcg,
+            nodes: Vec::new(),
+            network: Some(NetworkSpec { ports, ..NetworkSpec::default() }),
+            clock: Clock::Step,
+            after: AfterStart::Run,
+            durable_disk: false,
+            ready_timeout: Duration::from_secs(1),
+        };
+        let node = || Node {
+            memory: Contents::from([("hostname".to_owned(), "db".to_owned())]),
+            base: None,
+            base_memory: Contents::new(),
+            layer: LayerId::random(),
+            vars_layer: None,
+            crashed: false,
+        };
+        let keeper = Keeper {
+            spec,
+            state: BranchState::Running,
+            nodes: BTreeMap::from([(name("web"), node()), (name("db"), node())]),
+            faults: Vec::new(),
+            copies_frames: false,
+        };
+        world.state().keepers.insert(branch.clone(), keeper);
+        (world, branch)
+    }
+
+    fn partition(expires_at: Option<Timestamp>) -> Fault {
+        Fault {
+            id: FaultId::random(),
+            label: None,
+            effect: Effect::Partition,
+            links: vec![Link { from: End::Node(name("db")), to: End::Node(name("web")) }],
+            seed: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at,
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_follow_faults_and_crashes() {
+        let (world, branch) = running();
+        let host = world.connect().host();
+        let target = ProbeTarget {
+            name: "db".to_owned(),
+            address: IpAddr::from([10, 20, 0, 12]),
+            method: ProbeMethod::Icmp,
+        };
+        let received = async || {
+            let (web, soon) = (name("web"), Duration::from_secs(1));
+            let targets = std::slice::from_ref(&target);
+            host.probe(&branch, &web, targets, 3, soon).await.unwrap()[0].received
+        };
+        assert_eq!(received().await, 3);
+        host.set_faults(&branch, &[partition(None)]).await.unwrap();
+        assert_eq!(received().await, 0, "the answer does not come back");
+        host.set_faults(&branch, &[partition(Some(Timestamp::UNIX_EPOCH))]).await.unwrap();
+        assert_eq!(received().await, 3, "it has expired");
+        assert_eq!(host.network(&branch).await.unwrap().faults, []);
+
+        let db = name("db");
+        host.crash_node(&branch, &db).await.unwrap();
+        assert_eq!(received().await, 0);
+        assert!(matches!(host.facts(&branch, &db).await, Err(HostError::Machine { .. })));
+        let refused = all_run(&mut world.state(), &branch);
+        assert!(matches!(refused, Err(HostError::Machine { node, .. }) if node == "db"));
+        host.boot_node(&branch, &db, Duration::from_secs(1)).await.unwrap();
+        assert_eq!(received().await, 3);
+        assert_eq!(host.facts(&branch, &db).await.unwrap().hostname, "db", "it is who it was");
+    }
+
+    #[tokio::test]
+    async fn a_branch_without_a_switch_says_so() {
+        let (world, branch) = running();
+        world.state().keepers.get_mut(&branch).unwrap().spec.network = None;
+        let host = world.connect().host();
+        assert!(matches!(host.network(&branch).await, Err(HostError::NoSwitch { .. })));
+        let refused = host.set_faults(&branch, &[]).await;
+        assert!(matches!(refused, Err(HostError::NoSwitch { .. })));
+    }
+}
