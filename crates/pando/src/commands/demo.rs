@@ -6,39 +6,50 @@ use pando_model::ErrorCode;
 
 use crate::app::{App, Ending};
 use crate::output::Format;
-use crate::story::{self, StoryError, StoryOptions};
+use crate::story::{self, Story, StoryError, StoryOptions};
 
 /// Returns the command.
 pub fn command() -> Command {
     Command::new("demo")
         .about("See it all in a minute: start, commit, branch four ways, break, roll back")
         .arg(
+            Arg::new("cluster")
+                .long("cluster")
+                .action(ArgAction::SetTrue)
+                .help("Tell it of three nodes of etcd, whose networks are broken on purpose"),
+        )
+        .arg(
             Arg::new("keep")
                 .long("keep")
                 .action(ArgAction::SetTrue)
-                .help("Leave the machine and its branches there at the end"),
+                .help("Leave everything there at the end"),
         )
         .arg(
             Arg::new("name")
                 .long("name")
                 .value_name("NAME")
                 .default_value("demo")
-                .help("The machine's name"),
+                .help("The cluster's or the machine's name"),
         )
         .arg(
             Arg::new("image")
                 .long("image")
                 .value_name("IMAGE")
                 .default_value("default")
-                .help("What it starts from"),
+                .help("What the one machine starts from"),
         )
 }
 
 /// Runs the demonstration.
 pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let options =
-        StoryOptions { name: text("name"), image: text("image"), keep: matches.get_flag("keep") };
+    let story = if matches.get_flag("cluster") { Story::Cluster } else { Story::Machine };
+    let options = StoryOptions {
+        story,
+        name: text("name"),
+        image: text("image"),
+        keep: matches.get_flag("keep"),
+    };
     let told = match app.ui.format {
         Format::Json => story::tell(&app.client, &options, std::io::sink(), false).await,
         Format::Human => {
