@@ -41,7 +41,7 @@ pub(crate) const SSH_PORT: u16 = 22;
 /// What an SSH server says first (RFC 4253, section 4.2).
 const SSH_GREETING: &[u8] = b"SSH-";
 /// How long a status waits for an SSH server.
-const SSH_GLANCE: Duration = Duration::from_millis(500);
+const SSH_GLANCE: Duration = Duration::from_secs(2);
 
 /// Branches of a cluster, and how many of them run.
 type Counts = (u32, u32);

@@ -13,6 +13,7 @@
 )]
 
 mod clients;
+mod clusters;
 mod diff;
 mod full;
 mod guests;
