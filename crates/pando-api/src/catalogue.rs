@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::verb::{Alias, Cli, Effect, Hint, Runs, Toolset, Verb};
 use crate::{
-    branch, cluster, commit, exec, image, machine, node, operation, parse, schema, snapshot, state,
-    system, topology, usage,
+    branch, cluster, commit, exec, image, machine, network, node, operation, parse, schema,
+    snapshot, state, system, topology, usage,
 };
 
 macro_rules! verbs {
@@ -369,6 +369,42 @@ verbs! {
     JournalList = "journal_list" (state::JournalListParams) -> state::JournalListResult,
     State, Read, Directly,
     cli(&["history"], &["address"]).shorts(&[('n', "limit")]),
+    [];
+
+    /// Cut a network in two.
+    NetPartition = "net_partition" (network::NetPartitionParams) -> network::NetFaultResult,
+    Fault, Write, AsOperation,
+    cli(&["net", "partition"], &["cluster_name", "partition_a"]).shorts(&[('b', "partition_b")]),
+    [];
+    /// Delay, lose, repeat, damage or slow down frames.
+    NetImpair = "net_impair" (network::NetImpairParams) -> network::NetFaultResult,
+    Fault, Write, AsOperation,
+    cli(&["net", "impair"], &["cluster_name", "source_node", "target_node"]),
+    [];
+    /// Heal one fault.
+    NetHeal = "net_heal" (network::NetHealParams) -> network::NetHealResult,
+    Fault, Write, AsOperation,
+    cli(&["net", "heal"], &["cluster_name", "fault_handle"]),
+    [];
+    /// Heal all faults of a branch.
+    NetHealAll = "net_heal_all" (network::NetHealAllParams) -> network::NetHealResult,
+    Fault, Write, AsOperation,
+    cli(&["net", "heal-all"], &["cluster_name"]),
+    [];
+    /// List a branch's faults and what they did.
+    NetFaultList = "net_fault_list" (network::NetFaultListParams) -> network::NetFaultListResult,
+    Fault, Read, Directly,
+    cli(&["net", "faults"], &["cluster_name"]),
+    [];
+    /// Measure who reaches whom, from inside the guests.
+    NetProbe = "net_probe" (network::NetProbeParams) -> network::NetProbeResult,
+    Fault, Read, Directly,
+    cli(&["net", "probe"], &["cluster_name"]),
+    [];
+    /// Copy a branch's frames to a pcap file.
+    NetCapture = "net_capture" (network::NetCaptureParams) -> network::NetCaptureResult,
+    Fault, Write, Directly,
+    cli(&["net", "capture"], &["cluster_name"]).by_hand(),
     [];
 
     /// List operations, newest first.

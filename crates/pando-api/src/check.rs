@@ -1,6 +1,8 @@
 //! What types cannot say: ranges, and parameters that exclude one another. Everything here is
 //! refused before the call reaches the gate, so the engine meets only calls that make sense.
 
+mod network;
+
 use std::collections::BTreeSet;
 
 use pando_model::limits as model;
@@ -82,6 +84,11 @@ pub(crate) fn check(call: &Call) -> Checked {
             range("max_bytes", params.max_bytes, 1024, limits::MAX_DIFF_BYTES)
         }
         Call::JournalList(params) => page(params.limit),
+        Call::NetPartition(params) => network::partition(params),
+        Call::NetImpair(params) => network::impair(params),
+        Call::NetHeal(params) => not_empty("fault_handle", &params.fault_handle),
+        Call::NetProbe(params) => network::probe(params),
+        Call::NetCapture(params) => network::capture(params),
         Call::OperationList(params) => page(params.limit),
         Call::OperationWait(params) => {
             at_most("timeout_s", params.timeout_s, limits::MAX_WAIT_S, "seconds")
@@ -103,6 +110,8 @@ pub(crate) fn check(call: &Call) -> Checked {
         | Call::StateCapture(_)
         | Call::ImageShow(_)
         | Call::ImageRemove(_)
+        | Call::NetHealAll(_)
+        | Call::NetFaultList(_)
         | Call::OperationGet(_)
         | Call::OperationCancel(_)
         | Call::Gc(_)

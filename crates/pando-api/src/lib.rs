@@ -27,6 +27,7 @@ pub mod fuzz;
 pub mod image;
 pub mod limits;
 pub mod machine;
+pub mod network;
 pub mod node;
 pub mod openapi;
 pub mod operation;

@@ -33,3 +33,42 @@ pub const MAX_WARM: u32 = 64;
 pub const DEFAULT_DIFF_BYTES: u64 = 8 * 1024;
 /// Most bytes of differences in one result.
 pub const MAX_DIFF_BYTES: u64 = 4 * 1024 * 1024;
+/// Longest time after which a fault ends by itself, in seconds: thirty days.
+pub const MAX_FAULT_EXPIRY_S: u64 = 30 * 24 * 3600;
+/// Longest latency and jitter, in milliseconds: a minute, after which connections are given up.
+pub const MAX_LATENCY_MS: u32 = 60_000;
+/// Longest mean burst of losses, in frames.
+pub const MAX_LOSS_BURST: u32 = 10_000;
+/// Highest rate of an impairment, in kbit/s: more than a switch in user space forwards.
+pub const MAX_RATE_KBIT: u64 = 100_000_000;
+/// Highest seed: what a JSON number holds exactly everywhere.
+pub const MAX_SEED: u64 = (1 << 53) - 1;
+/// Longest label of a fault, in bytes.
+pub const MAX_LABEL_BYTES: usize = 200;
+/// Most faults of a branch: each is looked at for every frame of its links.
+pub const MAX_FAULTS: usize = 64;
+/// Questions of a probe to each address when nothing is said.
+pub const DEFAULT_PROBE_COUNT: u32 = 3;
+/// Most questions of a probe to each address.
+pub const MAX_PROBE_COUNT: u32 = 100;
+/// Time for a probe's answers when nothing is said, in milliseconds: ten times what a guest under
+/// translation takes.
+pub const DEFAULT_PROBE_TIMEOUT_MS: u64 = 1000;
+/// Longest time for a probe's answers, in milliseconds.
+pub const MAX_PROBE_TIMEOUT_MS: u64 = 60_000;
+/// Most rows of a probe in one result: about 8 KB.
+pub const MAX_PROBE_ROWS: usize = 64;
+/// Frames that a capture takes when nothing is said.
+pub const DEFAULT_CAPTURE_FRAMES: u64 = 100_000;
+/// Most frames that a capture takes.
+pub const MAX_CAPTURE_FRAMES: u64 = 1_000_000_000;
+/// Bytes that a capture takes when nothing is said.
+pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
+/// Most bytes that a capture takes: it is on the host's disk.
+pub const MAX_CAPTURE_BYTES: u64 = 4 << 30;
+/// Bytes that a capture keeps of each frame when nothing is said: all.
+pub const DEFAULT_SNAP_BYTES: u32 = MAX_SNAP_BYTES;
+/// Most bytes that a capture keeps of each frame: what pcap readers take.
+pub const MAX_SNAP_BYTES: u32 = 65_535;
+/// Most bytes of a capture in one result.
+pub const MAX_CAPTURE_READ_BYTES: u64 = 1 << 20;

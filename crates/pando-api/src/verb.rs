@@ -22,6 +22,8 @@ pub enum Toolset {
     Image,
     /// What was done, what the state is, what differs.
     State,
+    /// Networks and what they are made to do wrong.
+    Fault,
     /// Operations.
     Operation,
     /// The daemon and the host.
@@ -38,6 +40,7 @@ impl Toolset {
         Self::Exec,
         Self::Image,
         Self::State,
+        Self::Fault,
         Self::Operation,
         Self::System,
     ];
@@ -52,6 +55,7 @@ impl Toolset {
             Self::Exec => "exec",
             Self::Image => "image",
             Self::State => "state",
+            Self::Fault => "fault",
             Self::Operation => "operation",
             Self::System => "system",
         }
@@ -69,6 +73,7 @@ impl Toolset {
             Self::Exec => "Commands, files and consoles inside machines.",
             Self::Image => "What machines start from.",
             Self::State => "What was done, what the state is, what differs and because of what.",
+            Self::Fault => "Break a branch's network on purpose, measure it, heal it.",
             Self::Operation => "Every change is an operation, which can be watched and cancelled.",
             Self::System => "The daemon and its host.",
         }
@@ -183,6 +188,7 @@ const IDEMPOTENT: &[&str] = &[
     "tag_delete",
     "file_push",
     "image_remove",
+    "net_heal_all",
     "operation_cancel",
     "gc",
 ];

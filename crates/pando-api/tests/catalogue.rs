@@ -36,6 +36,16 @@ fn minimal(verb: &Verb) -> Value {
         "file_push" => {
             params.insert("content".into(), json!("hello"));
         }
+        "net_partition" => {
+            params.insert("partition_a".into(), json!(["db"]));
+            params.insert("partition_b".into(), json!(["web"]));
+        }
+        "net_impair" => {
+            params.insert("latency_ms".into(), json!(50));
+        }
+        "net_capture" => {
+            params.insert("action".into(), json!("start"));
+        }
         _ => {}
     }
     if verb.name == "exec_fanout" {

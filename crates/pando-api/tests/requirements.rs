@@ -22,7 +22,6 @@ const DEPLOYMENT: Is = Later("environments and deployments");
 const PREVIEW: Is = Later("preview environments");
 const CATALOG: Is = Later("published stacks");
 const ARTIFACTS: Is = Later("build artifacts");
-const FAULTS: Is = Later("networks that break on purpose");
 const KERNEL: Is = Later("kernel logs across nodes");
 const FORGE: Is = Later("projects, issues and merge requests");
 const PIPELINES: Is = Later("pipelines");
@@ -106,11 +105,26 @@ const NAMES: &[(&str, Is)] = &[
             &["cluster_name", "node", "restart_after", "wait_for_ssh", "ssh_timeout_s"],
         ),
     ),
-    ("net_partition", FAULTS),
-    ("net_impair", FAULTS),
-    ("net_heal", FAULTS),
-    ("net_heal_all", FAULTS),
-    ("net_fault_list", FAULTS),
+    ("net_partition", V("net_partition", &["cluster_name", "partition_a", "partition_b"])),
+    (
+        "net_impair",
+        V(
+            "net_impair",
+            &[
+                "cluster_name",
+                "source_node",
+                "target_node",
+                "latency_ms",
+                "jitter_ms",
+                "loss_pct",
+                "corrupt_pct",
+                "reorder_pct",
+            ],
+        ),
+    ),
+    ("net_heal", V("net_heal", &["cluster_name", "fault_handle"])),
+    ("net_heal_all", V("net_heal_all", &["cluster_name"])),
+    ("net_fault_list", V("net_fault_list", &["cluster_name"])),
     ("dmesg_mark", KERNEL),
     ("dmesg_collect", KERNEL),
     ("artifact_register", ARTIFACTS),

@@ -81,6 +81,13 @@ impl SimWorld {
         state.layers.insert(layer.id, file);
     }
 
+    /// Gives a running branch a switch that knows this network.
+    pub fn plug(&self, branch: &BranchId, network: pando_model::network::NetworkSpec) {
+        if let Some(keeper) = self.state().keepers.get_mut(branch) {
+            keeper.spec.network = Some(network);
+        }
+    }
+
     /// Returns handles that live until the next crash.
     pub fn connect(&self) -> Connection {
         Connection { world: self.clone(), life: self.faults.life() }

@@ -22,6 +22,7 @@ mod incarnation;
 mod keys;
 mod locks;
 mod memory;
+mod network;
 mod operation;
 mod ops;
 mod output;

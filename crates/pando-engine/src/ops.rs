@@ -11,6 +11,7 @@ pub(crate) mod commit_delete;
 pub(crate) mod control;
 pub(crate) mod cut;
 pub(crate) mod exec;
+pub(crate) mod faults;
 pub(crate) mod flatten;
 pub(crate) mod gc;
 pub(crate) mod image_add;
@@ -52,6 +53,9 @@ pub(crate) fn revive(verb: &str, memo: &Value) -> serde_json::Result<Option<Box<
         "image_build" | "image_import" => read::<image_add::ImageAdd>(memo),
         "image_remove" => read::<image_remove::ImageRemove>(memo),
         "exec_run" => read::<exec::Exec>(memo),
+        "net_partition" | "net_impair" | "net_heal" | "net_heal_all" => {
+            read::<faults::Faults>(memo)
+        }
         "gc" => read::<gc::Gc>(memo),
         image_ready::VERB => read::<image_ready::ImageReady>(memo),
         look::VERB => read::<look::Look>(memo),

@@ -7,12 +7,16 @@ use jiff::Timestamp;
 use pando_driver::host::StopMode;
 use pando_driver::store::{Event, Query, Transaction};
 use pando_model::branch::BranchRole;
-use pando_model::{Branch, BranchState, Cluster, Commit, Image, Operation, OperationStatus};
+use pando_model::fault::Fault;
+use pando_model::{
+    Branch, BranchState, Cluster, Commit, FaultId, Image, Operation, OperationStatus,
+};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::failure::Result;
 use crate::locks::{Guard, Hold, LockSet};
+use crate::network::working;
 use crate::operation::{Kind, outcome};
 use crate::ops::image_add::step_aside;
 use crate::ops::{self, gc::UNFINISHED};
@@ -170,7 +174,33 @@ impl Engine {
                 let branch = Branch { state: seen.state, ..branch };
                 self.store.write(Transaction::new().put(&branch)).await?;
             }
+            (BranchRole::Live, lives) => self.reconcile_faults(branch, lives.is_some()).await?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets faults that have ended by themselves, and makes a switch that runs obey the others.
+    async fn reconcile_faults(&self, branch: Branch, lives: bool) -> Result<()> {
+        if branch.faults.is_empty() {
+            return Ok(());
+        }
+        let faults = working(&branch.faults, Timestamp::now());
+        if lives {
+            let observed = self.host.network(&branch.host_id).await?;
+            let ids = |faults: &[Fault]| -> BTreeSet<FaultId> {
+                faults.iter().map(|fault| fault.id.clone()).collect()
+            };
+            // One that ends at this moment may have ended for one of the two.
+            let now = working(&observed.faults, Timestamp::now());
+            if ids(&now) != ids(&working(&faults, Timestamp::now())) {
+                tracing::warn!(branch = %branch.id, "its switch has other faults than it should");
+                self.host.set_faults(&branch.host_id, &faults).await?;
+            }
+        }
+        if faults.len() < branch.faults.len() {
+            let branch = Branch { faults, ..branch };
+            self.store.write(Transaction::new().put(&branch)).await?;
         }
         Ok(())
     }

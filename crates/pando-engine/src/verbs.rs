@@ -12,6 +12,7 @@ mod files;
 pub(crate) mod images;
 pub(crate) mod journal;
 mod machines;
+mod network;
 mod nodes;
 mod operations;
 pub(crate) mod snapshots;
@@ -82,6 +83,10 @@ impl Engine {
             Call::ImageBuild(params) => self.plan_image_build(params).await,
             Call::ImageImport(params) => self.plan_image_import(params).await,
             Call::ImageRemove(params) => self.plan_image_remove(&params).await,
+            Call::NetPartition(params) => self.plan_net_partition(caller, params).await,
+            Call::NetImpair(params) => self.plan_net_impair(caller, params).await,
+            Call::NetHeal(params) => self.plan_net_heal(caller, params).await,
+            Call::NetHealAll(params) => self.plan_net_heal_all(caller, params).await,
             Call::Gc(params) => self.plan_gc(&params).await,
             call => Err(Failure::internal(format!("{} is no operation", call.name()))),
         }
@@ -126,6 +131,9 @@ impl Engine {
             Call::StateCapture(params) => json(&self.state_capture(caller, params).await?),
             Call::StateDiff(params) => json(&self.state_diff(caller, params).await?),
             Call::JournalList(params) => json(&self.journal_list(caller, params).await?),
+            Call::NetFaultList(params) => json(&self.net_fault_list(caller, params).await?),
+            Call::NetProbe(params) => json(&self.net_probe(caller, params).await?),
+            Call::NetCapture(params) => json(&self.net_capture(caller, params).await?),
             Call::SystemStatus(_) => json(&self.system_status().await?),
             call => Err(Failure::internal(format!("{} is an operation", call.name()))),
         }

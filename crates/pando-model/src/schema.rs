@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::address::Address;
 use crate::id::{
-    BranchId, CaptureId, ClusterId, CommitId, ImageId, JournalId, LayerId, OperationId, RequestId,
+    BranchId, CaptureId, ClusterId, CommitId, FaultId, ImageId, JournalId, LayerId, OperationId,
+    RequestId,
 };
 use crate::name::Name;
 
@@ -41,4 +42,5 @@ text_schema! {
     RequestId, "RequestId", "^rq_[0-9a-z]{12}$";
     JournalId, "JournalId", "^jr_[0-9a-z]{12}$";
     CaptureId, "CaptureId", "^cp_[0-9a-z]{12}$";
+    FaultId, "FaultId", "^ft_[0-9a-z]{12}$";
 }

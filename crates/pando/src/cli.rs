@@ -29,6 +29,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "history", "diff", "capture",
         ],
     ),
+    ("Break it on purpose", &["net"]),
     ("Images", &["image", "images"]),
     ("For AI agents", &["mcp"]),
     (
@@ -53,6 +54,7 @@ const GROUPS: &[(&str, &[&str])] = &[
 const PARENTS: &[(&str, &[&str], &str)] = &[
     ("vm", &[], "Create, list, inspect and control machines"),
     ("image", &[], "Build, import and inspect images"),
+    ("net", &[], "Break a branch's network on purpose, measure it, heal it"),
     ("operation", &["op"], "Look at operations, wait for them, cancel them"),
     ("tag", &[], "Name commits"),
     ("cluster", &[], "Define, start, inspect, stop and destroy clusters of several machines"),
@@ -104,7 +106,11 @@ pub fn root() -> Command {
                 _ => None,
             })
             .fold(parent, Command::subcommand);
-        let short = if *name == "vm" { commands::sugar::actions() } else { Vec::new() };
+        let short = match *name {
+            "vm" => commands::sugar::actions(),
+            "net" => vec![commands::net::command()],
+            _ => Vec::new(),
+        };
         root = root.subcommand(parent.subcommands(short));
     }
     for verb in catalogue().iter().filter(|verb| !verb.cli.by_hand) {

@@ -18,6 +18,7 @@ pub mod live;
 mod log;
 mod logs;
 mod man;
+pub mod net;
 mod ps;
 mod rm;
 mod rollback;
@@ -104,6 +105,10 @@ pub async fn with_daemon(app: &App, name: &str, matches: &ArgMatches) -> Option<
         "exec" => exec::run(app, matches).await,
         "fanout" => fanout::run(app, matches).await,
         "log" => log::run(app, matches).await,
+        "net" => match matches.subcommand()? {
+            ("capture", matches) => net::capture(app, matches).await,
+            _ => return None,
+        },
         "ps" => ps::run(app).await,
         "rm" => rm::run(app, matches).await,
         "rollback" => rollback::run(app, matches).await,

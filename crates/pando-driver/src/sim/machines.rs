@@ -121,7 +121,9 @@ pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport,
     };
     let faults = network::first_faults(state, spec)?;
     state.branch_dirs.insert(spec.branch.clone());
-    let keeper = Keeper { spec: spec.clone(), state: after, nodes, faults, copies_frames: false };
+    let dropped = BTreeMap::new();
+    let keeper =
+        Keeper { spec: spec.clone(), state: after, nodes, faults, dropped, copies_frames: false };
     state.keepers.insert(spec.branch.clone(), keeper);
     Ok(report)
 }

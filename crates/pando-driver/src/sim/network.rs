@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use pando_model::fault::{Effect, Fault};
 use pando_model::host::*;
 use pando_model::network::{
-    CommitNetwork, End, Link, NetworkObservation, NetworkSpec, ProbeResult, ProbeTarget, RoundTrips,
+    CommitNetwork, End, FaultCounts, Link, NetworkObservation, NetworkSpec, ProbeResult,
+    ProbeTarget, RoundTrips,
 };
-use pando_model::{BranchId, BranchState, CommitId, CommitKind, Name};
+use pando_model::{BranchId, BranchState, CommitId, CommitKind, FaultId, Name};
 
 use super::state::{Contents, Keeper, State, missing};
 
@@ -87,8 +88,15 @@ pub(crate) fn observation(
 ) -> Result<NetworkObservation, HostError> {
     let keeper = state.switch(branch)?;
     let ports = keeper.spec.network.iter().flat_map(|network| &network.ports);
+    let counts = keeper.dropped.iter().map(|((fault, link), &dropped)| FaultCounts {
+        fault: fault.clone(),
+        link: link.clone(),
+        frames: dropped,
+        dropped,
+    });
     Ok(NetworkObservation {
         faults: working(&keeper.faults),
+        fault_counts: counts.collect(),
         stations: ports.map(|port| (port.mac, port.node.clone(), port.nic)).collect(),
         ..NetworkObservation::default()
     })
@@ -128,10 +136,11 @@ pub(crate) fn probe(
 ) -> Result<Vec<ProbeResult>, HostError> {
     let keeper = state.switch(branch)?;
     let faults = working(&keeper.faults);
+    let from = End::Node(node.clone());
+    let mut dropped = Vec::new();
     let results = targets.iter().map(|target| {
         let end = end_at(keeper, target.address);
-        let rtt_us =
-            end.and_then(|end| round_trip(keeper, &faults, &End::Node(node.clone()), &end));
+        let rtt_us = end.and_then(|end| round_trip(keeper, &faults, &from, &end, &mut dropped));
         ProbeResult {
             target: target.clone(),
             sent: count,
@@ -139,7 +148,11 @@ pub(crate) fn probe(
             rtt: rtt_us.map(|us| RoundTrips { min_us: us, avg_us: us, max_us: us }),
         }
     });
-    Ok(results.collect())
+    let results = results.collect();
+    for place in dropped {
+        *keeper.dropped.entry(place).or_default() += u64::from(count);
+    }
+    Ok(results)
 }
 
 /// Returns who has an address.
@@ -159,25 +172,40 @@ fn end_at(keeper: &Keeper, address: IpAddr) -> Option<End> {
 }
 
 /// Returns how long a question and its answer take, in microseconds; `None` if either is lost.
-fn round_trip(keeper: &Keeper, faults: &[Fault], from: &End, to: &End) -> Option<u64> {
+fn round_trip(
+    keeper: &Keeper,
+    faults: &[Fault],
+    from: &End,
+    to: &End,
+    dropped: &mut Vec<(FaultId, Link)>,
+) -> Option<u64> {
+    let there = one_way(faults, from, to, dropped)?;
     if let End::Node(name) = to
         && keeper.nodes.get(name).is_none_or(|node| node.crashed)
     {
         return None;
     }
-    let there = one_way(faults, from, to)?;
-    let back = one_way(faults, to, from)?;
+    let back = one_way(faults, to, from, dropped)?;
     Some(there + back)
 }
 
-fn one_way(faults: &[Fault], from: &End, to: &End) -> Option<u64> {
+fn one_way(
+    faults: &[Fault],
+    from: &End,
+    to: &End,
+    dropped: &mut Vec<(FaultId, Link)>,
+) -> Option<u64> {
     let link = Link { from: from.clone(), to: to.clone() };
     let mut us = WAY_US;
     for fault in faults.iter().filter(|fault| fault.links.contains(&link)) {
         match &fault.effect {
-            Effect::Partition => return None,
-            Effect::Impair(impairment) if impairment.loss.0 >= 1_000_000 => return None,
-            Effect::Impair(impairment) => us += impairment.latency_us,
+            Effect::Impair(impairment) if impairment.loss.0 < 1_000_000 => {
+                us += impairment.latency_us;
+            }
+            _ => {
+                dropped.push((fault.id.clone(), link));
+                return None;
+            }
         }
     }
     Some(us)

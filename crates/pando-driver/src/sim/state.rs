@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use pando_model::commit::{Below, CommitMemory, Layer};
 use pando_model::fault::Fault;
 use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, Image, ImageId, LayerId, Name};
+use pando_model::network::Link;
+use pando_model::{
+    BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, LayerId, Name,
+};
 
 use crate::store::{AuditRow, JournalRecord, Row, Table};
 
@@ -40,6 +43,8 @@ pub(crate) struct Keeper {
     pub nodes: BTreeMap<Name, Node>,
     /// The faults that its switch was told of last.
     pub faults: Vec<Fault>,
+    /// Frames that each fault dropped on each link.
+    pub dropped: BTreeMap<(FaultId, Link), u64>,
     /// Whether its switch copies frames.
     pub copies_frames: bool,
 }

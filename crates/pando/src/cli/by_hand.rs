@@ -131,6 +131,19 @@ pub const COMMANDS: &[ByHand] = &[
             ("to", As("to")),
         ],
     },
+    ByHand {
+        verb: "net_capture",
+        line: "pando net capture shop@try-1 start",
+        parameters: &[
+            ("action", As("action")),
+            ("cluster_name", As("cluster_name")),
+            ("limit", As("limit")),
+            ("max_bytes", As("max_bytes")),
+            ("max_frames", As("max_frames")),
+            ("offset", As("offset")),
+            ("snap_bytes", As("snap_bytes")),
+        ],
+    },
 ];
 
 /// Returns how a verb's command is made by hand, if it is.

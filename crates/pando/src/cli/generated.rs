@@ -446,6 +446,9 @@ mod tests {
             if verb.name == "cluster_define" {
                 line.extend(["--topology-name", "shop"]);
             }
+            if verb.name == "net_impair" {
+                line.extend(["--latency-ms", "50"]);
+            }
             let value = parsed(&line.join(" ")).expect(verb.name);
             let call = Call::parse(verb.name, value).expect(verb.name);
             assert_eq!(Verb::find(call.name()).map(|verb| verb.name), Some(verb.name));

@@ -23,6 +23,7 @@ const EXTRA: &[(&str, &str, &str)] = &[
     ),
     ("commit_list", "graph", "a way to draw the result"),
     ("console_read", "follow", "calls again for what comes"),
+    ("net_capture", "write", "where the command puts what it reads"),
     ("state_diff", "stat", "shows the counts of the result only"),
     ("state_diff", "as-script", "shows the commands of the result only"),
     ("state_diff", "exit-code", "makes the result an exit status"),
@@ -40,6 +41,7 @@ const NEED: &[(&str, &str, &str)] = &[
     ("branch_rollback", "branch", "the last of one or two words is the target"),
     ("branch_delete", "branch", "`rm` takes one target or more"),
     ("commit_delete", "commit", "`rm` takes one target or more"),
+    ("net_capture", "action", "without one it begins, follows and ends"),
     ("file_push", "content", "there is always a file to copy"),
 ];
 

@@ -4,6 +4,7 @@
 mod clusters;
 mod diff;
 mod lists;
+mod network;
 mod script;
 mod state;
 mod topology;
@@ -67,6 +68,11 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         }
         "state_capture" => with(result, |view| state::captured(ui, &view)),
         "journal_list" => with(result, |view| state::history(ui, &view)),
+        "net_partition" | "net_impair" => with(result, |view| network::made(ui, &view)),
+        "net_heal" | "net_heal_all" => with(result, |view| network::healed(ui, &view)),
+        "net_fault_list" => with(result, |view| network::faults(ui, &view)),
+        "net_probe" => with(result, |view| network::probed(ui, &view)),
+        "net_capture" => with(result, |view| network::capture(ui, &view)),
         "gc" => with(result, |view| collected(ui, &view)),
         "system_status" => with(result, |view| system(ui, &view)),
         _ => false,

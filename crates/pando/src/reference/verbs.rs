@@ -36,6 +36,7 @@ pub(super) const fn title(toolset: Toolset) -> &'static str {
         Toolset::Exec => "Work in machines",
         Toolset::Image => "Images",
         Toolset::State => "State, differences, history",
+        Toolset::Fault => "Networks and faults",
         Toolset::Operation => "Operations",
         Toolset::System => "The daemon and its host",
     }

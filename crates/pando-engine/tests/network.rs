@@ -1,0 +1,265 @@
+//! The `net_*` verbs on a simulated switch: what they do, what they refuse, and that no failing call
+//! and no crash leaves the switch with other faults than the record.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::Bench;
+use pando_driver::sim::Fault as Strike;
+use pando_driver::store::Transaction;
+use pando_model::cluster::{Interface, Uplink};
+use pando_model::network::{NetworkSpec, Port, Segment};
+use pando_model::{Branch, Cluster};
+use serde_json::{Value, json};
+
+/// `shop@main` and `shop@side`, each with its own switch; both nodes have an IPv6 address as well.
+async fn bench() -> Bench {
+    let bench = Bench::with_vm().await;
+    bench.ok("branch_create", json!({"from": "shop", "name": "side"})).await;
+    bench.engine.idle().await;
+    let store = bench.world.connect().store();
+    let mut cluster: Cluster = store.named("", "shop").await.unwrap().unwrap();
+    let segment = Segment {
+        name: "lan".parse().unwrap(),
+        subnet: [10, 7, 0, 0].into(),
+        prefix_bits: 24,
+        gateway: [10, 7, 0, 1].into(),
+        gateway6: Some(("fd00:7::1".parse().unwrap(), 64)),
+        uplink: Uplink::None,
+    };
+    let own = Interface {
+        network: segment.name.clone(),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        address: Some([10, 7, 0, 10].into()),
+        address6: Some("fd00:7::10".parse().unwrap()),
+    };
+    let node = cluster.nodes.first_mut().unwrap();
+    node.interfaces = vec![own.clone()];
+    let port = Port {
+        node: node.name.clone(),
+        nic: 0,
+        segment: segment.name.clone(),
+        mac: own.mac,
+        address: own.address,
+        address6: own.address6,
+    };
+    cluster.networks = vec![segment.clone()];
+    store.write(Transaction::new().put(&cluster)).await.unwrap();
+    let network =
+        NetworkSpec { segments: vec![segment], ports: vec![port], ..NetworkSpec::default() };
+    for name in ["main", "side"] {
+        let branch: Branch = store.named(cluster.id.as_str(), name).await.unwrap().unwrap();
+        bench.world.plug(&branch.host_id, network.clone());
+    }
+    bench
+}
+
+fn cut_off(branch: &str) -> Value {
+    json!({"cluster_name": branch, "partition_a": ["shop"], "partition_b": ["gateway"]})
+}
+
+async fn faults(bench: &Bench, branch: &str) -> Vec<Value> {
+    let list = bench.ok("net_fault_list", json!({"cluster_name": branch})).await;
+    list["faults"].as_array().unwrap().clone()
+}
+
+/// Whether a branch's node reaches its gateway over all protocols, or over none.
+async fn reaches(bench: &Bench, branch: &str) -> bool {
+    let probe = bench.ok("net_probe", json!({"cluster_name": branch})).await;
+    let counts = ["reachable", "unreachable", "unknown"].map(|name| probe[name].as_u64().unwrap());
+    assert!(counts == [2, 0, 0] || counts == [0, 2, 0], "{probe}");
+    counts[0] == 2
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_verified_and_touches_no_other_branch() {
+    let bench = bench().await;
+    assert!(reaches(&bench, "shop@main").await);
+    let mut params = cut_off("shop@main");
+    params["label"] = json!("no way out");
+    let made = bench.ok("net_partition", params).await;
+    assert_eq!(made["verified"], "yes", "{made}");
+    assert!(made["evidence"].as_str().unwrap().contains("1 of 2 links"), "{made}");
+    assert_eq!(made["fault_type"], "partition");
+    assert_eq!(made["affected_nodes"], json!(["shop"]));
+    assert_eq!(made["links"], json!(["shop>gateway", "gateway>shop"]));
+    assert!(!reaches(&bench, "shop@main").await);
+    assert!(reaches(&bench, "shop@side").await);
+    let listed = faults(&bench, "shop@main").await;
+    assert_eq!(listed[0]["handle_id"], made["handle_id"]);
+    assert!(listed[0]["counters"]["dropped"].as_u64().unwrap() > 0, "{listed:?}");
+    assert!(faults(&bench, "shop@side").await.is_empty());
+
+    let params = json!({"cluster_name": "shop@main", "fault_handle": "no way out"});
+    let healed = bench.ok("net_heal", params).await;
+    assert_eq!((healed["count"].clone(), healed["verified"].clone()), (1.into(), "yes".into()));
+    assert!(reaches(&bench, "shop@main").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_at_is_unknown() {
+    let bench = bench().await;
+    let mut params = cut_off("shop@main");
+    params["direction"] = json!("b_to_a");
+    let made = bench.ok("net_partition", params).await;
+    assert_eq!(made["links"], json!(["gateway>shop"]));
+    assert_eq!(made["verified"], "unknown", "the gateway asks nobody: {made}");
+    bench.ok("vm_control", json!({"address": "shop@side", "action": "pause"})).await;
+    let made = bench.ok("net_partition", cut_off("shop@side")).await;
+    assert_eq!(made["verified"], "unknown", "{made}");
+    assert!(made["evidence"].as_str().unwrap().contains("paused"), "{made}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_outlive_the_daemon_and_end_by_themselves() {
+    let mut bench = bench().await;
+    let mut params = cut_off("shop@main");
+    params["expires_s"] = json!(3600);
+    bench.ok("net_partition", params).await;
+    let impair = json!({
+        "cluster_name": "shop@main", "source_node": "shop", "latency_ms": 20, "seed": 7,
+        "both_directions": true,
+    });
+    let made = bench.ok("net_impair", impair).await;
+    assert_eq!((made["seed"].clone(), made["verified"].clone()), (7.into(), "yes".into()));
+    assert_eq!(made["parameters"]["latency_ms"], 20.0);
+    bench.restart().await;
+    assert_eq!(faults(&bench, "shop@main").await.len(), 2);
+    assert!(!reaches(&bench, "shop@main").await);
+
+    let store = bench.world.connect().store();
+    let cluster: Cluster = store.named("", "shop").await.unwrap().unwrap();
+    let mut branch: Branch = store.named(cluster.id.as_str(), "main").await.unwrap().unwrap();
+    branch.faults[0].expires_at = Some(jiff::Timestamp::UNIX_EPOCH);
+    store.write(Transaction::new().put(&branch)).await.unwrap();
+    assert_eq!(faults(&bench, "shop@main").await.len(), 1);
+    bench.restart().await;
+    let branch = bench.branch(branch.id.as_str()).await;
+    assert_eq!(branch.faults.len(), 1, "its record has gone too");
+    let probe = bench.ok("net_probe", json!({"cluster_name": "shop@main"})).await;
+    assert!(probe["rows"][0]["rtt_ms"].as_f64().unwrap() >= 40.0, "{probe}");
+
+    let healed = bench.ok("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+    assert_eq!((healed["count"].clone(), healed["remaining"].clone()), (1.into(), 0.into()));
+    let healed = bench.ok("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+    assert_eq!(healed["count"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_no_sense_is_refused() {
+    let bench = bench().await;
+    for (verb, params, says) in [
+        (
+            "net_partition",
+            json!({"cluster_name": "shop", "partition_a": ["nosuch"], "partition_b": ["shop"]}),
+            "there is no node `nosuch`",
+        ),
+        (
+            "net_partition",
+            json!({"cluster_name": "shop", "partition_a": ["shop"]}),
+            "nobody is left",
+        ),
+        (
+            "net_impair",
+            json!({"cluster_name": "shop", "source_node": "shop", "target_node": "x", "loss_pct": 1}),
+            "there is no node `x`",
+        ),
+        ("net_heal", json!({"cluster_name": "shop", "fault_handle": "x"}), "there is no fault"),
+        ("net_heal_all", json!({"cluster_name": "shop/shop"}), "is a node"),
+        ("net_probe", json!({"cluster_name": "shop", "sources": ["gateway"]}), "asks nobody"),
+        ("net_heal_all", json!({"cluster_name": "other"}), "there is no"),
+    ] {
+        let error = bench.fails(verb, params).await;
+        assert!(error.message.contains(says), "{verb}: {error:?}");
+    }
+    bench.ok("vm_create", json!({"name": "alone"})).await;
+    let error = bench.fails("net_heal_all", json!({"cluster_name": "alone"})).await;
+    assert!(error.message.contains("no network between nodes"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_are_copied_to_a_file_that_can_be_read() {
+    let bench = bench().await;
+    let capture = |action: &str| json!({"cluster_name": "shop@main", "action": action});
+    bench.ok("net_capture", capture("start")).await;
+    let read = bench.ok("net_capture", capture("read")).await;
+    assert!(read["content_base64"].as_str().unwrap().starts_with("1MOyoQ"), "{read}");
+    assert_eq!(bench.ok("net_capture", capture("stop")).await["taken"]["frames"], 0);
+    assert!(bench.ok("net_capture", capture("stop")).await["taken"].is_null());
+}
+
+/// Runs `verb` with a fault at each of its calls in turn; afterwards record and switch agree.
+async fn survives(verb: &str, params: Value) {
+    let base = bench().await;
+    base.ok("net_partition", cut_off("shop@side")).await;
+    if verb.starts_with("net_heal") {
+        let mut params = cut_off("shop@main");
+        params["label"] = json!("it");
+        base.ok("net_partition", params).await;
+    }
+    let before = faults(&base, "shop@main").await.len();
+    for strike in Strike::ALL {
+        for at in 0.. {
+            let context = format!("{verb}: {strike:?} at call {at}");
+            let mut bench = base.fork().await;
+            bench.world.faults().at(at, *strike);
+            let crashed = bench.world.faults().crashed();
+            let done = tokio::select! {
+                biased;
+                () = crashed => None,
+                result = async {
+                    let result = bench.call(verb, params.clone()).await;
+                    bench.engine.idle().await;
+                    result
+                } => Some(result),
+            };
+            let struck = bench.world.faults().struck().is_some();
+            bench.world.faults().clear();
+            if let Some(Err(error)) = &done {
+                assert_ne!(error.code.as_str(), "stuck", "{context}: {error:?}");
+            }
+            bench.restart().await;
+            bench.assert_consistent(&context).await;
+            let after = faults(&bench, "shop@main").await.len();
+            let (undone, made) = match verb {
+                "net_heal" | "net_heal_all" => (1, 0),
+                _ => (before, before + 1),
+            };
+            match done {
+                Some(Ok(_)) => assert_eq!(after, made, "{context}"),
+                Some(Err(_)) => assert_eq!(after, undone, "{context}"),
+                None => assert!(after == made || after == undone, "{context}: {after}"),
+            }
+            assert_eq!(reaches(&bench, "shop@main").await, after == 0, "{context}");
+            assert_eq!(faults(&bench, "shop@side").await.len(), 1, "{context}");
+            assert!(!reaches(&bench, "shop@side").await, "{context}");
+            if !struck {
+                assert!(at > 2, "{context}: the faults struck {at} times");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_survives_every_failure() {
+    survives("net_partition", cut_off("shop@main")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_loss_survives_every_failure() {
+    let params = json!({"cluster_name": "shop@main", "source_node": "shop", "loss_pct": 100});
+    survives("net_impair", params).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healing_survives_every_failure() {
+    survives("net_heal", json!({"cluster_name": "shop@main", "fault_handle": "it"})).await;
+    survives("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+}
