@@ -12,8 +12,8 @@ readonly HELP=crates/pando/tests/cli/snapshots/cli__help__help.snap
 readonly HIDDEN_COMMANDS=' keeper gen '
 
 # Every test: written out below its attribute, or made by a macro from a list of names.
-TESTS=$(grep -rhE -A6 '#\[(tokio::)?test\b|^ +[a-z_0-9]+ = ' crates --include='*.rs' |
-  sed -nE 's/^.*\bfn ([a-z_0-9]+).*$/\1/p; s/^ +([a-z_0-9]+) = .*$/\1/p')
+TESTS=$(grep -rhE -A6 '#\[(tokio::)?test\b|^ +[a-z_0-9]+ =( |$)' crates --include='*.rs' |
+  sed -nE 's/^.*\bfn ([a-z_0-9]+).*$/\1/p; s/^ +([a-z_0-9]+) =( .*)?$/\1/p')
 BENCHMARKS=$(sed -n '/pub const SCENARIOS/,/];/p' crates/pando/src/figures.rs | grep -oE '"[a-z]+"')
 readonly TESTS BENCHMARKS
 

@@ -271,6 +271,7 @@ mod tests {
             state: BranchState::Running,
             nodes: BTreeMap::from([(name("web"), node()), (name("db"), node())]),
             faults: Vec::new(),
+            dropped: BTreeMap::new(),
             copies_frames: false,
         };
         world.state().keepers.insert(branch.clone(), keeper);
