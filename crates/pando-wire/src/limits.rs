@@ -1,7 +1,7 @@
 //! Limits of the wire protocols: value, unit, reason.
 
 /// Version of the guest protocol. Raised when an older guest program could misunderstand a host.
-pub const GUEST_PROTOCOL: u32 = 2;
+pub const GUEST_PROTOCOL: u32 = 3;
 /// Most bytes of one frame on the wire, delimiters included: one virtio-serial write in the guest
 /// kernel, so that a frame is never cut in two by it.
 pub const MAX_FRAME_BYTES: usize = 32 * 1024;
