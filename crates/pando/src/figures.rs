@@ -3,6 +3,7 @@
 
 mod agents;
 mod branches;
+mod clusters;
 mod commits;
 mod diff;
 mod machines;
@@ -99,7 +100,7 @@ type Figures = Result<Vec<Figure>, ApiError>;
 /// The scenarios, in order.
 pub const SCENARIOS: &[&str] = &[
     "exec", "create", "commit", "size", "history", "branch", "warm", "rollback", "diff", "fleet",
-    "crowd", "agents",
+    "crowd", "agents", "cluster",
 ];
 
 /// Runs the benchmark; `line` gets each figure as it is known.
@@ -134,6 +135,7 @@ struct Bench<'a> {
 
 const NAME: &str = "pando-bench";
 const BIG: &str = "pando-bench-big";
+const CLUSTER: &str = "pando-bench-cluster";
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
@@ -153,6 +155,7 @@ impl Bench<'_> {
             "diff" => self.diff().await,
             "fleet" => self.fleet().await,
             "crowd" => self.crowd().await,
+            "cluster" => self.cluster().await,
             _ => self.agents().await,
         }
     }
@@ -163,6 +166,7 @@ impl Bench<'_> {
             // Absent is fine: a scenario may not have come that far.
             let _: Result<VmDeleteResult, ApiError> = self.session.ask("vm_delete", params).await;
         }
+        let _: Result<(), ApiError> = self.cluster_down().await;
     }
 
     async fn vm(

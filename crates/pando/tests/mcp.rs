@@ -115,7 +115,7 @@ fn arguments_choose_what_is_offered() {
 
     let wrong = fake.run(&["mcp", "--toolset", "nothing"]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("machine,branch"), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("machine,cluster,branch"), "{wrong:?}");
 }
 
 #[test]

@@ -11,12 +11,14 @@ use crate::story::{self, Story, StoryError, StoryOptions};
 /// Returns the command.
 pub fn command() -> Command {
     Command::new("demo")
-        .about("See it all in a minute: start, commit, branch four ways, break, roll back")
+        .about(
+            "See it all: start three nodes, commit, branch three ways, break, compare, roll back",
+        )
         .arg(
-            Arg::new("cluster")
-                .long("cluster")
+            Arg::new("machine")
+                .long("machine")
                 .action(ArgAction::SetTrue)
-                .help("Tell it of three nodes of etcd, whose networks are broken on purpose"),
+                .help("Tell it of one machine instead, in a minute"),
         )
         .arg(
             Arg::new("keep")
@@ -43,7 +45,7 @@ pub fn command() -> Command {
 /// Runs the demonstration.
 pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let story = if matches.get_flag("cluster") { Story::Cluster } else { Story::Machine };
+    let story = if matches.get_flag("machine") { Story::Machine } else { Story::Cluster };
     let options = StoryOptions {
         story,
         name: text("name"),

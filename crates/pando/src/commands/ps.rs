@@ -33,7 +33,7 @@ pub async fn run(app: &App) -> Ending {
 fn show(ui: &Ui, vms: &VmListResult, branches: &BranchListResult) {
     if vms.vms.is_empty() {
         ui.remark("nothing here yet; make a machine:  pando vm create shop");
-        ui.remark("or see it all in a minute:         pando demo");
+        ui.remark("or see it all in some minutes:     pando demo");
         return;
     }
     let mut of_cluster: BTreeMap<&str, Vec<&BranchRow>> = BTreeMap::new();

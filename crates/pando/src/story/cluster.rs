@@ -8,6 +8,7 @@ use pando_api::branch::{BranchCreateResult, BranchRollbackResult};
 use pando_api::commit::CommitCreateResult;
 use pando_api::exec::ExecRunResult;
 use pando_api::image::ImageView;
+use pando_api::network::NetFaultListResult;
 use pando_api::state::StateDiffResult;
 use pando_model::ErrorCode;
 use pando_topology::{Limits, parse};
@@ -272,9 +273,9 @@ async fn roll_back<W: Write>(
         let params = json!({"branch": address, "target": format!("{name}@base"), "save": false});
         let (_, time): (BranchRollbackResult, _) = session.timed("branch_rollback", params).await?;
         narrator.took("rolled back, all three answering", time, &format!("{address} is whole."))?;
-        let faults: Value = session.ask("net_fault_list", json!({"cluster_name": address})).await?;
-        let none = faults.get("total").and_then(Value::as_u64) == Some(0);
-        must(none, || format!("{address} still has faults: {faults}"))?;
+        let listed: NetFaultListResult =
+            session.ask("net_fault_list", json!({"cluster_name": address})).await?;
+        must(listed.faults.is_empty(), || format!("{address} is still broken after the rollback"))?;
     }
     let after = view(session, name, BRANCHES[1]).await?;
     must(after.written > 0, || "the client does not write after the rollback".into())?;
