@@ -82,9 +82,14 @@ impl From<HostError> for Failure {
                 (ErrorCode::Incompatible, Some("its image is of a newer pando: use that one"))
             }
             HostError::GuestRefused { .. } => (ErrorCode::GuestFailed, None),
-            HostError::WrongState { .. } | HostError::NoSwitch { .. } => {
-                (ErrorCode::WrongState, None)
-            }
+            HostError::WrongState { .. } => (
+                ErrorCode::WrongState,
+                Some("call again if somebody else is at it, or `pando vm control ADDRESS resume`"),
+            ),
+            HostError::NoSwitch { .. } => (
+                ErrorCode::WrongState,
+                Some("a cluster made from a topology has one: `pando cluster define FILE`"),
+            ),
             HostError::Network { .. } => {
                 (ErrorCode::MachineFailed, Some("start the branch again, or roll it back"))
             }
