@@ -216,10 +216,7 @@ impl App {
         }
         let result = self.finished(call).await?;
         self.show(verb.name, &result);
-        // Some of several things could not be done, or what was to be checked is wrong.
-        let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
-        let wrong = result.get("valid") == Some(&Value::Bool(false));
-        Ok(u8::from(failed > 0 || wrong))
+        Ok(status(verb.name, &result))
     }
 
     /// Shows a verb's result in the form that was asked for.
@@ -307,6 +304,21 @@ pub enum Wait {
     Finished,
     /// Until it is recorded.
     Begun,
+}
+
+/// Returns the exit status that a result stands for: that of a command on a node; else 1 if some of
+/// several things could not be done, or what was to be checked is wrong.
+fn status(verb: &str, result: &Value) -> u8 {
+    let is = |name: &str, value: bool| result.get(name) == Some(&Value::Bool(value));
+    if verb == "node_exec" {
+        let code = result.get("exit_code").and_then(Value::as_i64);
+        let signal = result.get("signal").and_then(Value::as_i64);
+        let timed_out = is("timed_out", true).then_some(124);
+        let code = timed_out.or(code).or(signal.map(|signal| 128 + signal)).unwrap_or(0);
+        return u8::try_from(code).unwrap_or(u8::MAX);
+    }
+    let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
+    u8::from(failed > 0 || is("valid", false) || is("all_succeeded", false))
 }
 
 fn outcome(name: &str, view: OperationView) -> Result<Value, ApiError> {

@@ -25,6 +25,10 @@ use super::{Branch, DISK, World, name};
 /// Where the traffic program is in the guests.
 const TRAFFIC: &str = "/usr/local/bin/traffic";
 const TEMPLATE: &str = "template";
+/// Most datagrams that a stream may miss. A machine without a processor for long enough loses some
+/// behind the switch, which UDP does not repair: one of each of four streams, once in many runs of
+/// twelve machines on two cores.
+const STARVED_DATAGRAMS: u64 = 3;
 
 /// A commit of a cluster, and the memory that each of its nodes lies on.
 pub struct ClusterCut {
@@ -444,13 +448,17 @@ impl World {
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         for (what, counted) in &counts {
-            assert_eq!((counted.bad, counted.error.clone()), ([0; 3], None), "{who}: {what:?}");
+            let [missing, again, wrong] = counted.bad;
+            let may_miss = if what.1.starts_with("udp") { STARVED_DATAGRAMS } else { 0 };
+            assert!(missing <= may_miss && again == 0 && wrong == 0, "{who}: {what:?} {counted:?}");
+            assert_eq!(counted.error, None, "{who}: {what:?}");
         }
         let sum = |kind: &str| -> u64 {
             let of_kind = counts.iter().filter(|((_, what), _)| what.starts_with(kind));
             of_kind.map(|(_, counted)| counted.received).sum()
         };
-        println!("{who}: {} records, {} datagrams, none lost", sum("tcp"), sum("udp"));
+        let lost: u64 = lost(&counts).map(|(.., lost)| lost).sum();
+        println!("{who}: {} records, {} datagrams, {lost} lost", sum("tcp"), sum("udp"));
         self.check_frames(branch, who).await;
     }
 
@@ -488,18 +496,21 @@ impl World {
     }
 }
 
+/// Returns what each node has of each peer's stream, and how much less than was sent.
+fn lost(counts: &Counts) -> impl Iterator<Item = (&str, &str, u64)> {
+    counts.iter().filter_map(|((node, what), counted)| {
+        let (kind, peer) = what.split_once(':').unwrap();
+        let there = counts.get(&(peer.to_owned(), format!("{kind}:{node}")));
+        let sent = there.map_or(u64::MAX, |there| there.sent);
+        (!peer.is_empty()).then(|| (node.as_str(), what.as_str(), sent.abs_diff(counted.received)))
+    })
+}
+
 /// Returns the streams of which not all that was sent has arrived.
 fn unmatched(counts: &Counts) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for ((node, what), counted) in counts {
-        let (kind, peer) = what.split_once(':').unwrap();
-        if peer.is_empty() {
-            continue;
-        }
-        let there = counts.get(&(peer.to_owned(), format!("{kind}:{node}")));
-        if there.is_none_or(|there| there.sent != counted.received) {
-            wrong.push(format!("{node} has {} of {peer}'s {kind}: {there:?}", counted.received));
-        }
-    }
-    wrong
+    let may_miss = |what: &str| if what.starts_with("udp") { STARVED_DATAGRAMS } else { 0 };
+    lost(counts)
+        .filter(|(_, what, lost)| *lost > may_miss(what))
+        .map(|(node, what, lost)| format!("{node} misses {lost} of {what}"))
+        .collect()
 }

@@ -41,6 +41,8 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
         assert_eq!(ran["stdout"], "SSH-", "{branch}: {ran}");
     };
     greeted("trio");
+    let ended = home.run(&["node", "exec", "trio", "b", "exit 7"]);
+    assert_eq!(ended.status.code(), Some(7));
 
     home.ok(&["snapshot", "create", "trio", "baseline"]);
     home.ok(&["node", "exec-all", "trio", "echo one >/dev/shm/state"]);
