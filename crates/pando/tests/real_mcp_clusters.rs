@@ -52,7 +52,7 @@ fn an_agent_runs_a_cluster_and_breaks_one_branch_of_it() {
     assert!(started["nodes"].as_array().unwrap().iter().all(reachable), "{started:#}");
     let handle = agent.ok("cluster_handle", &json!({"cluster_name": "duo"}));
     assert_eq!(handle["nodes"].as_array().unwrap().len(), 2, "{handle:#}");
-    let run = json!({"cluster_name": "duo", "node": "a", "command": "uname -r"});
+    let run = json!({"cluster_name": "duo", "node_name": "a", "command": "uname -r"});
     assert_eq!(agent.ok("node_exec", &run)["exit_code"], 0);
     let snapshot = json!({"cluster_name": "duo", "snapshot_name": "baseline"});
     agent.ok("snapshot_create", &snapshot);
