@@ -91,9 +91,6 @@ fn an_agent_runs_a_cluster_and_breaks_one_branch_of_it() {
     assert_eq!(faults["faults"], json!([]));
     assert_eq!(reached(&agent, "duo@right"), all);
 
-    let crash = json!({"cluster_name": "duo", "node": "b"});
-    agent.ok("node_crash", &crash);
-    assert_eq!(reached(&agent, "duo@main"), all);
     agent.ok("cluster_stop", &json!({"cluster_name": "duo", "mode": "shutdown"}));
     agent.ok("cluster_destroy", &json!({"cluster_name": "duo", "remove_overlays": true}));
     assert_eq!(agent.ok("cluster_list", &json!({}))["total"], 0);
