@@ -1,5 +1,7 @@
 //! Streams to and from guests: commands, files.
 
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pando_driver::host::{ExecInput, ExecIo, ExecOutput, HostError};
@@ -9,7 +11,7 @@ use pando_wire::keeper::{Control, Frame, MAX_DATA, Reply, Request};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::client::{FrameWriter, unexpected};
+use crate::client::{Connection, FrameWriter, unexpected};
 use crate::{LocalHost, limits};
 
 impl LocalHost {
@@ -23,41 +25,62 @@ impl LocalHost {
         let (peer, mut connection) = self.borrow(branch).await?;
         connection.send(&Request::Exec { node: node.clone(), spec: spec.clone() }).await?;
         let ExecIo { mut input, output } = io;
-        let mut input_open = true;
+        let Connection { reader, writer, .. } = &mut connection;
         let patience = Duration::from_millis(spec.timeout_ms) + limits::GRACE * 2;
-        let run = async {
+        // Whether a frame of input may have been written in part.
+        let amid_input = AtomicBool::new(false);
+        // Beside the output and not between its frames: a command that waits for its output to be
+        // taken takes no input.
+        let feed = async {
+            while let Some(next) = input.recv().await {
+                amid_input.store(true, Ordering::Relaxed);
+                // A command that is over takes no input; its end is on its way.
+                if send_input(writer, next).await.is_err() {
+                    break;
+                }
+                amid_input.store(false, Ordering::Relaxed);
+            }
+            pending::<()>().await;
+        };
+        let hear = async {
             loop {
-                tokio::select! {
-                    // Cancel-safe, all three: see `next`; `recv` and `closed` of a channel are.
-                    frame = connection.reader.next() => match frame {
-                        Ok(Some(Frame::Data(stream, bytes))) => {
-                            if output.send(ExecOutput { stream, bytes }).await.is_err() {
-                                break Err(HostError::Cancelled);
-                            }
-                        }
-                        Ok(Some(frame)) => break Ok(frame),
-                        Ok(None) => break Err(HostError::KeeperLost {
-                            branch: branch.clone(),
-                            detail: "it hung up in the middle of a command".into(),
-                        }),
-                        Err(detail) => {
-                            break Err(HostError::KeeperLost { branch: branch.clone(), detail });
-                        }
-                    },
-                    next = input.recv(), if input_open => {
-                        input_open = next.is_some();
-                        if let Some(next) = next {
-                            // A command that is over takes no input; its end is on its way.
-                            let _ = send_input(&mut connection.writer, next).await;
+                // Cancel-safe, both: see `next`; `closed` of a channel is.
+                let frame = tokio::select! {
+                    frame = reader.next() => frame,
+                    () = output.closed() => return Err(HostError::Cancelled),
+                };
+                match frame {
+                    Ok(Some(Frame::Data(stream, bytes))) => {
+                        if output.send(ExecOutput { stream, bytes }).await.is_err() {
+                            return Err(HostError::Cancelled);
                         }
                     }
-                    () = output.closed() => break Err(HostError::Cancelled),
+                    Ok(Some(frame)) => return Ok(frame),
+                    Ok(None) => {
+                        return Err(HostError::KeeperLost {
+                            branch: branch.clone(),
+                            detail: "it hung up in the middle of a command".into(),
+                        });
+                    }
+                    Err(detail) => {
+                        return Err(HostError::KeeperLost { branch: branch.clone(), detail });
+                    }
                 }
+            }
+        };
+        // Cancel-safe: input that was not written when the command ended matters to nobody, and the
+        // connection is closed if it may be amid a frame.
+        let run = async {
+            tokio::select! {
+                heard = hear => heard,
+                () = feed => Err(HostError::Cancelled),
             }
         };
         let ended = match timeout(patience, run).await {
             Ok(Ok(frame)) => {
-                self.idle.give_back(peer, connection);
+                if !amid_input.load(Ordering::Relaxed) {
+                    self.idle.give_back(peer, connection);
+                }
                 answer(&frame)
             }
             // The connection is closed with this call, which ends the command.
