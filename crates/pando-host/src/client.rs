@@ -45,7 +45,11 @@ pub struct FrameReader {
 }
 
 /// Writes frames.
-pub struct FrameWriter(OwnedWriteHalf);
+pub struct FrameWriter {
+    socket: OwnedWriteHalf,
+    /// Whether a frame was begun and not ended, by a call that was dropped or failed.
+    amid_frame: bool,
+}
 
 impl FrameReader {
     const fn new(socket: OwnedReadHalf) -> Self {
@@ -96,9 +100,20 @@ impl FrameReader {
 }
 
 impl FrameWriter {
+    const fn new(socket: OwnedWriteHalf) -> Self {
+        Self { socket, amid_frame: false }
+    }
+
     /// Writes a frame.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped may leave a part of the frame written; such a connection takes no
+    /// other request ([`Connection::is_idle`]).
     pub async fn send(&mut self, frame: &Frame) -> Result<(), String> {
-        self.0.write_all(&frame.encode()).await.map_err(|e| e.to_string())
+        self.amid_frame = true;
+        self.socket.write_all(&frame.encode()).await.map_err(|e| e.to_string())?;
+        self.amid_frame = false;
+        Ok(())
     }
 
     /// Writes a message.
@@ -119,7 +134,7 @@ impl Connection {
             let path = layout.keeper_socket(&peer.branch);
             let stream = UnixStream::connect(path).await.map_err(|e| e.to_string())?;
             let (reader, writer) = stream.into_split();
-            let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter(writer));
+            let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
             let hello = Hello {
                 protocol: PROTOCOL,
                 branch: peer.branch.clone(),
@@ -141,6 +156,11 @@ impl Connection {
             Ok(Err(detail)) => Err(lost(detail)),
             Err(_) => Err(lost("it does not shake hands".into())),
         }
+    }
+
+    /// Returns the branch whose keeper is at the other end.
+    pub fn branch(&self) -> &BranchId {
+        &self.branch
     }
 
     /// Returns the error of a keeper that does not answer as it should.
@@ -167,9 +187,22 @@ impl Connection {
         }
     }
 
-    /// Returns whether another request may be sent: the keeper is there, and owes no answer.
+    /// Returns whether another request may be sent: the keeper is there and owes no answer, and we
+    /// owe it no rest of a frame.
     pub fn is_idle(&self) -> bool {
-        self.reader.is_quiet()
+        self.reader.is_quiet() && !self.writer.amid_frame
+    }
+
+    /// Returns a connection whose other end the test has.
+    #[cfg(test)]
+    pub fn over(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            branch: BranchId::random(),
+            generation: 1,
+            reader: FrameReader::new(reader),
+            writer: FrameWriter::new(writer),
+        }
     }
 
     /// Returns what a frame answers.
