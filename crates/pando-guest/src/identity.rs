@@ -5,7 +5,7 @@
 pub mod remembered;
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -38,12 +38,19 @@ pub fn set(config: &Config, identity: &Identity) -> Answer {
     set_resolvers(root, &identity.interfaces).map_err(object("the name servers"))?;
     remembered::write(root, &identity.interfaces).map_err(object("the addresses"))?;
     if config.authority == Authority::Machine {
+        // A power failure from here on finds the node that the others have heard of.
+        sync(root).map_err(object("the file system"))?;
         let present = interfaces().map_err(object("the network interfaces"))?;
         let plan = plan_network(&present, &identity.interfaces)?;
         apply_network(&plan).map_err(object("the network"))?;
         reload_ssh_server(root);
     }
     Ok(Reply::Done)
+}
+
+/// Writes the file system that `root` is on to its disk.
+fn sync(root: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(root)?)?)
 }
 
 fn check(identity: &Identity) -> Result<(), Refusal> {
