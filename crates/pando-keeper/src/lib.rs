@@ -21,6 +21,7 @@
 //!
 //! No async: a branch has few threads, most of them asleep, and a keeper must stay small.
 
+mod clock;
 mod cut;
 mod forward;
 mod limits;

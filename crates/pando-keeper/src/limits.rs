@@ -51,3 +51,10 @@ pub const CAPTURE_SPARE: usize = 8;
 pub const CAPTURE_SPARE_PAGES: usize = 1024;
 /// How long a guest may take to tell its state: a large file system from a cold disk, translated.
 pub const CAPTURE: Duration = Duration::from_secs(120);
+/// How far a guest's clock may be from the host's, in nanoseconds: what the exchange that tells takes
+/// when a machine waits for a processor now and then.
+pub const CLOCK_NEAR_NS: i64 = 100_000_000;
+/// Times that a guest is asked whether its clock is right.
+pub const CLOCK_ROUNDS: u32 = 30;
+/// Time until a guest is asked, and asked again, what time it believes it is.
+pub const CLOCK_PAUSE: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@ use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::clock::Clocks;
 use crate::cut::{self, CutContext};
 use crate::network::Network;
 use crate::node::{Node, each, try_each};
@@ -57,6 +58,7 @@ struct Owner {
     published: Arc<Published>,
     nodes: Vec<Node>,
     network: Network,
+    clocks: Clocks,
     /// Whether the branch goes on when its last machine has ended, because it was ended on purpose.
     outlives_machines: bool,
     sender: Sender<Message>,
@@ -83,6 +85,7 @@ pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
         published: published.clone(),
         nodes,
         network: Network::none(spec.branch.clone()),
+        clocks: Clocks::default(),
         outlives_machines: false,
         sender: sender.clone(),
         spec,
@@ -188,6 +191,9 @@ impl Owner {
         };
         self.publish_all(state);
         self.watch_all();
+        if state == BranchState::Running && self.spec.clock == Clock::Step {
+            self.follow_clocks();
+        }
         let ready_us = trouble::micros(began.elapsed());
         tracing::info!(branch = %self.branch, ready_us, "started");
         Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
@@ -359,12 +365,23 @@ impl Owner {
         }
         self.live_nodes(Node::resume)?;
         self.network.release()?;
-        if clock == Clock::Step {
-            let branch = self.branch.clone();
-            self.live_nodes(|node| set_clock(node, &branch))?;
+        match clock {
+            Clock::Step => self.set_clocks()?,
+            Clock::Frozen => self.clocks.leave(),
         }
         self.set_state(BranchState::Running);
         Ok(Reply::Done)
+    }
+
+    fn set_clocks(&mut self) -> Result<(), HostError> {
+        let branch = self.branch.clone();
+        self.live_nodes(|node| set_clock(node, &branch))?;
+        self.follow_clocks();
+        Ok(())
+    }
+
+    fn follow_clocks(&self) {
+        self.clocks.follow(self.nodes.iter().filter_map(|node| node.link.clone()).collect());
     }
 
     fn live_nodes(
@@ -406,8 +423,7 @@ impl Owner {
         if !goes_on || self.spec.clock == Clock::Frozen {
             return;
         }
-        let branch = self.branch.clone();
-        if let Err(error) = self.live_nodes(|node| set_clock(node, &branch)) {
+        if let Err(error) = self.set_clocks() {
             tracing::warn!(%error, "a guest's clock is behind by the pause of a cut");
         }
     }
