@@ -74,11 +74,13 @@ impl Engine {
     /// the faults that still work.
     async fn plan_faults(
         &self,
-        place: Place,
+        caller: &Caller,
+        cluster_name: Address,
         verb: &str,
         change: impl FnOnce(&Place, &mut Vec<Fault>) -> Result<Change>,
     ) -> Result<Planned> {
         let started_us = now_us();
+        let place = self.networked(caller, Some(&cluster_name)).await?;
         let guard = self.hold(Faults::locks_for(&place.cluster, &place.branch), verb).await?;
         let place = self.again(place).await?;
         let mut faults = working(&place.branch.faults, Timestamp::now());
@@ -95,8 +97,7 @@ impl Engine {
         caller: &Caller,
         params: NetPartitionParams,
     ) -> Result<Planned> {
-        let place = self.networked(caller, Some(&params.cluster_name)).await?;
-        self.plan_faults(place, "net_partition", |place, faults| {
+        self.plan_faults(caller, params.cluster_name.clone(), "net_partition", |place, faults| {
             let ends = |group: &[String]| -> Result<Vec<End>> {
                 group.iter().map(|one| network::end(place, one)).collect()
             };
@@ -118,8 +119,7 @@ impl Engine {
         caller: &Caller,
         params: NetImpairParams,
     ) -> Result<Planned> {
-        let place = self.networked(caller, Some(&params.cluster_name)).await?;
-        self.plan_faults(place, "net_impair", |place, faults| {
+        self.plan_faults(caller, params.cluster_name.clone(), "net_impair", |place, faults| {
             let links = network::impaired_links(place, &params)?;
             let effect = Effect::Impair(network::impairment(&params));
             let NetImpairParams { seed, label, expires_s, .. } = params;
@@ -133,8 +133,7 @@ impl Engine {
         caller: &Caller,
         params: NetHealParams,
     ) -> Result<Planned> {
-        let place = self.networked(caller, Some(&params.cluster_name)).await?;
-        self.plan_faults(place, "net_heal", |place, faults| {
+        self.plan_faults(caller, params.cluster_name.clone(), "net_heal", |place, faults| {
             let id = handle(place, faults, &params.fault_handle)?;
             faults.retain(|fault| fault.id != id);
             Ok(Change::Heal(vec![id]))
@@ -147,8 +146,7 @@ impl Engine {
         caller: &Caller,
         params: NetHealAllParams,
     ) -> Result<Planned> {
-        let place = self.networked(caller, Some(&params.cluster_name)).await?;
-        self.plan_faults(place, "net_heal_all", |_, faults| {
+        self.plan_faults(caller, params.cluster_name.clone(), "net_heal_all", |_, faults| {
             Ok(Change::Heal(faults.drain(..).map(|fault| fault.id).collect()))
         })
         .await
