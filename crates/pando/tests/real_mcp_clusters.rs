@@ -71,6 +71,7 @@ fn an_agent_runs_a_cluster_and_breaks_one_branch_of_it() {
     // What is broken stays broken without the daemon, and is healed through the next one.
     home.kill_daemon();
     home.ok(&["daemon", "start"]);
+    home.assert_consistent();
     assert_eq!(reached(&agent, "duo@left").0, 0);
     let faults = agent.ok("net_fault_list", &json!({"cluster_name": "duo@left"}));
     let handle = faults["faults"][0]["handle_id"].clone();
@@ -91,6 +92,11 @@ fn an_agent_runs_a_cluster_and_breaks_one_branch_of_it() {
     assert_eq!(faults["faults"], json!([]));
     assert_eq!(reached(&agent, "duo@right"), all);
 
+    // A power failure right after the first start: the node is who it was.
+    agent.ok("node_crash", &json!({"cluster_name": "duo", "node": "b"}));
+    assert_eq!(reached(&agent, "duo@main"), all);
+    let named = json!({"cluster_name": "duo", "node_name": "b", "command": "hostname"});
+    assert_eq!(agent.ok("node_exec", &named)["stdout"], "b\n");
     agent.ok("cluster_stop", &json!({"cluster_name": "duo", "mode": "shutdown"}));
     agent.ok("cluster_destroy", &json!({"cluster_name": "duo", "remove_overlays": true}));
     assert_eq!(agent.ok("cluster_list", &json!({}))["total"], 0);

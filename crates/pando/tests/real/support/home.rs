@@ -274,23 +274,24 @@ impl Home {
     }
 
     /// Asserts that records and world are one: nothing runs or lies about that no record names, and
-    /// every running branch has one keeper and one machine.
+    /// every running branch has one keeper, and a machine for each node of its cluster.
     pub fn assert_consistent(&self) {
         self.settle();
         let found = self.ok(&["gc", "--dry-run"]);
         assert_eq!(found["count"], 0, "{found:#}\n{}", self.log());
-        let mut running = 0;
-        for machine in self.ok(&["vm", "list"])["vms"].as_array().unwrap() {
-            let name = text(machine, "name");
-            let branches = self.ok(&["branches", name]);
+        let (mut branches, mut nodes) = (0, 0);
+        for cluster in self.ok(&["cluster", "list"])["clusters"].as_array().unwrap() {
+            let of_cluster = self.ok(&["branches", text(cluster, "name")]);
             let live = |branch: &&Value| text(branch, "state") != "stopped";
-            running += branches["branches"].as_array().unwrap().iter().filter(live).count();
+            let live = of_cluster["branches"].as_array().unwrap().iter().filter(live).count();
+            branches += live;
+            nodes += live * cluster["nodes"].as_array().unwrap().len();
         }
-        until("one keeper and one machine for each running branch", || {
+        until("one keeper for each running branch, and one machine for each of its nodes", || {
             let all = processes_of(&self.path);
             let keepers = all.iter().filter(|process| process.is_keeper()).count();
             let machines = all.iter().filter(|process| process.is_machine()).count();
-            (keepers == running && machines == running).then_some(())
+            (keepers == branches && machines == nodes).then_some(())
         });
     }
 
