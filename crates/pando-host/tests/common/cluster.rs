@@ -343,18 +343,42 @@ impl World {
     /// Starts traffic between all pairs of nodes: TCP and UDP over IPv4 on the first interface, TCP
     /// over IPv6 link-local addresses on the last; and writes to the disks.
     pub async fn start_traffic(&self, branch: &Branch, options: &str) {
+        self.run_traffic(branch, options, false).await;
+    }
+
+    /// Starts what [`World::start_traffic`] does, and as much TCP as there is room for, between all
+    /// pairs of nodes and both ways.
+    pub async fn start_bulk(&self, branch: &Branch, options: &str) {
+        self.run_traffic(branch, options, true).await;
+    }
+
+    /// Starts a bulk connection from one node of two to the other, and nothing else.
+    pub async fn start_one_way(&self, branch: &Branch, from: &str, to: &str) {
+        let number = branch.spec.nodes.iter().position(|node| node.name.as_str() == to).unwrap();
+        let listen = "bulk-listen=0.0.0.0:7002";
+        let call = format!("bulk={to}@{}:7002", address(number + 1, 0));
+        for (node, arguments) in [(to, listen), (from, call.as_str())] {
+            let start = format!("setsid {TRAFFIC} {node} {arguments} > /run/traffic.log 2>&1 &");
+            self.sh_on(branch, node, &start).await;
+        }
+    }
+
+    async fn run_traffic(&self, branch: &Branch, options: &str, bulk: bool) {
         let last = branch.spec.nodes[0].macs.len() - 1;
         for (number, node) in (1..).zip(&branch.spec.nodes) {
             let index = format!("cat /sys/class/net/eth{last}/ifindex");
             let scope = self.sh_on(branch, node.name.as_str(), &index).await;
             let mut arguments = format!(
-                "{0} tcp-listen=0.0.0.0:7000 tcp-listen=[::]:7006 udp-listen=0.0.0.0:7001 disk=/var/tmp/traffic {options}",
+                "{0} tcp-listen=0.0.0.0:7000 tcp-listen=[::]:7006 udp-listen=0.0.0.0:7001 bulk-listen=0.0.0.0:7002 disk=/var/tmp/traffic {options}",
                 node.name
             );
             for (other, peer) in (1..).zip(&branch.spec.nodes) {
                 let peer = &peer.name;
                 if other != number {
                     arguments += &format!(" udp={peer}@{}:7001", address(other, 0));
+                }
+                if other != number && bulk {
+                    arguments += &format!(" bulk={peer}@{}:7002", address(other, 0));
                 }
                 if other > number {
                     arguments += &format!(" tcp4={peer}@{}:7000", address(other, 0));
@@ -417,9 +441,10 @@ impl World {
                 let before = since.get(what).map_or(0, |before| before.received);
                 what.1.ends_with(':') || now.received >= before + records
             };
-            // Of each ordered pair: UDP, and TCP over IPv4 and IPv6.
+            // Of each ordered pair: UDP, TCP over IPv4 and IPv6, and bulk TCP if there is any.
             let streams = counts.keys().filter(|(_, what)| !what.ends_with(':')).count();
-            if streams == pairs * 3 && counts.iter().all(flows) {
+            let kinds = if is_bulk(&counts) { 4 } else { 3 };
+            if streams == pairs * kinds && counts.iter().all(flows) {
                 return counts;
             }
             assert!(Instant::now() < deadline, "no traffic: {since:#?}\n{counts:#?}");
@@ -434,22 +459,23 @@ impl World {
         }
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut before = Counts::new();
-        let counts = loop {
+        let (counts, may_miss) = loop {
             let counts = self.counts(branch).await;
+            let may_miss = STARVED_DATAGRAMS + self.dropped(branch, &counts).await;
             // The same twice: nobody sends any more.
-            if counts == before && unmatched(&counts).is_empty() {
-                break counts;
+            if counts == before && unmatched(&counts, may_miss).is_empty() {
+                break (counts, may_miss);
             }
             if Instant::now() > deadline {
                 let network = self.host.network(&branch.spec.branch).await;
-                panic!("{who}: {:#?}\n{network:?}", unmatched(&counts));
+                panic!("{who}: {:#?}\n{network:?}", unmatched(&counts, may_miss));
             }
             before = counts;
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         for (what, counted) in &counts {
             let [missing, again, wrong] = counted.bad;
-            let may_miss = if what.1.starts_with("udp") { STARVED_DATAGRAMS } else { 0 };
+            let may_miss = if what.1.starts_with("udp") { may_miss } else { 0 };
             assert!(missing <= may_miss && again == 0 && wrong == 0, "{who}: {what:?} {counted:?}");
             assert_eq!(counted.error, None, "{who}: {what:?}");
         }
@@ -475,6 +501,16 @@ impl World {
         results[0].received
     }
 
+    /// Returns how many frames a branch's switch had no room for, under bulk traffic: without it, it
+    /// has to have room.
+    async fn dropped(&self, branch: &Branch, counts: &Counts) -> u64 {
+        if !is_bulk(counts) {
+            return 0;
+        }
+        let network = self.host.network(&branch.spec.branch).await.unwrap();
+        network.links.iter().flat_map(|(_, counts)| counts.dropped.values()).sum()
+    }
+
     /// Checks that no frame is unaccounted for.
     pub async fn check_frames(&self, branch: &Branch, who: &str) {
         let network = self.host.network(&branch.spec.branch).await.unwrap();
@@ -496,6 +532,10 @@ impl World {
     }
 }
 
+fn is_bulk(counts: &Counts) -> bool {
+    counts.keys().any(|(_, what)| what.starts_with("bulk"))
+}
+
 /// Returns what each node has of each peer's stream, and how much less than was sent.
 fn lost(counts: &Counts) -> impl Iterator<Item = (&str, &str, u64)> {
     counts.iter().filter_map(|((node, what), counted)| {
@@ -506,9 +546,9 @@ fn lost(counts: &Counts) -> impl Iterator<Item = (&str, &str, u64)> {
     })
 }
 
-/// Returns the streams of which not all that was sent has arrived.
-fn unmatched(counts: &Counts) -> Vec<String> {
-    let may_miss = |what: &str| if what.starts_with("udp") { STARVED_DATAGRAMS } else { 0 };
+/// Returns the streams of which not all that was sent has arrived, but for so many datagrams.
+fn unmatched(counts: &Counts, may_miss: u64) -> Vec<String> {
+    let may_miss = |what: &str| if what.starts_with("udp") { may_miss } else { 0 };
     lost(counts)
         .filter(|(_, what, lost)| *lost > may_miss(what))
         .map(|(node, what, lost)| format!("{node} misses {lost} of {what}"))

@@ -1,13 +1,14 @@
 //! What nodes of the cluster tests run: counters to and from each other over TCP and UDP, and writes
 //! to the disk. The tests compile it; it has no dependencies.
 //!
-//! `traffic ME tcp-listen=ADDRESS tcp4=PEER@ADDRESS tcp6=PEER@ADDRESS udp-listen=ADDRESS udp=PEER@ADDRESS disk=FILE
-//! [tcp-us=N] [udp-us=N]`, any number of each. Records and datagrams are numbered from 0. It writes
+//! `traffic ME tcp-listen=ADDRESS tcp4=PEER@ADDRESS tcp6=PEER@ADDRESS udp-listen=ADDRESS udp=PEER@ADDRESS
+//! bulk-listen=ADDRESS bulk=PEER@ADDRESS disk=FILE [tcp-us=N] [udp-us=N]`, any number of each. Records and datagrams are numbered from 0. It writes
 //! what it counted to `/run/traffic.status`, again and again. Datagrams are sent once
 //! `/run/traffic.go` is there, so that somebody listens; once `/run/traffic.stop` is there it
 //! sends no more and goes on counting what comes.
 //!
-//! A TCP connection carries records both ways: the number, and bytes that follow from it.
+//! A TCP connection carries records both ways: the number, and bytes that follow from it. A bulk
+//! connection carries blocks one way, as fast as they are taken.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -23,6 +24,8 @@ use std::thread;
 use std::time::Duration;
 
 const RECORD: usize = 128;
+/// Bytes of a block.
+const BLOCK: usize = 64 << 10;
 const NAME: usize = 16;
 const STATUS: &str = "/run/traffic.status";
 const GO: &str = "/run/traffic.go";
@@ -137,6 +140,65 @@ fn listen(shared: &Shared, address: &str, pace: Duration) {
     }
 }
 
+/// Makes `block` that of a number: the number again and again.
+fn fill(block: &mut [u8; BLOCK], number: u64) {
+    for place in block.chunks_exact_mut(8) {
+        place.copy_from_slice(&number.to_be_bytes());
+    }
+}
+
+fn send_blocks(shared: &Shared, peer: &str, address: &str) {
+    let what = format!("bulk:{peer}");
+    let mut stream = loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    stream.write_all(&name(&shared.me)).unwrap();
+    let mut block = [0; BLOCK];
+    for number in 0.. {
+        if shared.stopped() {
+            break;
+        }
+        fill(&mut block, number);
+        if let Err(error) = stream.write_all(&block) {
+            shared.failed(&what, &error);
+            break;
+        }
+        shared.change(&what, |counts| counts.sent += 1);
+    }
+    // Open until the end of the program: the peer counts an end as an error.
+    loop {
+        thread::park();
+    }
+}
+
+fn take_blocks(shared: &Shared, mut stream: TcpStream) {
+    let mut peer = [0; NAME];
+    stream.read_exact(&mut peer).unwrap();
+    let what = format!("bulk:{}", text(&peer));
+    let (mut block, mut wanted) = ([0; BLOCK], [0; BLOCK]);
+    for number in 0.. {
+        if let Err(error) = stream.read_exact(&mut block) {
+            shared.failed(&what, &error);
+            break;
+        }
+        fill(&mut wanted, number);
+        shared.change(&what, |counts| {
+            counts.received += 1;
+            counts.wrong += u64::from(block != wanted);
+        });
+    }
+}
+
+fn listen_for_blocks(shared: &Shared, address: &str) {
+    for stream in TcpListener::bind(address).unwrap().incoming() {
+        let (stream, shared) = (stream.unwrap(), shared.clone());
+        thread::spawn(move || take_blocks(&shared, stream));
+    }
+}
+
 unsafe extern "C" {
     fn setsockopt(
         socket: c_int,
@@ -248,6 +310,8 @@ fn main() {
                         "tcp4" | "tcp6" => call(&shared, format!("{kind}:{peer}"), address, tcp_pace),
                         "udp-listen" => count_datagrams(&shared, address),
                         "udp" => send_datagrams(&shared, peer, address, udp_pace),
+                        "bulk-listen" => listen_for_blocks(&shared, address),
+                        "bulk" => send_blocks(&shared, peer, address),
                         "disk" => write_disk(&shared, address),
                         _ => panic!("{kind}?"),
                     }

@@ -38,7 +38,7 @@ impl Bench<'_> {
     }
 
     /// Waits until the commit has all its parked copies.
-    async fn wait_parked(&self, commit: &str) -> Result<(), ApiError> {
+    pub(super) async fn wait_parked(&self, commit: &str) -> Result<(), ApiError> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let show: pando_api::commit::CommitShowResult =
@@ -140,7 +140,10 @@ impl Bench<'_> {
         ])
     }
 
-    async fn statuses(&self, addresses: &[&str]) -> Result<Vec<VmStatusResult>, ApiError> {
+    pub(super) async fn statuses(
+        &self,
+        addresses: &[&str],
+    ) -> Result<Vec<VmStatusResult>, ApiError> {
         let mut statuses = Vec::new();
         for address in addresses {
             statuses.push(self.session.ask("vm_status", json!({"address": address})).await?);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use pando_api::ApiError;
 use pando_api::branch::BranchRollbackResult;
 use pando_api::cluster::ClusterStartResult;
+use pando_api::commit::{CommitCreateResult, CommitDeleteResult};
 use serde_json::{Value, json};
 
 use super::{Bench, CLUSTER, Figure, Figures, ms};
@@ -20,6 +21,8 @@ impl Bench<'_> {
             figures.push(self.cluster_pause(mib, promised).await?);
         }
         figures.extend(self.cluster_copies().await?);
+        figures.push(self.cluster_warm().await?);
+        figures.push(self.cluster_idle().await?);
         Ok(figures)
     }
 
@@ -120,18 +123,13 @@ impl Bench<'_> {
         self.cluster_down().await?;
         self.cluster_up().await?;
         let (commit, _) = self.commit_of(CLUSTER).await?;
-        let address = format!("{CLUSTER}@b");
         let (mut cold, mut back) = (Vec::new(), Vec::new());
         // The first one makes the commit's memory and is not counted.
         for number in 0..=self.options.runs {
-            let began = Instant::now();
-            self.branches(commit.commit_id.as_str(), &["b".to_owned()]).await?;
-            self.truth_everywhere(&address).await?;
-            let time = ms(began.elapsed());
+            let time = self.copy_to_exec(commit.commit_id.as_str()).await?;
             if number > 0 {
                 cold.push(time);
             }
-            self.delete_branch(&address).await?;
         }
         for _ in 0..self.options.runs {
             let began = Instant::now();
@@ -144,5 +142,59 @@ impl Bench<'_> {
             Figure::new("branch of three nodes → exec on all, cold", "ms", Some(320.0), cold),
             Figure::new("rollback of three nodes → exec on all", "ms", Some(400.0), back),
         ])
+    }
+
+    /// Makes a branch, runs `true` on all its nodes, and deletes it; returns how long the first two
+    /// took.
+    async fn copy_to_exec(&self, commit: &str) -> Result<f64, ApiError> {
+        let address = format!("{CLUSTER}@b");
+        let began = Instant::now();
+        self.branches(commit, &["b".to_owned()]).await?;
+        self.truth_everywhere(&address).await?;
+        let time = ms(began.elapsed());
+        self.delete_branch(&address).await?;
+        Ok(time)
+    }
+
+    async fn cluster_warm(&self) -> Result<Figure, ApiError> {
+        let params = json!({"branch": CLUSTER, "message": "bench", "warm": 2});
+        let commit: CommitCreateResult = self.session.ask("commit_create", params).await?;
+        let mut warm = Vec::new();
+        for _ in 0..self.options.runs {
+            self.wait_parked(commit.commit_id.as_str()).await?;
+            warm.push(self.copy_to_exec(commit.commit_id.as_str()).await?);
+        }
+        let params = json!({"commit": commit.commit_id, "force": true});
+        self.session.ask::<CommitDeleteResult>("commit_delete", params).await?;
+        let name = "branch of three nodes → exec on all, from a warm commit";
+        Ok(Figure::new(name, "ms", Some(30.0), warm))
+    }
+
+    /// The memory of the nodes of four branches that did one command each.
+    async fn cluster_idle(&self) -> Result<Figure, ApiError> {
+        let (commit, _) = self.commit_of(CLUSTER).await?;
+        let names: Vec<String> = (0..4).map(|number| format!("i{number}")).collect();
+        let made = self.branches(commit.commit_id.as_str(), &names).await?;
+        let mut samples = Vec::new();
+        for branch in &made.branches {
+            self.truth_everywhere(&branch.address).await?;
+        }
+        for branch in &made.branches {
+            let nodes: Vec<String> =
+                NODES.iter().map(|node| format!("{}/{node}", branch.address)).collect();
+            let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+            let bytes = self.statuses(&nodes).await?;
+            #[expect(clippy::cast_precision_loss, reason = "megabytes")]
+            let memory = bytes
+                .iter()
+                .filter_map(|status| status.resources.host_memory_bytes)
+                .map(|bytes| bytes as f64 / 1e6);
+            samples.extend(memory);
+        }
+        for branch in &made.branches {
+            self.delete_branch(&branch.address).await?;
+        }
+        let name = "memory of an idle node among fifteen (PSS)";
+        Ok(Figure::new(name, "MB", Some(48.0), samples))
     }
 }
