@@ -4,7 +4,7 @@
 //! ```text
 //!   guests run      prepare   overlays, a scan of the written pages, buffers touched
 //!                   intent    spool/spec.json: from here on the next layers are the tops
-//!                   hold      the switch forwards nothing, and the machines read what it sent
+//!                   hold      the switch forwards nothing, machines and guests take in what it sent
 //!   ──────────────  pause     all nodes
 //!   guests stand    guard     no device may have work under way, no frame have half arrived; else go
 //!   still                     on and try again
@@ -38,6 +38,7 @@ use pando_model::{BranchId, ByteCount, LayerId, Layout, Name};
 use crate::network::Network;
 use crate::node::{MemoryBase, Node, each, each_and, try_each};
 use crate::spool::{self, CutIntent};
+use crate::standstill::stand_still;
 use crate::{limits, trouble};
 
 /// What a cut works with.
@@ -223,84 +224,6 @@ fn runs_to_read(node: &Node, ram: GuestRam) -> Result<Vec<PageRun>, HostError> {
         runs.sort_by_key(|run| run.start);
     }
     Ok(runs)
-}
-
-/// The beginning of the time in which the guests stand still.
-struct Stood {
-    since: Instant,
-    /// Ports whose machine did not read what was sent to it.
-    stalled: Vec<(Name, u8)>,
-}
-
-/// Stops all nodes, at a moment when no device has work under way and all frames are whole. On an
-/// error they go on.
-fn stand_still(
-    nodes: &mut [Node],
-    network: &mut Network,
-    context: &CutContext<'_>,
-) -> Result<Stood, HostError> {
-    let mut unclean = "";
-    for _ in 0..limits::GUARD_TRIES {
-        match try_to_stand_still(nodes, network) {
-            Ok(Ok(stood)) => return Ok(stood),
-            Ok(Err(why)) => {
-                tracing::info!(branch = %context.branch, why, "the cut is tried again");
-                unclean = why;
-                go_on(nodes, network, context, Node::resume)?;
-            }
-            Err(error) => {
-                let stuck = go_on(nodes, network, context, Node::resume_if_it_answers);
-                if let Err(error) = stuck {
-                    tracing::warn!(branch = %context.branch, %error, "going on after a cut that failed");
-                }
-                return Err(error);
-            }
-        }
-    }
-    Err(HostError::CutUnclean {
-        branch: context.branch.clone(),
-        detail: format!("{unclean} at every try"),
-    })
-}
-
-/// Holds the switch and stops all nodes; returns what is not clean about it, if anything.
-fn try_to_stand_still(
-    nodes: &mut [Node],
-    network: &mut Network,
-) -> Result<Result<Stood, &'static str>, HostError> {
-    let stalled = network.hold()?;
-    let since = Instant::now();
-    let quiet = each(nodes, |node| {
-        node.with_machine(|machine, _| machine.stand_still(Instant::now() + limits::STAND_STILL))
-    });
-    let quiet: Vec<bool> = quiet.into_iter().collect::<Result<_, _>>()?;
-    // A stopped machine whose socket was full goes on sending; one that is quiet has sent all, and
-    // only then is everything here to be read.
-    let settled = network.settle()?;
-    if settled.frames > 0 {
-        tracing::debug!(frames = settled.frames, "frames came in after the machines had stopped");
-    }
-    if !quiet.iter().all(|quiet| *quiet) {
-        return Ok(Err("a network device had frames under way"));
-    }
-    if !settled.partial.is_empty() {
-        return Ok(Err("a frame had half arrived"));
-    }
-    Ok(Ok(Stood { since, stalled }))
-}
-
-/// Lets the nodes and the switch go on, if they ran.
-fn go_on(
-    nodes: &mut [Node],
-    network: &mut Network,
-    context: &CutContext<'_>,
-    resume: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
-) -> Result<(), HostError> {
-    if !context.running {
-        return Ok(());
-    }
-    let resumed = try_each(nodes, resume);
-    network.release().and(resumed)
 }
 
 /// While all stand still: devices and disks, then memory; beside them the switch.

@@ -33,6 +33,7 @@ mod procfs;
 mod published;
 mod server;
 mod spool;
+mod standstill;
 mod trouble;
 
 use std::fs::File;

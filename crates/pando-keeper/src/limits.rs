@@ -11,6 +11,14 @@ pub const STAND_STILL: Duration = Duration::from_secs(3);
 /// of a millisecond, but one that waits for a processor on a busy host may need tens. The guests run
 /// meanwhile, without a network; one that hangs must not block a cut.
 pub const DRAIN: Duration = Duration::from_millis(100);
+/// Time that guests may take to take in the frames that their machines hold back for them, as long as
+/// some do; the guests have no network meanwhile.
+pub const ROOM: Duration = Duration::from_secs(1);
+/// Time without any taken in after which nobody waits: a guest on a busy host waits for its processor
+/// for less.
+pub const ROOM_STANDSTILL: Duration = Duration::from_millis(300);
+/// How often it is asked whether a guest has taken in its frames.
+pub const ROOM_ASKED: Duration = Duration::from_millis(1);
 /// Time that a machine is waited for which did not do the command before this one in time; the
 /// others of its branch have no network meanwhile.
 pub const STUCK_COMMAND: Duration = Duration::from_millis(500);

@@ -265,6 +265,24 @@ pub trait Uplink: Send {
     fn wait_ready(&mut self, deadline: Instant) -> Result<(), MachineError>;
 }
 
+/// An interface whose guest leaves no room for frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowded {
+    /// Its number.
+    pub nic: usize,
+    /// How much it took in so far, modulo 2^16: if this stays as it is, it takes in nothing.
+    pub taken: u16,
+}
+
+/// How a machine stands that was stopped for a cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stillness {
+    /// Whether no device still has work under way that would write guest RAM.
+    pub quiet: bool,
+    /// As [`Machine::crowded`]: interfaces that frames may have been lost at.
+    pub crowded: Vec<Crowded>,
+}
+
 /// One running machine process. Dropping it kills and reaps the process.
 pub trait Machine: Send {
     /// Process id.
@@ -310,15 +328,13 @@ pub trait Machine: Send {
     /// cache). A cut that only wants disks passes `None`.
     fn save_devices(&mut self, to: Option<&Path>, deadline: Instant) -> Result<(), MachineError>;
 
-    /// While stopped: whether no device still has work under way that would write guest RAM.
-    fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError>;
+    /// While nothing is sent to it: returns its interfaces whose guest leaves no room for frames. The
+    /// hypervisor may hold some back for them, and forgets those when it stops.
+    fn crowded(&mut self, deadline: Instant) -> Result<Vec<Crowded>, MachineError>;
 
-    /// Stops the guest for a cut: [`Machine::pause`] and [`Machine::is_quiet`] in as few steps as can
-    /// be, because other machines stand still meanwhile.
-    fn stand_still(&mut self, deadline: Instant) -> Result<bool, MachineError> {
-        self.pause(deadline)?;
-        self.is_quiet(deadline)
-    }
+    /// Stops the guest for a cut and returns how it stands, in as few steps as can be, because other
+    /// machines stand still meanwhile.
+    fn stand_still(&mut self, deadline: Instant) -> Result<Stillness, MachineError>;
 
     /// Shortens the chain of `disk` while the guest runs: copies all layers between `keep` and the
     /// writable top into the top. Returns when done. A call that passes its deadline stops the copy

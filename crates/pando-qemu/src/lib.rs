@@ -26,6 +26,7 @@ pub mod probe;
 mod process;
 pub mod qcow2;
 pub mod qmp;
+mod queues;
 mod uplink;
 pub mod version;
 mod wait;

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pando_machine::{
-    DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan, NicBackend,
-    Uplink as _, UplinkPlan,
+    Crowded, DiskRole, EndReason, GuestRam, Link, Machine, MachineError, MachinePlan, NicBackend,
+    Stillness, Uplink as _, UplinkPlan,
 };
 use pando_model::network::{ADDRESS, GATEWAY, PREFIX_BITS};
 use rustix::event::{PollFd, PollFlags};
@@ -34,6 +34,7 @@ use crate::args::{self, Channels, PlanError};
 use crate::limits::END_GRACE;
 use crate::process::Process;
 use crate::qmp::{Client, Command, Event, QmpError};
+use crate::queues::{self, Queue};
 use crate::uplink::Passt;
 use crate::version::Version;
 use crate::wait;
@@ -170,27 +171,37 @@ impl QemuMachine {
         }
     }
 
-    /// Returns the commands that ask for the transmit queue of each interface.
-    fn queue_queries(&self) -> Vec<Command> {
-        const TRANSMIT_QUEUE: u32 = 1;
-        let query = |nic| {
-            let path = format!("/machine/peripheral/{}/virtio-backend", args::nic_id(nic));
-            let arguments = json!({ "path": path, "queue": TRANSMIT_QUEUE });
-            Command::with("x-query-virtio-queue-status", arguments)
+    /// Reads the answers to [`queues::queries`]: of each interface, the queue it sends by and the one
+    /// it receives by.
+    fn queues(&self, answers: &[Value]) -> Result<Vec<(Queue, Queue)>, MachineError> {
+        let parse = |answer: &Value| {
+            Queue::parse(answer).ok_or_else(|| self.protocol(format!("no queue status: {answer}")))
         };
-        (0..self.nics).map(query).collect()
+        let (pairs, _) = answers.as_chunks::<2>();
+        pairs.iter().map(|[transmit, receive]| Ok((parse(transmit)?, parse(receive)?))).collect()
     }
 
-    /// Returns whether no queue has a frame under way.
-    fn are_empty(&self, queues: &[Value]) -> Result<bool, MachineError> {
-        for status in queues {
-            match status.get("inuse").and_then(Value::as_u64) {
-                Some(0) => {}
-                Some(_) => return Ok(false),
-                None => return Err(self.protocol("a queue status has no `inuse`")),
+    /// Returns the interfaces whose guest leaves no room for frames.
+    fn without_room(
+        &mut self,
+        queues: &[(Queue, Queue)],
+        deadline: Instant,
+    ) -> Result<Vec<Crowded>, MachineError> {
+        let mut crowded = Vec::new();
+        for (nic, (_, receive)) in queues.iter().enumerate() {
+            if receive.has_room() {
+                continue;
+            }
+            // What the guest gave since is in its memory only.
+            match self.qmp.execute(&queues::given_query(nic), deadline) {
+                Ok(element) if receive.has_room_given(&element) => {}
+                Ok(_) => crowded.push(Crowded { nic, taken: receive.taken }),
+                // Its driver has not started: frames go nowhere.
+                Err(QmpError::Refused { .. }) => {}
+                Err(error) => return Err(self.failed("tell its queue", Instant::now(), error)),
             }
         }
-        Ok(true)
+        Ok(crowded)
     }
 
     fn refused(&self, command: &str, detail: impl Into<String>) -> MachineError {
@@ -328,16 +339,22 @@ impl Machine for QemuMachine {
         Ok(())
     }
 
-    fn is_quiet(&mut self, deadline: Instant) -> Result<bool, MachineError> {
-        let queues = self.run_all("tell its queue status", &self.queue_queries(), deadline)?;
-        self.are_empty(&queues)
+    fn crowded(&mut self, deadline: Instant) -> Result<Vec<Crowded>, MachineError> {
+        let queries = queues::queries(self.nics);
+        let answers = self.run_all("tell its queue status", &queries, deadline)?;
+        let queues = self.queues(&answers)?;
+        self.without_room(&queues, deadline)
     }
 
-    fn stand_still(&mut self, deadline: Instant) -> Result<bool, MachineError> {
+    fn stand_still(&mut self, deadline: Instant) -> Result<Stillness, MachineError> {
         let stop = std::iter::once(Command::new("stop"));
-        let commands: Vec<Command> = stop.chain(self.queue_queries()).collect();
-        let values = self.run_all("pause", &commands, deadline)?;
-        self.are_empty(values.get(1..).unwrap_or_default())
+        let commands: Vec<Command> = stop.chain(queues::queries(self.nics)).collect();
+        let answers = self.run_all("pause", &commands, deadline)?;
+        let queues = self.queues(answers.get(1..).unwrap_or_default())?;
+        Ok(Stillness {
+            quiet: queues.iter().all(|(transmit, _)| transmit.in_use == 0),
+            crowded: self.without_room(&queues, deadline)?,
+        })
     }
 
     fn flatten(

@@ -233,8 +233,7 @@ impl Probe<'_> {
         create_overlay(&overlay, "parent.qcow2", BackingFormat::Qcow2, DISK)?;
         let machine = &mut guest.machine;
         machine.prepare_overlay(DiskRole::Root, &overlay, self.deadline())?;
-        machine.pause(self.deadline())?;
-        machine.is_quiet(self.deadline())?;
+        machine.stand_still(self.deadline())?;
         machine.save_devices(Some(&self.path("state")), self.deadline())?;
         self.copy_ram(&**machine)?;
         guest.console.read().map_err(|source| self.unusable("parent.console", source))?;

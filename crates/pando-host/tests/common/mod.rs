@@ -13,6 +13,7 @@ pub mod cluster;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use pando_driver::BranchHost;
@@ -42,6 +43,8 @@ pub struct World {
     home: tempfile::TempDir,
     /// What branches made from here on reach.
     pub uplink: Uplink,
+    /// Whether a cut said that frames may have been lost at a guest that left no room for them.
+    frames_lost: AtomicBool,
 }
 
 /// A branch that a test made.
@@ -96,7 +99,14 @@ impl World {
         let images = assets().join("images");
         std::os::unix::fs::symlink(images.canonicalize().unwrap(), layout.images()).unwrap();
         let image = default_image(&layout.images());
-        Self { host: host(&layout), layout, image, home, uplink: Uplink::None }
+        Self {
+            host: host(&layout),
+            layout,
+            image,
+            home,
+            uplink: Uplink::None,
+            frames_lost: AtomicBool::new(false),
+        }
     }
 
     /// Returns a second host on the same home: what a restarted daemon has.

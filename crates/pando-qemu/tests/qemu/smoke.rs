@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use crate::support::{Bench, copy_ram, soon};
-use pando_machine::{DiskRole, EndReason, Link, MachineError};
+use pando_machine::{DiskRole, EndReason, Link, MachineError, Stillness};
 use pando_qemu::probe::AtTick;
 
 const TICKS: NonZeroU16 = NonZeroU16::new(5).unwrap();
@@ -19,11 +19,12 @@ fn a_machine_runs_only_between_resume_and_pause() {
     machine.resume(soon()).unwrap();
     let tick = console.tick_after(0);
     eprintln!("spawn to the first tick: {:?}", started.elapsed());
-    machine.pause(soon()).unwrap();
+    assert_eq!(machine.crowded(soon()).unwrap(), []);
+    let still = machine.stand_still(soon()).unwrap();
+    assert_eq!(still, Stillness { quiet: true, crowded: Vec::new() });
     let stopped_at = console.ticks();
     machine.set_link(0, Link::Down, soon()).unwrap();
     machine.set_link(0, Link::Up, soon()).unwrap();
-    assert!(machine.is_quiet(soon()).unwrap());
     assert_eq!(machine.wait_end(Duration::from_millis(50)).unwrap(), None);
     assert_eq!(console.ticks(), stopped_at);
     machine.resume(soon()).unwrap();

@@ -158,10 +158,8 @@ impl World {
             Capture::prepare(pando_delta::pages::page_count(&expected) + 4096).unwrap();
 
         let started = Instant::now();
-        machine.pause(soon()).unwrap();
-        while !machine.is_quiet(soon()).unwrap() {
+        while !machine.stand_still(soon()).unwrap().quiet {
             machine.resume(soon()).unwrap();
-            machine.pause(soon()).unwrap();
         }
         let saving = Instant::now();
         machine.save_devices(Some(&state), soon()).unwrap();
