@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use pando_model::branch::BranchState;
-use pando_model::guest::Inherited;
 use pando_model::{Address, BranchId, ClusterId, CommitId, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,10 +63,21 @@ pub struct BranchCreated {
     pub ready_ms: u64,
     /// Commands that were running at the commit and run on here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inherited: Vec<Inherited>,
+    pub inherited: Vec<InheritedCommand>,
     /// Why it could not be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
+}
+
+/// A command that was running at a commit, and runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InheritedCommand {
+    /// On which node.
+    pub node: Name,
+    /// Its process id there.
+    pub pid: u32,
+    /// What was run, as one line.
+    pub command: String,
 }
 
 /// Branches that were made. The call fails only if none of them could be made.
@@ -220,7 +230,7 @@ pub struct BranchRollbackResult {
     pub ready_ms: u64,
     /// Commands that were running at the commit and run on here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inherited: Vec<Inherited>,
+    pub inherited: Vec<InheritedCommand>,
 }
 
 /// Delete a branch. Its commits stay. Refused while it runs, holds changes that no commit has, or

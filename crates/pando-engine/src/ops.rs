@@ -25,6 +25,10 @@ pub(crate) mod rollback;
 pub(crate) mod vm_create;
 pub(crate) mod vm_delete;
 
+use pando_api::branch::InheritedCommand;
+use pando_model::Name;
+use pando_model::guest::Inherited;
+use pando_model::host::StartReport;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -71,6 +75,18 @@ pub(crate) fn revive(verb: &str, memo: &Value) -> serde_json::Result<Option<Box<
 #[expect(clippy::cast_precision_loss, reason = "exact up to 285 years")]
 pub(crate) fn milliseconds(us: u64) -> f64 {
     us as f64 / 1000.0
+}
+
+/// Returns the commands that were running at the commit and run on, with their nodes.
+fn inherited(report: StartReport) -> Vec<InheritedCommand> {
+    let on = |(node, commands): (Name, Vec<Inherited>)| {
+        commands.into_iter().map(move |Inherited { pid, command }| InheritedCommand {
+            node: node.clone(),
+            pid,
+            command,
+        })
+    };
+    report.inherited.into_iter().flat_map(on).collect()
 }
 
 /// Returns the time since `started_us` (microseconds since 1970), in milliseconds.

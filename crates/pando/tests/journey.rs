@@ -201,6 +201,7 @@ fn a_newcomer_commits_branches_and_rolls_back_while_the_daemon_is_killed() {
     for branch in branched["branches"].as_array().unwrap() {
         let inherited = branch["inherited"].as_array().expect("what runs on");
         assert_eq!(inherited.len(), 1, "{branch}");
+        assert_eq!(inherited[0]["node"], "shop", "{branch}");
     }
 
     // The daemon dies; machines go on, and the next command finds them.

@@ -5,12 +5,11 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use pando_api::ApiError;
-use pando_api::branch::{BranchCreateResult, BranchCreated};
+use pando_api::branch::{BranchCreateResult, BranchCreated, InheritedCommand};
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
 use pando_model::branch::BranchRole;
 use pando_model::fault::Fault;
-use pando_model::guest::Inherited;
 use pando_model::{
     Branch, BranchId, BranchState, Cluster, ClusterId, Commit, CommitId, CommitKind, Name,
     OperationId, OperationStatus,
@@ -34,7 +33,7 @@ pub(crate) struct Item {
     /// The parked copy as it was, if it comes from one.
     pub parked: Option<Branch>,
     pub ready_ms: u64,
-    pub inherited: Vec<Inherited>,
+    pub inherited: Vec<InheritedCommand>,
     pub error: Option<ApiError>,
     pub made: bool,
 }
@@ -108,7 +107,7 @@ impl Item {
             Ok(report) => {
                 self.made = true;
                 self.ready_ms = super::elapsed_ms(create.started_us);
-                self.inherited = report.inherited.into_values().flatten().collect();
+                self.inherited = super::inherited(report);
             }
             Err(error) => {
                 self.error = Some(error.0);

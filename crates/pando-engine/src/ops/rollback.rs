@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pando_api::branch::BranchRollbackResult;
+use pando_api::branch::{BranchRollbackResult, InheritedCommand};
 use pando_api::snapshot::SnapshotRevertResult;
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
-use pando_model::guest::Inherited;
 use pando_model::{
     Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, OperationId, OperationStatus,
 };
@@ -41,7 +40,7 @@ pub(crate) struct Rollback {
     pub parked: Option<Branch>,
     pub started_us: i64,
     pub ready_ms: u64,
-    pub inherited: Vec<Inherited>,
+    pub inherited: Vec<InheritedCommand>,
     /// Asked for as `snapshot_revert`.
     #[serde(default)]
     pub as_snapshot: Option<Revert>,
@@ -98,7 +97,7 @@ impl Rollback {
             ssh_answers(&cx.engine, &self.cluster, &self.after, timeout).await?;
         }
         self.ready_ms = super::elapsed_ms(self.started_us);
-        self.inherited = report.inherited.into_values().flatten().collect();
+        self.inherited = super::inherited(report);
         Ok(())
     }
 

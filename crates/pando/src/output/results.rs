@@ -198,8 +198,8 @@ fn branched(ui: &Ui, view: &BranchCreateResult) {
         for inherited in &branch.inherited {
             let command = printable(&inherited.command);
             ui.remark(format!(
-                "{} goes on with `{command}` (pid {})",
-                branch.address, inherited.pid
+                "{}/{} goes on with `{command}` (pid {})",
+                branch.address, inherited.node, inherited.pid
             ));
         }
     }
@@ -279,8 +279,8 @@ fn commit(ui: &Ui, view: &CommitShowResult) {
             ),
         );
     }
-    for command in &view.commands {
-        field(ui, "command", &state::command(ui, command));
+    for command in state::commands(ui, &view.commands) {
+        field(ui, "command", &command);
     }
     if view.commands_total > view.commands.len() as u64 {
         field(ui, "commands", &format!("{} in all: pando history", view.commands_total));

@@ -94,7 +94,7 @@ fn scripted() -> Fake {
             "branches": [
                 { "branch_id": "br_00000000try1", "vm_id": "br_00000000try1", "name": "try1",
                   "address": "shop@try1", "state": "running", "warm": true, "advanced_ms": 12,
-                  "ready_ms": 14, "inherited": [{ "pid": 7, "command": "sleep 1000" }] },
+                  "ready_ms": 14, "inherited": [{ "node": "shop", "pid": 7, "command": "sleep 1000" }] },
                 { "name": "try2", "address": "shop@try2", "state": "stopped", "warm": false,
                   "advanced_ms": 0, "ready_ms": 0,
                   "error": { "code": "memory_full", "message": "not enough memory", "recoverable": true } },

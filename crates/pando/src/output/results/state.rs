@@ -10,20 +10,31 @@ pub fn history(ui: &Ui, list: &JournalListResult) {
     if list.commands.is_empty() {
         return ui.remark("nothing was done here through pando");
     }
+    let several = on_several_nodes(&list.commands);
     let rows = list.commands.iter().map(|row| {
         let (look, ending) = ending(row);
-        vec![
+        let mut cells = vec![
             Cell::new(Look::Yellow, row.id.as_str()),
             units::age(row.at, ui.now).into(),
             (&row.by).into(),
             row.duration_ms.map(units::millis).unwrap_or_default().into(),
             Cell::new(look, ending),
-            what(row).into(),
-        ]
+        ];
+        cells.extend(several.then(|| row.node.as_str().into()));
+        cells.push(what(row).into());
+        cells
     });
-    let headings = ["ID", "AGE", "BY", "TOOK", "END", "COMMAND"];
+    let mut headings = vec!["ID", "AGE", "BY", "TOOK", "END", "COMMAND"];
+    if several {
+        headings.insert(headings.len() - 1, "NODE");
+    }
     let names: Vec<String> = list.commands.iter().map(|row| row.id.to_string()).collect();
     super::lists::table(ui, &headings, rows.collect(), &names, &list.page);
+}
+
+/// Returns whether a reader has to be told the node of each act.
+fn on_several_nodes(rows: &[CommandRow]) -> bool {
+    rows.first().is_some_and(|first| rows.iter().any(|row| row.node != first.node))
 }
 
 /// Returns an act and how it ended.
@@ -46,10 +57,15 @@ fn ending(row: &CommandRow) -> (Look, String) {
     }
 }
 
-/// Returns one act as a line.
-pub fn command(ui: &Ui, row: &CommandRow) -> String {
-    let (look, ending) = ending(row);
-    format!("{}  {}", what(row), ui.paint(look, &ending))
+/// Returns acts as lines.
+pub fn commands(ui: &Ui, rows: &[CommandRow]) -> Vec<String> {
+    let several = on_several_nodes(rows);
+    let line = |row: &CommandRow| {
+        let (look, ending) = ending(row);
+        let node = if several { format!("{}: ", printable(&row.node)) } else { String::new() };
+        format!("{node}{}  {}", what(row), ui.paint(look, &ending))
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Says that a capture was taken.
