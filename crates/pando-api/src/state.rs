@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use pando_model::capture::Aspect;
 use pando_model::change::Change;
-use pando_model::{Address, CaptureId, JournalId};
+use pando_model::{Address, CaptureId, JournalId, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::DEFAULT_DIFF_BYTES;
 use crate::page::{Page, default_limit};
+
+mod cluster;
+
+pub use self::cluster::{ClusterDiff, FaultDiff, LinkDiff, NodeDiff, NodeState, Reach, ReachDiff};
 
 /// List what was done in a machine on a branch, newest first: commands, files written and read,
 /// starts and stops. The newest some hundred thousand acts are kept.
@@ -104,13 +108,14 @@ pub struct StateCaptureResult {
     pub duration_ms: u64,
 }
 
-/// Say what differs between two branches, commits or captures of a machine, on which side it
-/// changed since their common ancestor, and which recorded commands it is because of. With `from`
-/// alone: what changed on that branch since its latest commit.
+/// Say what differs between two branches, commits or captures of a machine or cluster, on which
+/// side it changed since their common ancestor, and which recorded commands it is because of. With
+/// `from` alone: what changed on that branch since its latest commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateDiffParams {
-    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or the id of a branch, commit or capture.
+    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or the id of a branch, commit or capture; all nodes if none is
+    /// named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Address>,
     /// What to compare it with.
@@ -158,6 +163,8 @@ pub struct CommandChanges {
     pub command: String,
     /// On which of the compared sides: its branch, by id.
     pub branch: String,
+    /// The node that it was done on.
+    pub node: Name,
     /// How many of the differences are because of it.
     pub changes: u64,
 }
@@ -188,6 +195,12 @@ pub struct StateDiffResult {
     pub suppressed: BTreeMap<String, u64>,
     /// What could not be compared, or not wholly, and why.
     pub unknown: BTreeMap<String, String>,
+    /// Each node, where clusters are compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeDiff>,
+    /// What differs between nodes, where clusters are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterDiff>,
     /// The differing lines of the file that was asked for, in the unified format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hunks: Option<String>,

@@ -77,6 +77,7 @@ impl Comparison {
         let id = format!("{}:{name}", aspect.as_str());
         let change = Change {
             id,
+            node: None,
             aspect,
             change,
             subject: name,

@@ -18,6 +18,8 @@ use crate::ops::look::Wanted;
 
 /// Most captures that are kept: some megabytes each.
 const MAX_KEPT: usize = 64;
+/// Most guests of a side that are captured at once: each keeps a processor busy.
+pub(crate) const MAX_CAPTURES_AT_ONCE: usize = 4;
 /// Most bytes of a file that is compared line by line, or of a package's list.
 const MAX_TEXT_BYTES: usize = 512 * 1024;
 /// Most packages whose lists of files are read.
@@ -54,6 +56,10 @@ pub(crate) fn lists(capture: &Capture, against: &Capture) -> Vec<String> {
         |name: &&String| capture.files.contains_key(&format!("/var/lib/dpkg/info/{name}.list"));
     let names = capture.packages.keys().filter(changed).filter(known);
     names.take(MAX_LISTS).cloned().collect()
+}
+
+fn whole(capture: &Capture) -> bool {
+    Aspect::ALL.iter().all(|aspect| capture.coverage.contains_key(aspect))
 }
 
 fn read(path: &Path) -> Option<Kept> {
@@ -116,18 +122,29 @@ impl Engine {
         written.map_err(std::io::Error::other)?
     }
 
-    /// Returns a commit's capture: the kept one, or a new one, which is kept.
-    pub(crate) async fn sight_of_commit(
+    /// Returns captures of a commit's nodes: the kept ones, and new ones, which are kept. Each
+    /// node comes with what it will be compared with, if that is known.
+    pub(crate) async fn sights_of_commit(
         &self,
         cluster: &Cluster,
         commit: &Commit,
-        node: &Name,
-        against: Option<Arc<Capture>>,
-    ) -> Result<Sight> {
-        if let Some(kept) = self.kept(commit.id.as_str(), node).await
-            && Aspect::ALL.iter().all(|one| kept.sight.capture.coverage.contains_key(one))
-        {
-            return Ok(kept.sight);
+        nodes: Vec<(Name, Option<Arc<Capture>>)>,
+    ) -> Result<BTreeMap<Name, Sight>> {
+        let mut sights = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for (node, against) in nodes {
+            match self.kept(commit.id.as_str(), &node).await {
+                Some(kept) if whole(&kept.sight.capture) => {
+                    sights.insert(node, kept.sight);
+                }
+                _ => {
+                    let aspects = Aspect::ALL.to_vec();
+                    wanted.insert(node, Wanted { aspects, against, ..Wanted::default() });
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(sights);
         }
         if commit.kind == CommitKind::Disk {
             let message = format!("{} holds a disk only, which has to be booted first", commit.id);
@@ -135,11 +152,11 @@ impl Engine {
                 .subject(commit.id.as_str())
                 .hint(format!("pando branch {}, then compare with that branch", commit.id)));
         }
-        let aspects = Aspect::ALL.to_vec();
-        let wanted = Wanted { aspects, against, ..Wanted::default() };
-        let sight = self.look_into(cluster, commit, node, wanted).await?;
-        self.keep_commit(commit, node, &sight).await;
-        Ok(sight)
+        for (node, sight) in self.look_into(cluster, commit, wanted).await? {
+            self.keep_commit(commit, &node, &sight).await;
+            sights.insert(node, sight);
+        }
+        Ok(sights)
     }
 
     /// Keeps what is known of a commit.

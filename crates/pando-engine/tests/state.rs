@@ -167,23 +167,18 @@ async fn a_commit_is_looked_into_once_and_nothing_of_the_copy_stays() {
     assert_eq!(differing(&first), expected);
     bench.assert_consistent("after a look").await;
     // Alone, a branch is compared with its latest commit; the kept capture serves.
-    let looks = || async {
-        let all = bench.ok("operation_list", json!({"limit": 500})).await;
-        let all = all["operations"].as_array().unwrap().clone();
-        all.iter().filter(|one| one["verb"] == "commit_look").count()
-    };
-    let before = looks().await;
+    let before = looks(&bench).await;
     let again = bench.ok("state_diff", json!({"from": "shop"})).await;
     assert_eq!(differing(&again), expected);
     assert_eq!(again["from"], commit["commit_id"]);
-    assert_eq!((before, looks().await), (1, 1));
+    assert_eq!((before, looks(&bench).await), (1, 1));
     // A damaged cache is as good as none.
     for file in std::fs::read_dir(bench.home.path().join("captures")).unwrap() {
         std::fs::write(file.unwrap().path(), "x".repeat(100)).unwrap();
     }
     let again = bench.ok("state_diff", json!({"from": "shop"})).await;
     assert_eq!(differing(&again), expected);
-    assert_eq!(looks().await, 2);
+    assert_eq!(looks(&bench).await, 2);
     let same = bench.ok("state_diff", json!({"from": "shop@v1", "to": "shop@v1"})).await;
     assert_eq!((&same["equal"], &same["differences"]), (&json!(true), &json!([])));
 }
@@ -222,4 +217,168 @@ async fn results_are_bounded_and_read_on() {
         seen.extend(differing(&page));
     }
     assert_eq!(seen.len(), 60);
+}
+
+fn of_node<'a>(diff: &'a Value, name: &str) -> &'a Value {
+    let nodes = diff["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["node"] == name).unwrap_or_else(|| panic!("{name}: {diff:#}"))
+}
+
+async fn looks(bench: &Bench) -> usize {
+    let all = bench.ok("operation_list", json!({"limit": 500})).await;
+    let all = all["operations"].as_array().unwrap().clone();
+    all.iter().filter(|one| one["verb"] == "commit_look").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_differ_node_by_node_and_between_them() {
+    let bench = Bench::with_cluster().await;
+    let names = json!({"from": "duo", "names": ["left", "right"]});
+    let branched = bench.ok("branch_create", names).await;
+    pass_time();
+    bench.exec("duo@left/db", "set-disk /srv/new 1").await;
+    let cut = json!({"cluster_name": "duo@left", "partition_a": ["db"], "label": "split"});
+    let fault = bench.ok("net_partition", cut).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo@main", "to": "duo@left"})).await;
+    assert_eq!(differing(&diff), [r#"added files:/srv/new on to by ["set-disk /srv/new 1"]"#]);
+    assert_eq!((&diff["differences"][0]["node"], &diff["total"]), (&json!("db"), &json!(1)));
+    assert_eq!((&diff["base"], &diff["equal"]), (&branched["commit_id"], &json!(false)));
+    let untouched = json!({"node": "web", "from": "running", "to": "running", "equal": true});
+    assert_eq!(*of_node(&diff, "web"), untouched);
+    let touched = json!({"node": "db", "from": "running", "to": "running", "equal": false,
+        "total": 1, "counts": [{"aspect": "files", "added": 1, "removed": 0, "changed": 0}]});
+    assert_eq!(*of_node(&diff, "db"), touched);
+    assert_eq!((&diff["commands"][0]["node"], &diff["commands"][1]), (&json!("db"), &Value::Null));
+    let between = &diff["cluster"];
+    assert_eq!((&between["faults_differ"], &between["faults_on_both"]), (&json!(1), &json!(0)));
+    let told = &between["faults"][0];
+    assert_eq!((&told["side"], &told["label"]), (&json!("to"), &json!("split")));
+    assert_eq!(told["handle_id"], fault["handle_id"]);
+    let reach = &between["reachability"];
+    assert_eq!((&reach["differ"], &reach["total"]), (&json!(2), &json!(4)), "{reach:#}");
+    let first = (&reach["links"][0]["link"], &reach["links"][0]["from"], &reach["links"][0]["to"]);
+    assert_eq!(first, (&json!("db>web"), &json!("yes"), &json!("no")));
+    assert_eq!(between["one_node"], "from duo@main/NODE, to duo@left/NODE");
+    let highlights = diff["highlights"].as_array().unwrap();
+    assert!(highlights.contains(&json!("reachability db>web yes → no")), "{highlights:?}");
+
+    // A crash in the other: its inside cannot be compared, the rest can.
+    let down = json!({"cluster_name": "duo@right", "node": "web", "restart_after": false});
+    bench.ok("node_crash", down).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo@left", "to": "duo@right"})).await;
+    let web = of_node(&diff, "web");
+    assert_eq!((&web["from"], &web["to"]), (&json!("running"), &json!("crashed")));
+    assert_eq!(web["not_compared"], "on duo@right it is crashed (killed)");
+    assert_eq!(differing(&diff), [r#"removed files:/srv/new on from by ["set-disk /srv/new 1"]"#]);
+    assert_eq!(diff["cluster"]["faults"][0]["side"], "from");
+    assert_eq!(diff["highlights"][0], "node web running → crashed");
+
+    // What a branch of the faulty one inherits works on both sides.
+    bench.ok("branch_create", json!({"from": "duo@left", "name": "child"})).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo@left", "to": "duo@child"})).await;
+    let between = &diff["cluster"];
+    assert_eq!((&between["faults_differ"], &between["faults_on_both"]), (&json!(0), &json!(1)));
+    assert_eq!((&diff["equal"], &between["reachability"]["differ"]), (&json!(true), &json!(0)));
+
+    // One that is stopped is told, with what its records say.
+    bench.ok("vm_control", json!({"address": "duo@left", "action": "stop"})).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo@main", "to": "duo@left"})).await;
+    assert_eq!(of_node(&diff, "db")["to"], "shut off");
+    assert_eq!(diff["cluster"]["faults_differ"], 1);
+    let observed = &diff["cluster"]["reachability"];
+    assert_eq!(observed["not_observed"]["to"], "duo@left is stopped");
+    assert_eq!((&observed["differ"], &observed["total"]), (&json!(0), &json!(4)));
+    bench.assert_consistent("compared").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clusters_commit_is_looked_into_once_for_all_nodes() {
+    let bench = Bench::with_cluster().await;
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
+    pass_time();
+    bench.exec("duo/web", "set-disk /srv/early 1").await;
+    pass_time();
+    bench.exec("duo/db", "set-disk /srv/late 1").await;
+    let before = looks(&bench).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo"})).await;
+    let late = r#"added files:/srv/late on to by ["set-disk /srv/late 1"]"#;
+    let early = r#"added files:/srv/early on to by ["set-disk /srv/early 1"]"#;
+    assert_eq!(differing(&diff), [late, early]);
+    assert_eq!(of_node(&diff, "db")["from"], "saved");
+    let reach = &diff["cluster"]["reachability"];
+    assert_eq!(reach["not_observed"]["from"], "a commit's guests cannot be asked");
+    assert_eq!((&reach["total"], &reach["differ"]), (&json!(4), &json!(0)));
+    let again = bench.ok("state_diff", json!({"from": "duo@v1", "to": "duo@main"})).await;
+    assert_eq!(differing(&again), [late, early]);
+    assert_eq!(looks(&bench).await - before, 1);
+    bench.assert_consistent("after a look").await;
+
+    // From a command on one node, everywhere; one aspect, and then nobody is asked.
+    let since = &diff["commands"].as_array().unwrap();
+    let since = since.iter().find(|command| command["node"] == "db").unwrap()["id"].clone();
+    let later = bench.ok("state_diff", json!({"from": "duo", "since": since})).await;
+    assert_eq!(differing(&later), [late]);
+    let other = bench.ok("state_diff", json!({"from": "duo", "aspects": ["packages"]})).await;
+    assert_eq!(other["total"], 0);
+    assert_eq!(other["cluster"]["reachability"]["total"], 0);
+
+    // One node is compared as a machine is.
+    for params in [
+        json!({"from": "duo@v1/db", "to": "duo"}),
+        json!({"from": "duo@v1", "to": "duo/db"}),
+        json!({"from": "duo/db"}),
+    ] {
+        let one = bench.ok("state_diff", params).await;
+        assert_eq!(differing(&one), [late]);
+        assert_eq!((one.get("nodes"), one.get("cluster")), (None, None));
+    }
+    let lines = json!({"from": "duo", "hunks": "/etc/motd"});
+    let refused = bench.fails("state_diff", lines).await;
+    assert!(refused.hint.unwrap().contains("/NODE"));
+    let nobody = json!({"from": "duo", "since": "jr_0123456789ab"});
+    assert_eq!(bench.fails("state_diff", nobody).await.code.as_str(), "not_found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_one_side_only_are_told() {
+    let bench = Bench::with_cluster().await;
+    bench.ok("vm_create", json!({"name": "shop"})).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo", "to": "shop"})).await;
+    let [db, shop] = ["db", "shop"].map(|name| of_node(&diff, name).clone());
+    assert_eq!((&db["from"], db.get("to")), (&json!("running"), None));
+    assert_eq!((shop.get("from"), &shop["to"]), (None, &json!("running")));
+    assert_eq!(db["not_compared"], "it is on duo@main only");
+    assert_eq!((&diff["equal"], &diff["total"]), (&json!(false), &json!(0)));
+    assert_eq!(diff["highlights"][0], "node db only on duo@main");
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_of_clusters_are_bounded_and_read_on() {
+    let bench = Bench::with_cluster().await;
+    bench.ok("branch_create", json!({"from": "duo", "name": "other"})).await;
+    for n in 0..40 {
+        for node in ["db", "web"] {
+            let set = format!("set-disk /etc/a-rather-long-name/of-a-file-{n:03} {n}");
+            bench.exec(&format!("duo@other/{node}"), &set).await;
+        }
+    }
+    for n in 0..20 {
+        let label = format!("a fault with a label, number {n}");
+        let cut = json!({"cluster_name": "duo@other", "partition_a": ["db"], "label": label});
+        bench.ok("net_partition", cut).await;
+    }
+    let mut page = bench.ok("state_diff", json!({"from": "duo@main", "to": "duo@other"})).await;
+    let mut seen = Vec::new();
+    assert_eq!(page["cluster"]["faults_differ"], 20);
+    assert_eq!(of_node(&page, "web")["total"], 40);
+    loop {
+        assert!(page.to_string().len() <= 8 * 1024, "{}", page.to_string().len());
+        assert_eq!((&page["total"], &page["nodes"].as_array().unwrap().len()), (&json!(80), &2));
+        let own = page["differences"].as_array().unwrap().iter();
+        seen.extend(own.map(|change| format!("{} {}", change["node"], change["id"])));
+        let Some(cursor) = page["next_cursor"].as_str().map(str::to_owned) else { break };
+        page = bench.ok("state_diff", json!({"cursor": cursor})).await;
+    }
+    let all: std::collections::BTreeSet<String> = seen.iter().cloned().collect();
+    assert_eq!((seen.len(), all.len()), (80, 80));
 }

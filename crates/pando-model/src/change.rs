@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::Aspect;
 use crate::id::JournalId;
+use crate::name::Name;
 
 /// What happened to something.
 #[derive(
@@ -86,6 +87,9 @@ pub struct Cause {
 pub struct Change {
     /// `ASPECT:SUBJECT`: the same for the same thing in every comparison.
     pub id: String,
+    /// On which node, where clusters are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
     /// Of what kind of thing.
     pub aspect: Aspect,
     /// What happened.

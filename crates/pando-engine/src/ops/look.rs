@@ -2,9 +2,11 @@
 //! ended. What it says is for the caller only; the operation is there so that nothing of the copy
 //! stays, whatever happens.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use pando_driver::host::Clock;
 use pando_driver::store::Transaction;
 use pando_model::branch::BranchRole;
@@ -14,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::branch_create::{Origin, faults_at, new_branch};
-use crate::captures::Sight;
+use crate::captures::{MAX_CAPTURES_AT_ONCE, Sight};
 use crate::engine::Engine;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::incarnation::{Disks, Incarnation};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, Plan, Request, memo, outcome};
@@ -24,7 +26,7 @@ use crate::operation::{Cx, Kind, Plan, Request, memo, outcome};
 /// The verb under which it is recorded.
 pub(crate) const VERB: &str = "commit_look";
 
-/// What is wanted of a commit.
+/// What is wanted of a commit's node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     /// Its state.
@@ -45,11 +47,10 @@ pub(crate) struct Look {
     commit: Commit,
     branch: Branch,
     disks: Disks,
-    node: Name,
     #[serde(skip)]
-    wanted: Wanted,
+    wanted: BTreeMap<Name, Wanted>,
     #[serde(skip)]
-    seen: Arc<Mutex<Option<Sight>>>,
+    seen: Arc<Mutex<BTreeMap<Name, Sight>>>,
 }
 
 impl Look {
@@ -57,8 +58,7 @@ impl Look {
         engine: &Engine,
         cluster: &Cluster,
         commit: &Commit,
-        node: &Name,
-        wanted: Wanted,
+        wanted: BTreeMap<Name, Wanted>,
     ) -> Result<Self> {
         let disks = engine.disks_on_commit(commit, None).await?;
         let origin = Origin {
@@ -73,8 +73,8 @@ impl Look {
         // Nobody outside is to hear of it.
         let mut cluster = Cluster { uplink: Uplink::None, ..cluster.clone() };
         cluster.networks.iter_mut().for_each(|segment| segment.uplink = Uplink::None);
-        let (commit, node) = (commit.clone(), node.clone());
-        Ok(Self { cluster, commit, branch, disks, node, wanted, seen: Arc::default() })
+        let commit = commit.clone();
+        Ok(Self { cluster, commit, branch, disks, wanted, seen: Arc::default() })
     }
 
     async fn look(&self, cx: &Cx) -> Result<()> {
@@ -85,30 +85,40 @@ impl Look {
             ..Incarnation::new(&cx.engine, &self.cluster, &self.branch)
         };
         incarnation.start(cx).await?;
-        let (engine, host_id, wanted) = (&cx.engine, &self.branch.host_id, &self.wanted);
+        let looks = self.wanted.clone().into_iter().map(|(node, wanted)| async move {
+            let sight = self.look_at(&cx.engine, &node, &wanted).await?;
+            Ok::<_, Failure>((node, sight))
+        });
+        let looks = stream::iter(looks).buffer_unordered(MAX_CAPTURES_AT_ONCE);
+        let sights: BTreeMap<Name, Sight> = looks.try_collect().await?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = sights;
+        Ok(())
+    }
+
+    async fn look_at(&self, engine: &Engine, node: &Name, wanted: &Wanted) -> Result<Sight> {
+        let host_id = &self.branch.host_id;
         let mut sight = Sight::default();
         if !wanted.aspects.is_empty() {
-            sight.capture = engine.host.capture(host_id, &self.node, &wanted.aspects).await?;
+            sight.capture = engine.host.capture(host_id, node, &wanted.aspects).await?;
             // Its clock goes on from the cut: what it says of the time before is not shifted.
             sight.capture.ahead_ns = 0;
         }
         let mut digests = wanted.digests.clone();
-        engine.read_lists(host_id, &self.node, wanted.lists.clone(), &mut sight).await;
+        engine.read_lists(host_id, node, wanted.lists.clone(), &mut sight).await;
         if let Some(against) = &wanted.against {
             digests.extend(pando_diff::candidates(&sight.capture, against));
             let lists = crate::captures::lists(&sight.capture, against);
-            engine.read_lists(host_id, &self.node, lists, &mut sight).await;
+            engine.read_lists(host_id, node, lists, &mut sight).await;
         }
         if !digests.is_empty() {
-            let digests = engine.host.digests(host_id, &self.node, &digests).await?;
+            let digests = engine.host.digests(host_id, node, &digests).await?;
             sight.capture.digests.extend(digests);
         }
         for path in &wanted.files {
-            let text = engine.read_text(host_id, &self.node, path).await?;
+            let text = engine.read_text(host_id, node, path).await?;
             sight.files.insert(path.clone(), text);
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(sight);
-        Ok(())
+        Ok(sight)
     }
 }
 
@@ -161,25 +171,24 @@ impl Kind for Look {
 }
 
 impl Engine {
-    /// Looks into a full commit.
+    /// Looks into nodes of a full commit, all of which are restored.
     pub(crate) async fn look_into(
         &self,
         cluster: &Cluster,
         commit: &Commit,
-        node: &Name,
-        wanted: Wanted,
-    ) -> Result<Sight> {
+        wanted: BTreeMap<Name, Wanted>,
+    ) -> Result<BTreeMap<Name, Sight>> {
         let locks = LockSet::new().cluster(&cluster.id, Hold::Shared).commit(&commit.id);
         let what = format!("{VERB} of {}", commit.id);
         let guard = self.locks.acquire(locks, &what, self.config.lock_wait).await?;
         // Again, under the lock.
         let commit = self.commit_by_id(&commit.id).await?;
-        self.check_memory(1, "a look into a commit").await?;
-        let look = Look::plan(self, cluster, &commit, node, wanted).await?;
+        self.check_memory(commit.nodes.len(), "a look into a commit").await?;
+        let look = Look::plan(self, cluster, &commit, wanted).await?;
         let seen = look.seen.clone();
         let plan = Plan { kind: Box::new(look), guard, timeout: self.config.restore_timeout * 3 };
         outcome(self.submit(Request::internal(VERB, "pando"), plan).await?).await?;
-        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-        seen.ok_or_else(|| crate::failure::Failure::internal("a look saw nothing"))
+        let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(seen)
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   from ─┐ resolve ─▶ common ancestor ─▶ captures ─▶ digests of candidates ─▶ pando-diff
-//!   to   ─┘ (subject)  (commit graph)     (sights)     (where sizes are equal)     │
-//!                                                       journal ─▶ blame (summary) ┘
+//!   to   ─┘ (subject)  (commit graph)     (sights)     (where sizes are equal)     │ each node
+//!                                                       journal ─▶ blame (summary) ┤
+//!                      whole clusters: nodes' states, faults, reachability (between) ▼
+//!                                                                              (clusters)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +15,18 @@ use pando_api::Caller;
 use pando_api::state::{StateDiffParams, StateDiffResult};
 use pando_diff::{Material, candidates, compare, hunks, unified};
 use pando_model::capture::{Aspect, Capture};
-use pando_model::{Commit, CommitId};
+use pando_model::{Commit, CommitId, Name};
 use tokio::time::Instant;
 
-use self::sights::SideOf;
-use self::subject::Subject;
+use self::sights::{Seen, SideOf, Sights};
+use self::subject::{Pair, Question, Scope, Subject};
 use self::summary::summary;
 use crate::captures::Sight;
 use crate::engine::Engine;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
+mod between;
+mod clusters;
 mod pages;
 mod sights;
 mod subject;
@@ -30,7 +34,7 @@ mod summary;
 
 pub(crate) use self::pages::Compared;
 
-/// Most files whose contents are digested for one comparison.
+/// Most files of a node whose contents are digested for one comparison.
 const MAX_CANDIDATES: usize = 20_000;
 /// Longest text of a command, a description or a reason in a result, in characters.
 const MAX_WORDS: usize = 160;
@@ -61,73 +65,149 @@ impl Engine {
             return self.read_on(cursor, params.max_bytes);
         }
         let began = Instant::now();
-        let (from, to) = self.subjects(caller, &params).await?;
+        let question = self.question(caller, &params).await?;
+        let mut result = match &question.scope {
+            Scope::OneNode(pair) => self.diff_of_node(&question, pair, &params).await?,
+            Scope::AllNodes(nodes) => self.diff_of_cluster(&question, nodes, &params).await?,
+        };
+        result.from = question.from.label();
+        result.to = question.to.label();
+        result.duration_ms = elapsed_ms(began);
+        Ok(self.first_page(result, params.max_bytes))
+    }
+
+    async fn diff_of_node(
+        &self,
+        question: &Question,
+        pair: &Pair,
+        params: &StateDiffParams,
+    ) -> Result<StateDiffResult> {
+        for subject in [&question.from, &question.to] {
+            if let Subject::Live(place) = subject {
+                self.must_run(place)?;
+            }
+        }
+        let mut compared = self.compared(question, std::slice::from_ref(pair), params).await?;
+        let result = compared.remove(&pair.1);
+        result.unwrap_or_else(|| Err(Failure::internal("a node was not compared")))
+    }
+
+    /// Compares pairs of nodes. The results, by the names on the second side, have still to be
+    /// told what they compare.
+    async fn compared(
+        &self,
+        question: &Question,
+        pairs: &[Pair],
+        params: &StateDiffParams,
+    ) -> Result<BTreeMap<Name, Result<StateDiffResult>>> {
+        let Question { from, to, .. } = question;
         let lines = (self.ancestry(from.head()).await?, self.ancestry(to.head()).await?);
         let theirs: BTreeSet<&CommitId> = lines.1.iter().map(|commit| &commit.id).collect();
         let base = lines.0.iter().find(|commit| theirs.contains(&commit.id));
         // Everything is captured: a commit's capture is kept for whatever is asked next.
-        let all = Aspect::ALL;
-        let (first, second, ancestor) = self.sights(&from, &to, base, all).await?;
-        let (mut first, mut second) = (first, second);
-        let mut digests = candidates(&first.capture, &second.capture);
-        let left_open = digests.len().saturating_sub(MAX_CANDIDATES);
-        digests.truncate(MAX_CANDIDATES);
-        let file = params.hunks.as_ref();
-        let (a, b) = (first.capture.clone(), second.capture.clone());
+        let mut seen = self.sights(from, to, base, pairs).await?;
+        let left_open = self.digest(question, pairs, &mut seen, params.hunks.as_ref()).await?;
+        let mut acts = (
+            self.acts_since(from, &lines.0, base).await?,
+            self.acts_since(to, &lines.1, base).await?,
+        );
+        let all = acts.0.values().chain(acts.1.values()).flatten();
+        let since = params.since.as_ref().map(|id| summary::beginning_of(all, id)).transpose()?;
+        let mut results = BTreeMap::new();
+        for (ours, theirs) in pairs {
+            let side =
+                |sights: &mut Sights, subject: &Subject, node: &Name, acts: Option<Vec<_>>| {
+                    let sight = sights.remove(node);
+                    let sight =
+                        sight.unwrap_or_else(|| Err(Failure::internal("nothing was seen")))?;
+                    let (branch, node) = (subject.branch().clone(), node.clone());
+                    Ok::<_, Failure>(SideOf { sight, branch, node, acts: acts.unwrap_or_default() })
+                };
+            let first = side(&mut seen.from, from, ours, acts.0.remove(ours.as_str()));
+            let second = side(&mut seen.to, to, theirs, acts.1.remove(theirs.as_str()));
+            let result = match (first, second) {
+                (Ok(first), Ok(second)) => {
+                    let sides = (first, second);
+                    let ancestor = ancestor_of(question, base, &sides, seen.ancestor.get(theirs));
+                    let mut result = pair_result(&sides, ancestor, params, since);
+                    say_left_open(&mut result, left_open.get(theirs).copied().unwrap_or(0));
+                    result.base = base.filter(|_| ancestor.is_some()).map(|one| one.id.to_string());
+                    Ok(result)
+                }
+                (Err(failure), _) | (_, Err(failure)) => Err(failure),
+            };
+            results.insert(theirs.clone(), result);
+        }
+        Ok(results)
+    }
+
+    /// Gets what captures do not tell. Returns how many files of each node stay uncompared.
+    async fn digest(
+        &self,
+        question: &Question,
+        pairs: &[Pair],
+        seen: &mut Seen,
+        file: Option<&String>,
+    ) -> Result<BTreeMap<Name, usize>> {
+        let (mut ours, mut theirs) = (BTreeMap::new(), BTreeMap::new());
+        let mut left_open = BTreeMap::new();
+        for pair in pairs {
+            let sights = (seen.from.get(&pair.0), seen.to.get(&pair.1));
+            let (Some(Ok(first)), Some(Ok(second))) = sights else { continue };
+            let mut digests = candidates(&first.capture, &second.capture);
+            left_open.insert(pair.1.clone(), digests.len().saturating_sub(MAX_CANDIDATES));
+            digests.truncate(MAX_CANDIDATES);
+            ours.insert(pair.0.clone(), (second.capture.clone(), digests.clone()));
+            theirs.insert(pair.1.clone(), (first.capture.clone(), digests));
+        }
         let (done, also) = tokio::join!(
-            self.complete(&from, &mut first, &b, &digests, file),
-            self.complete(&to, &mut second, &a, &digests, file),
+            self.complete(&question.from, &mut seen.from, &ours, file),
+            self.complete(&question.to, &mut seen.to, &theirs, file),
         );
         done?;
         also?;
-        let acts = (
-            self.acts_since(&from, &lines.0, base).await?,
-            self.acts_since(&to, &lines.1, base).await?,
-        );
-        let sides = (SideOf { sight: first, acts: acts.0 }, SideOf { sight: second, acts: acts.1 });
-        let aspects = if params.aspects.is_empty() { all.to_vec() } else { params.aspects.clone() };
-        let owners = owners(&sides.0.sight, &sides.1.sight);
-        let ancestor = ancestor_of(&from, &to, base, &sides, ancestor.as_ref());
-        let comparison = compare(&Material {
-            from: &sides.0.sight.capture,
-            to: &sides.1.sight.capture,
-            base: ancestor,
-            owners: &owners,
-            aspects: &aspects,
-        });
-        let mut result = summary(comparison, &sides, params.since.as_ref())?;
-        if left_open > 0 {
-            let why = format!("the contents of {left_open} files are not compared");
-            result.unknown.insert(Aspect::Files.as_str().to_owned(), why);
-            result.equal = false;
-        }
-        result.from = from.label();
-        result.to = to.label();
-        result.base = base.filter(|_| ancestor.is_some()).map(|base| base.id.to_string());
-        for (side, branch) in [(&sides.0, from.branch()), (&sides.1, to.branch())] {
-            for command in &mut result.commands {
-                if side.acts.iter().any(|act| act.id == command.id) {
-                    command.branch = branch.to_string();
-                }
-            }
-        }
-        result.hunks = file.map(|path| lines_of(&sides, path, params.max_bytes));
-        result.duration_ms = elapsed_ms(began);
-        Ok(self.first_page(result, params.max_bytes))
+        Ok(left_open)
     }
 }
 
-/// Returns the capture of what both sides descend from.
+/// Returns what differs in a pair of nodes.
+fn pair_result(
+    sides: &(SideOf, SideOf),
+    ancestor: Option<&Capture>,
+    params: &StateDiffParams,
+    since: Option<i64>,
+) -> StateDiffResult {
+    let aspects = if params.aspects.is_empty() { Aspect::ALL } else { &params.aspects };
+    let comparison = compare(&Material {
+        from: &sides.0.sight.capture,
+        to: &sides.1.sight.capture,
+        base: ancestor,
+        owners: &owners(&sides.0.sight, &sides.1.sight),
+        aspects,
+    });
+    let mut result = summary(comparison, sides, since);
+    result.hunks = params.hunks.as_ref().map(|path| lines_of(sides, path, params.max_bytes));
+    result
+}
+
+fn say_left_open(result: &mut StateDiffResult, files: usize) {
+    if files > 0 {
+        let why = format!("the contents of {files} files are not compared");
+        result.unknown.insert(Aspect::Files.as_str().to_owned(), why);
+        result.equal = false;
+    }
+}
+
+/// Returns the capture of what both nodes descend from.
 fn ancestor_of<'a>(
-    from: &Subject,
-    to: &Subject,
+    question: &Question,
     base: Option<&Commit>,
     sides: &'a (SideOf, SideOf),
     ancestor: Option<&'a Sight>,
 ) -> Option<&'a Capture> {
     let base = base?;
     let is = |subject: &Subject| subject.commit().is_some_and(|commit| commit.id == base.id);
-    match (is(from), is(to)) {
+    match (is(&question.from), is(&question.to)) {
         (true, _) => Some(&sides.0.sight.capture),
         (_, true) => Some(&sides.1.sight.capture),
         _ => ancestor.map(|sight| &sight.capture),

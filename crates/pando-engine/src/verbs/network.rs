@@ -190,20 +190,7 @@ impl Engine {
         let sources = nodes(&place, &params.sources)?;
         let targets = ends(&place, &params.targets)?;
         let (count, timeout) = (params.count, Duration::from_millis(params.timeout_ms));
-        let probes = sources.iter().map(async |from| {
-            let others = targets.iter().filter(|to| **to != End::Node(from.clone()));
-            let asked: Vec<ProbeTarget> =
-                others.flat_map(|to| network::addresses(&place.cluster, from, to)).collect();
-            if asked.is_empty() {
-                return Vec::new();
-            }
-            let probed = self.host.probe(&place.branch.host_id, from, &asked, count, timeout).await;
-            match probed {
-                Ok(results) => results.into_iter().map(|one| row(from, one)).collect(),
-                Err(error) => unknown(from, &asked, &error.to_string()),
-            }
-        });
-        let mut rows: Vec<ProbeRow> = join_all(probes).await.into_iter().flatten().collect();
+        let mut rows = self.probed(&place, (&sources, &targets), count, timeout).await;
         // What is wrong first; beside that, the order of the nodes.
         rows.sort_by_key(|row| match row.reachable {
             Some(false) => 0,
@@ -227,6 +214,41 @@ impl Engine {
             rows,
             truncated,
         })
+    }
+
+    /// Lets nodes ask each target; each asked address is a row.
+    async fn probed(
+        &self,
+        place: &Place,
+        (sources, targets): (&BTreeSet<Name>, &BTreeSet<End>),
+        count: u32,
+        timeout: Duration,
+    ) -> Vec<ProbeRow> {
+        let probes = sources.iter().map(async |from| {
+            let others = targets.iter().filter(|to| **to != End::Node(from.clone()));
+            let asked: Vec<ProbeTarget> =
+                others.flat_map(|to| network::addresses(&place.cluster, from, to)).collect();
+            if asked.is_empty() {
+                return Vec::new();
+            }
+            let probed = self.host.probe(&place.branch.host_id, from, &asked, count, timeout).await;
+            match probed {
+                Ok(results) => results.into_iter().map(|one| row(from, one)).collect(),
+                Err(error) => unknown(from, &asked, &error.to_string()),
+            }
+        });
+        join_all(probes).await.into_iter().flatten().collect()
+    }
+
+    /// Lets all nodes of a branch ask one another and the gateway; each asked address is a row.
+    pub(super) async fn probed_by_all(
+        &self,
+        place: &Place,
+        count: u32,
+        timeout: Duration,
+    ) -> Result<Vec<ProbeRow>> {
+        let all = (nodes(place, &[])?, ends(place, &[])?);
+        Ok(self.probed(place, (&all.0, &all.1), count, timeout).await)
     }
 
     pub(super) async fn net_capture(

@@ -230,6 +230,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             }),
         ),
         scenario(
+            "look into a commit of a cluster",
+            "state_diff",
+            json!({"from": "duo@v1", "to": "duo@main"}),
+            nothing,
+            later!(|bench, _done| {
+                intact(bench).await;
+            }),
+        ),
+        scenario(
             "branches of a cluster",
             "branch_create",
             json!({"from": "duo@main", "names": ["x", "y"]}),

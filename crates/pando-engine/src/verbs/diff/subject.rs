@@ -1,7 +1,7 @@
-//! What a comparison names: a live branch, a commit or a kept capture, on one node; and what was
-//! before it and done in it.
+//! What a comparison names: a live branch, a commit or a kept capture; which nodes of them; and what
+//! was before them and done in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pando_api::state::StateDiffParams;
@@ -13,48 +13,48 @@ use super::nanoseconds;
 use crate::captures::Kept;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
-use crate::resolve::{Source, Target};
+use crate::resolve::{Place, Source};
 
 /// Most commits that are followed in search of a common ancestor.
 const MAX_ANCESTORS: usize = 10_000;
 
 /// One of the two that are compared.
 pub(super) enum Subject {
-    Live(Target),
-    Commit(Cluster, Commit, Name),
+    Live(Place),
+    Commit(Cluster, Commit),
     Kept(Box<Kept>, String),
 }
 
 impl Subject {
     pub(super) fn label(&self) -> String {
         match self {
-            Self::Live(target) => target.place.address(),
-            Self::Commit(_, commit, _) => commit.id.to_string(),
+            Self::Live(place) => place.address(),
+            Self::Commit(_, commit) => commit.id.to_string(),
             Self::Kept(_, id) => id.clone(),
         }
     }
 
-    pub(super) fn node(&self) -> &Name {
+    pub(super) fn nodes(&self) -> Vec<Name> {
         match self {
-            Self::Live(target) => &target.node,
-            Self::Commit(_, _, node) => node,
-            Self::Kept(kept, _) => &kept.node,
+            Self::Live(place) => place.branch.nodes.iter().map(|node| node.name.clone()).collect(),
+            Self::Commit(_, commit) => commit.nodes.iter().map(|node| node.name.clone()).collect(),
+            Self::Kept(kept, _) => vec![kept.node.clone()],
         }
     }
 
     /// The branch that it is or was on.
     pub(super) fn branch(&self) -> &BranchId {
         match self {
-            Self::Live(target) => &target.place.branch.id,
-            Self::Commit(_, commit, _) => &commit.branch,
+            Self::Live(place) => &place.branch.id,
+            Self::Commit(_, commit) => &commit.branch,
             Self::Kept(kept, _) => &kept.branch,
         }
     }
 
     pub(super) fn head(&self) -> Option<&CommitId> {
         match self {
-            Self::Live(target) => target.place.branch.head.as_ref(),
-            Self::Commit(_, commit, _) => Some(&commit.id),
+            Self::Live(place) => place.branch.head.as_ref(),
+            Self::Commit(_, commit) => Some(&commit.id),
             Self::Kept(kept, _) => kept.head.as_ref(),
         }
     }
@@ -63,46 +63,101 @@ impl Subject {
     pub(super) fn until(&self) -> Timestamp {
         match self {
             Self::Live(_) => Timestamp::now(),
-            Self::Commit(_, commit, _) => commit.created_at,
+            Self::Commit(_, commit) => commit.created_at,
             Self::Kept(kept, _) => kept.at,
         }
     }
 
     pub(super) const fn commit(&self) -> Option<&Commit> {
         match self {
-            Self::Commit(_, commit, _) => Some(commit),
+            Self::Commit(_, commit) => Some(commit),
             Self::Live(_) | Self::Kept(..) => None,
         }
     }
+
+    pub(super) const fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Live(place) => Some(&place.cluster),
+            Self::Commit(cluster, _) => Some(cluster),
+            Self::Kept(..) => None,
+        }
+    }
+
+    /// Returns the node that is named, the only one, or the one that the other side names.
+    fn node(&self, named: Option<&Name>, others: Option<&Name>) -> Result<Name> {
+        let nodes = self.nodes();
+        match (named, nodes.as_slice(), others) {
+            (None, [only], _) => Ok(only.clone()),
+            (Some(name), nodes, _) | (None, nodes, Some(name)) if nodes.contains(name) => {
+                Ok(name.clone())
+            }
+            (Some(name), ..) | (None, _, Some(name)) => Err(Failure::not_found(
+                "node",
+                name.as_str(),
+            )
+            .hint(format!("{} has {}", self.label(), self.listed()))),
+            (None, ..) => {
+                let message = format!("{} has several nodes; name one", self.label());
+                Err(Failure::new(ErrorCode::Ambiguous, message).hint(format!(
+                    "{}/NODE, with one of {}",
+                    self.label(),
+                    self.listed()
+                )))
+            }
+        }
+    }
+
+    fn listed(&self) -> String {
+        self.nodes().iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+    }
 }
 
-/// Returns the node of a commit that is named, or the only one.
-fn node_of(commit: &Commit, named: Option<Name>) -> Result<Name> {
-    let names = || {
-        let names: Vec<&str> = commit.nodes.iter().map(|node| node.name.as_str()).collect();
-        names.join(", ")
-    };
-    match (named, commit.nodes.as_slice()) {
-        (Some(name), nodes) if nodes.iter().any(|node| node.name == name) => Ok(name),
-        (Some(name), _) => Err(Failure::not_found("node", name.as_str()).hint(format!(
-            "{} has {}",
-            commit.id,
-            names()
-        ))),
-        (None, [only]) => Ok(only.name.clone()),
-        (None, _) => {
-            let message = format!("{} has several nodes; name one", commit.id);
-            Err(Failure::new(ErrorCode::Ambiguous, message).hint(format!(
-                "{}/NODE, with one of {}",
-                commit.id,
-                names()
-            )))
-        }
+/// Two nodes that are compared: that of the first side and that of the second.
+pub(super) type Pair = (Name, Name);
+
+/// How much of two subjects is compared.
+pub(super) enum Scope {
+    OneNode(Pair),
+    /// Every node that either side has, with its namesake.
+    AllNodes(Vec<Name>),
+}
+
+/// Both subjects, and what of them.
+pub(super) struct Question {
+    pub from: Subject,
+    pub to: Subject,
+    pub scope: Scope,
+}
+
+impl Question {
+    /// Compares the named nodes; without any name, all where either side has several.
+    fn new(
+        (from, from_node): (Subject, Option<Name>),
+        (to, to_node): (Subject, Option<Name>),
+    ) -> Result<Self> {
+        let own = |subject: &Subject, named: Option<Name>| match subject {
+            Subject::Kept(kept, _) => Some(kept.node.clone()),
+            Subject::Live(_) | Subject::Commit(..) => named,
+        };
+        let (first, second) = (own(&from, from_node), own(&to, to_node));
+        let (ours, theirs) = (from.nodes(), to.nodes());
+        let one = first.is_some() || second.is_some() || ours.len() == 1 && theirs.len() == 1;
+        let scope = if one {
+            // Whoever compares a node of one side means the same node of the other.
+            let ours = from.node(first.as_ref(), second.as_ref())?;
+            let theirs = to.node(second.as_ref(), first.as_ref())?;
+            Scope::OneNode((ours, theirs))
+        } else {
+            let known: BTreeSet<Name> = ours.iter().cloned().collect();
+            let new = theirs.into_iter().filter(|name| !known.contains(name));
+            let all = ours.iter().cloned().chain(new);
+            Scope::AllNodes(all.collect())
+        };
+        Ok(Self { from, to, scope })
     }
 }
 
 impl Engine {
-    /// Returns what an address names, on the node that it names or the only one.
     async fn subject(&self, caller: &Caller, address: Option<&Address>) -> Result<Subject> {
         if let Some(address) = address
             && let Ok(id) = address.cluster.parse::<CaptureId>()
@@ -111,42 +166,39 @@ impl Engine {
             let kept = kept.ok_or_else(|| Failure::not_found("capture", id.as_str()))?;
             return Ok(Subject::Kept(Box::new(kept), id.to_string()));
         }
-        match self.source(&caller.principal, address).await? {
-            Source::Branch(_) => Ok(Subject::Live(self.target(&caller.principal, address).await?)),
-            Source::Commit(cluster, commit) => {
-                let named = address.and_then(|address| address.node.clone());
-                let node = node_of(&commit, named)?;
-                Ok(Subject::Commit(cluster, commit, node))
-            }
-        }
+        Ok(match self.source(&caller.principal, address).await? {
+            Source::Branch(place) => Subject::Live(place),
+            Source::Commit(cluster, commit) => Subject::Commit(cluster, commit),
+        })
     }
 
-    /// Returns both subjects. With only one, a branch is compared with its latest commit.
-    pub(super) async fn subjects(
+    /// Returns what is to be compared. With only one subject, a branch is compared with its latest
+    /// commit.
+    pub(super) async fn question(
         &self,
         caller: &Caller,
         params: &StateDiffParams,
-    ) -> Result<(Subject, Subject)> {
+    ) -> Result<Question> {
+        let node = |address: &Option<Address>| address.as_ref().and_then(|one| one.node.clone());
         let first = self.subject(caller, params.from.as_ref()).await?;
+        let named = node(&params.from);
         if let Some(to) = &params.to {
-            // Whoever compares a node of one branch means the same node of the other.
-            let named = params.from.as_ref().and_then(|from| from.node.clone());
-            let to = Address { node: to.node.clone().or(named), ..to.clone() };
-            return Ok((first, self.subject(caller, Some(&to)).await?));
+            let second = self.subject(caller, Some(to)).await?;
+            return Question::new((first, named), (second, node(&params.to)));
         }
-        let Subject::Live(target) = &first else {
+        let Subject::Live(place) = &first else {
             return Err(ApiError::parameter("to", "a commit is compared with what?")
                 .hint("name a branch or another commit as well")
                 .into());
         };
-        let Some(head) = &target.place.branch.head else {
-            let message = format!("{} has no commit to compare it with", target.place.address());
+        let Some(head) = &place.branch.head else {
+            let message = format!("{} has no commit to compare it with", place.address());
             return Err(Failure::new(ErrorCode::NotFound, message)
                 .hint("`pando commit` makes one; `pando capture` notes the state for later"));
         };
         let commit = self.commit_by_id(head).await?;
-        let before = Subject::Commit(target.place.cluster.clone(), commit, target.node.clone());
-        Ok((before, first))
+        let before = Subject::Commit(place.cluster.clone(), commit);
+        Question::new((before, named.clone()), (first, named))
     }
 
     /// Returns a commit and those before it, newest first.
@@ -161,13 +213,13 @@ impl Engine {
         Ok(line)
     }
 
-    /// Returns what was done on a side since the common ancestor, oldest first.
+    /// Returns what was done on a side since the common ancestor, by node, oldest first.
     pub(super) async fn acts_since(
         &self,
         subject: &Subject,
         line: &[Commit],
         base: Option<&Commit>,
-    ) -> Result<Vec<Act>> {
+    ) -> Result<BTreeMap<String, Vec<Act>>> {
         // Until when each branch of the line counts: the point where the next one left it.
         let mut until: BTreeMap<BranchId, Timestamp> = BTreeMap::new();
         until.insert(subject.branch().clone(), subject.until());
@@ -177,14 +229,14 @@ impl Engine {
         let since = base.map(|base| base.created_at);
         let records = self.acts(until.keys().cloned().collect(), since).await?;
         let now = nanoseconds(Timestamp::now());
-        let node = subject.node();
-        let act = |record: pando_driver::store::JournalRecord| {
-            let (branch, of) = record.entry.target.split_once('/')?;
-            let end = until.get(&branch.parse::<BranchId>().ok()?)?;
-            let counts =
-                of == node.as_str() && record.entry.act != "pull" && record.entry.at <= *end;
-            let until_ns = record.end.as_ref().map_or(now, |end| nanoseconds(end.at));
-            counts.then(|| Act {
+        let mut acts: BTreeMap<String, Vec<Act>> = BTreeMap::new();
+        for record in records {
+            let Some((branch, node)) = record.entry.target.split_once('/') else { continue };
+            let end = branch.parse::<BranchId>().ok().and_then(|branch| until.get(&branch));
+            if record.entry.act == "pull" || end.is_none_or(|end| record.entry.at > *end) {
+                continue;
+            }
+            acts.entry(node.to_owned()).or_default().push(Act {
                 id: record.entry.id.clone(),
                 act: record.entry.act.clone(),
                 command: match record.entry.act.as_str() {
@@ -193,9 +245,9 @@ impl Engine {
                     _ => record.entry.detail.clone(),
                 },
                 from_ns: nanoseconds(record.entry.at),
-                until_ns,
-            })
-        };
-        Ok(records.into_iter().filter_map(act).collect())
+                until_ns: record.end.as_ref().map_or(now, |end| nanoseconds(end.at)),
+            });
+        }
+        Ok(acts)
     }
 }

@@ -16,18 +16,17 @@ use super::{clipped, nanoseconds};
 use crate::failure::{Failure, Result};
 
 /// Most highlights of a result.
-const MAX_HIGHLIGHTS: usize = 8;
+pub(super) const MAX_HIGHLIGHTS: usize = 8;
 /// Most commands of a result.
 const MAX_COMMANDS: usize = 20;
 
 /// Returns the result of a comparison, its changes attributed; what is compared is still to be
-/// said.
+/// said. `since` is in nanoseconds since 1970.
 pub(super) fn summary(
     comparison: Comparison,
     sides: &(SideOf, SideOf),
-    since: Option<&JournalId>,
-) -> Result<StateDiffResult> {
-    let since = since.map(|id| beginning_of(sides, id)).transpose()?;
+    since: Option<i64>,
+) -> StateDiffResult {
     let late = |change: &Change| {
         let at = change.at.map(nanoseconds);
         since.is_none_or(|since| at.is_some_and(|at| at + SLACK_NS >= since))
@@ -41,7 +40,7 @@ pub(super) fn summary(
         .map(|(aspect, why)| (aspect.as_str().to_owned(), clipped(why)))
         .collect();
     let suppressed = comparison.suppressed.iter().map(|(why, count)| ((*why).to_owned(), *count));
-    Ok(StateDiffResult {
+    StateDiffResult {
         from: String::new(),
         to: String::new(),
         base: None,
@@ -53,19 +52,20 @@ pub(super) fn summary(
         differences,
         suppressed: suppressed.collect(),
         unknown,
+        nodes: Vec::new(),
+        cluster: None,
         hunks: None,
         duration_ms: 0,
         page: Page::default(),
-    })
-}
-
-fn acts(sides: &(SideOf, SideOf)) -> impl Iterator<Item = &Act> {
-    sides.0.acts.iter().chain(&sides.1.acts)
+    }
 }
 
 /// Returns when a command began, in nanoseconds since 1970.
-fn beginning_of(sides: &(SideOf, SideOf), id: &JournalId) -> Result<i64> {
-    let act = acts(sides).find(|act| act.id == *id);
+pub(super) fn beginning_of<'a>(
+    mut acts: impl Iterator<Item = &'a Act>,
+    id: &JournalId,
+) -> Result<i64> {
+    let act = acts.find(|act| act.id == *id);
     act.map(|act| act.from_ns).ok_or_else(|| {
         Failure::not_found("command on these branches since their common commit", id.as_str())
             .hint("`pando history` lists them")
@@ -108,7 +108,7 @@ fn attributed(found: Found, sides: &(SideOf, SideOf)) -> Change {
     change
 }
 
-fn counted(differences: &[Change]) -> Vec<AspectCount> {
+pub(super) fn counted(differences: &[Change]) -> Vec<AspectCount> {
     let mut counts: BTreeMap<Aspect, AspectCount> = BTreeMap::new();
     for change in differences {
         let aspect = change.aspect;
@@ -127,7 +127,8 @@ fn counted(differences: &[Change]) -> Vec<AspectCount> {
 /// most.
 fn commands(sides: &(SideOf, SideOf), differences: &[Change]) -> Vec<CommandChanges> {
     let mut commands: Vec<CommandChanges> = Vec::new();
-    for act in acts(sides) {
+    let acts = [&sides.0, &sides.1].into_iter();
+    for (side, act) in acts.flat_map(|side| side.acts.iter().map(move |act| (side, act))) {
         let because = |change: &&Change| change.causes.iter().any(|cause| cause.id == act.id);
         let changes = differences.iter().filter(because).count() as u64;
         if changes > 0 && !commands.iter().any(|command| command.id == act.id) {
@@ -135,22 +136,28 @@ fn commands(sides: &(SideOf, SideOf), differences: &[Change]) -> Vec<CommandChan
                 id: act.id.clone(),
                 act: act.act.clone(),
                 command: clipped(&act.command),
-                branch: String::new(),
+                branch: side.branch.to_string(),
+                node: side.node.clone(),
                 changes,
             });
         }
     }
-    if commands.len() > MAX_COMMANDS {
-        let mut most: Vec<u64> = commands.iter().map(|command| command.changes).collect();
-        most.sort_unstable_by(|a, b| b.cmp(a));
-        let least = most.get(MAX_COMMANDS - 1).copied().unwrap_or(0);
-        commands.retain(|command| command.changes >= least);
-        commands.truncate(MAX_COMMANDS);
-    }
+    keep_most(&mut commands, MAX_COMMANDS);
     commands
 }
 
-fn highlight(change: &Change) -> String {
+/// Keeps those of many commands that did most, in their order.
+pub(super) fn keep_most(commands: &mut Vec<CommandChanges>, count: usize) {
+    if commands.len() > count {
+        let mut most: Vec<u64> = commands.iter().map(|command| command.changes).collect();
+        most.sort_unstable_by(|a, b| b.cmp(a));
+        let least = most.get(count.saturating_sub(1)).copied().unwrap_or(0);
+        commands.retain(|command| command.changes >= least);
+        commands.truncate(count);
+    }
+}
+
+pub(super) fn highlight(change: &Change) -> String {
     let verb = match change.change {
         ChangeKind::Added => "added",
         ChangeKind::Removed => "removed",

@@ -165,6 +165,7 @@ mod tests {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Change {
             id: format!("{}:{subject}", aspect.as_str()),
+            node: None,
             aspect,
             change: kind,
             subject: subject.into(),

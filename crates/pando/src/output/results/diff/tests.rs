@@ -30,6 +30,7 @@ fn change(
     });
     Change {
         id: format!("{}:{subject}", aspect.as_str()),
+        node: None,
         aspect,
         change: kind,
         subject: subject.into(),
@@ -77,6 +78,7 @@ fn view() -> StateDiffResult {
         act: "exec".into(),
         command: COMMAND_LINES[number - 1].into(),
         branch: "br_1".into(),
+        node: "shop".parse().unwrap(),
         changes,
     };
     StateDiffResult {
@@ -96,6 +98,8 @@ fn view() -> StateDiffResult {
         differences,
         suppressed: BTreeMap::new(),
         unknown: BTreeMap::from([("env".to_owned(), "it cannot be read".to_owned())]),
+        nodes: Vec::new(),
+        cluster: None,
         hunks: Some("@@ -1,1 +1,1 @@\n-a\n+b\n".into()),
         duration_ms: 12,
         page: Page::default(),
