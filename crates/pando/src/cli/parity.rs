@@ -24,6 +24,7 @@ const EXTRA: &[(&str, &str, &str)] = &[
     ("commit_list", "graph", "a way to draw the result"),
     ("console_read", "follow", "calls again for what comes"),
     ("net_capture", "write", "where the command puts what it reads"),
+    ("state_diff", "node", "names the node of both addresses"),
     ("state_diff", "stat", "shows the counts of the result only"),
     ("state_diff", "as-script", "shows the commands of the result only"),
     ("state_diff", "exit-code", "makes the result an exit status"),

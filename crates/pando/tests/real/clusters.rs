@@ -1,6 +1,11 @@
 //! A cluster of three nodes, as the quick start of cluster tools has it: defined, started, used,
 //! snapshotted, branched, rolled back, stopped and destroyed.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
 use crate::support::{Home, text};
 
 const TRIO: &str = "name: trio
@@ -15,6 +20,63 @@ nodes:
 /// What an SSH server on another node says first, asked for by name.
 const GREET: &str = "bash -c 'exec 3<>/dev/tcp/b/22 && head -c 4 <&3'";
 
+/// Changes one node's files and cuts it off in one branch, crashes another node in a second one, and
+/// compares them with a third one and with the commit of them all.
+fn differ(home: &Home) {
+    let write = "mkdir /srv/only && echo here >/srv/only/here";
+    home.ok(&["node", "exec", "trio@try-1", "a", write]);
+    let cut = home.ok(&["net", "partition", "trio@try-1", "a", "--label", "split"]);
+    home.ok(&["node", "crash", "trio@try-2", "b", "--no-restart-after"]);
+
+    let of = |diff: &Value, name: &str| {
+        let nodes = diff["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["node"] == name).unwrap().clone()
+    };
+    let began = Instant::now();
+    let diff = home.ok(&["diff", "trio@try-3", "trio@try-1"]);
+    println!("first: {:?}, {} ms of it compared", began.elapsed(), diff["duration_ms"]);
+    let untouched = json!({"node": "c", "from": "running", "to": "running", "equal": true});
+    assert_eq!(of(&diff, "c"), untouched, "{diff:#}");
+    let found = diff["differences"].as_array().unwrap().iter();
+    let found = found.filter(|change| change["node"] == "a" && change["aspect"] == "files");
+    let found: Vec<&Value> = found.collect();
+    assert!(found.iter().any(|change| change["subject"] == "/srv/only/here"), "{diff:#}");
+    let by = |change: &&Value| change["causes"][0]["command"] == write;
+    assert!(found.iter().all(by), "{diff:#}");
+    let between = &diff["cluster"];
+    assert_eq!((&between["faults_differ"], &between["faults_on_both"]), (&1.into(), &0.into()));
+    assert_eq!(between["faults"][0]["handle_id"], cut["handle_id"]);
+    let links = between["reachability"]["links"].as_array().unwrap();
+    let cut_off: BTreeSet<&str> = links
+        .iter()
+        .filter(|link| link["from"] == "yes" && link["to"] == "no")
+        .map(|link| text(link, "link"))
+        .collect();
+    let expected = BTreeSet::from(["a>b", "a>c", "b>a", "c>a"]);
+    assert_eq!((cut_off, &between["reachability"]["differ"]), (expected, &4.into()), "{diff:#}");
+
+    let began = Instant::now();
+    let diff = home.ok(&["diff", "trio@try-3", "trio@try-2"]);
+    println!("again: {:?}, {} ms of it compared", began.elapsed(), diff["duration_ms"]);
+    let down = of(&diff, "b");
+    assert_eq!((&down["from"], &down["to"]), (&"running".into(), &"crashed".into()), "{diff:#}");
+    assert_eq!(of(&diff, "c"), untouched, "{diff:#}");
+    assert_eq!(diff["cluster"]["faults_differ"], 0);
+
+    let one = home.ok(&["diff", "trio@v1", "trio@try-1", "--node", "a"]);
+    assert_eq!((one.get("nodes"), one["from"].as_str()), (None, diff["base"].as_str()));
+    let began = Instant::now();
+    home.ok(&["net", "probe", "trio@try-3", "--count", "1"]);
+    println!("a probe: {:?}", began.elapsed());
+    let shown = home.run(&["diff", "trio@try-3", "trio@try-1", "--exit-code"]);
+    assert_eq!(shown.status.code(), Some(1));
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    println!("{shown}");
+    for line in ["faults 1 on one side only", "  c  running  nothing differs", "trio@try-1/a"] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+}
+
 #[test]
 fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     let home = Home::new();
@@ -25,7 +87,7 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     assert_eq!(home.ok(&["cluster", "define", file])["created"], false);
     let started = home.ok(&["cluster", "start", "trio"]);
     assert_eq!((&started["warm"], &started["set_up"]), (&true.into(), &1.into()));
-    let reached = |status: &serde_json::Value| {
+    let reached = |status: &Value| {
         let nodes = status["nodes"].as_array().unwrap().clone();
         nodes.len() == 3 && nodes.iter().all(|node| node["ssh_reachable"] == true)
     };
@@ -56,6 +118,7 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
             assert_eq!(state["results"][node]["stdout"], "one\n", "{branch}/{node}");
         }
     }
+    differ(&home);
     home.ok(&["rollback", "trio", "v1"]);
     greeted("trio@main");
 

@@ -10,6 +10,8 @@ use pando_model::change::{Cause, Change, ChangeKind, Severity, Side};
 use crate::output::table::printable;
 use crate::output::{Look, Ui, paint, units};
 
+mod cluster;
+
 /// How much of a comparison is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -81,17 +83,12 @@ impl Pen {
 type Numbers<'a> = BTreeMap<&'a str, usize>;
 
 fn lines(view: &StateDiffResult, extent: Extent, pen: Pen) -> Vec<String> {
+    if let Some(between) = &view.cluster {
+        return cluster::lines(view, between, extent, pen);
+    }
     let mut lines = heading(view, pen);
     if extent == Extent::All {
-        let numbers: Numbers<'_> = (1..)
-            .zip(&view.commands)
-            .map(|(number, command)| (command.id.as_str(), number))
-            .collect();
-        highlights(view, pen, &mut lines);
-        commands(view, pen, &mut lines);
-        for aspect in Aspect::ALL {
-            tree(view, *aspect, &numbers, pen, &mut lines);
-        }
+        lines.extend(body(view, pen));
     }
     for line in view.hunks.iter().flat_map(|hunks| hunks.lines()) {
         let look = match line.chars().next() {
@@ -101,6 +98,19 @@ fn lines(view: &StateDiffResult, extent: Extent, pen: Pen) -> Vec<String> {
             _ => Look::Plain,
         };
         lines.push(pen.line(&[(look, &line.replace('\t', "    "))]));
+    }
+    lines
+}
+
+/// Everything but how much it is.
+fn body(view: &StateDiffResult, pen: Pen) -> Vec<String> {
+    let mut lines = Vec::new();
+    let numbers: Numbers<'_> =
+        (1..).zip(&view.commands).map(|(number, command)| (command.id.as_str(), number)).collect();
+    highlights(view, pen, &mut lines);
+    commands(view, pen, &mut lines);
+    for aspect in Aspect::ALL {
+        tree(view, *aspect, &numbers, pen, &mut lines);
     }
     lines
 }
@@ -115,6 +125,9 @@ fn heading(view: &StateDiffResult, pen: Pen) -> Vec<String> {
         (Look::Dim, &base),
     ])];
     lines.push(match (view.counts.is_empty(), view.unknown.is_empty()) {
+        (true, true) if view.cluster.is_some() && !view.equal => {
+            "nothing differs inside the nodes that were compared".to_owned()
+        }
         (true, true) => "nothing differs".to_owned(),
         (true, false) => "nothing differs in what could be compared".to_owned(),
         (false, _) => {

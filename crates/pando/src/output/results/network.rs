@@ -16,8 +16,12 @@ const LINKS: usize = 4;
 /// Shows a fault that was made.
 pub fn made(ui: &Ui, view: &NetFaultResult) {
     let handle = view.fault.handle_id.as_str();
-    let what =
-        format!("{} in {}: {}", ui.paint(Look::Bold, handle), view.address, effect(&view.fault));
+    let what = format!(
+        "{} in {}: {}",
+        ui.paint(Look::Bold, handle),
+        view.address,
+        effect(view.fault.fault_type, &view.fault.parameters)
+    );
     say(ui, handle, what);
     let (look, word) = match view.verified {
         Verified::Yes => (Look::Green, "verified"),
@@ -56,7 +60,7 @@ pub fn faults(ui: &Ui, view: &NetFaultListResult) {
             let count = |number: Option<u64>| number.map(|n| n.to_string()).unwrap_or_default();
             table.row(vec![
                 Cell::new(Look::Bold, fault.handle_id.as_str()),
-                effect(fault).into(),
+                effect(fault.fault_type, &fault.parameters).into(),
                 links(fault).into(),
                 count(fault.counters.map(|counters| counters.frames)).into(),
                 count(fault.counters.map(|counters| counters.dropped)).into(),
@@ -90,11 +94,12 @@ fn counts(ui: &Ui, links: &[LinkInfo]) {
     table.print(ui);
 }
 
-fn effect(fault: &NetFaultInfo) -> String {
-    if fault.fault_type == FaultType::Partition {
+/// Returns what a fault does to frames.
+pub fn effect(fault_type: FaultType, parameters: &Value) -> String {
+    if fault_type == FaultType::Partition {
         return "partition".to_owned();
     }
-    let number = |name: &str| fault.parameters.get(name).and_then(Value::as_f64);
+    let number = |name: &str| parameters.get(name).and_then(Value::as_f64);
     let mut parts = Vec::new();
     for (name, before, unit) in [
         ("latency_ms", "", " ms"),

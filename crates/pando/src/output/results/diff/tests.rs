@@ -127,3 +127,85 @@ fn nothing_is_wider_than_the_terminal() {
     assert_eq!(painted.iter().map(plain).collect::<Vec<_>>(), text);
     assert_eq!(lines(&view(), Extent::Counts, narrow).len(), 6);
 }
+
+/// The same of a cluster: everything is of one node; another is as it was, a third one crashed.
+fn cluster_view() -> StateDiffResult {
+    use pando_api::network::FaultType;
+    use pando_api::state::{
+        ClusterDiff, FaultDiff, LinkDiff, NodeDiff, NodeState, Reach, ReachDiff,
+    };
+    let one = view();
+    let node = |name: &str, to, not_compared: Option<&str>| NodeDiff {
+        node: name.parse().unwrap(),
+        from: Some(NodeState::Running),
+        to,
+        equal: to == Some(NodeState::Running) && name != "shop",
+        total: 0,
+        counts: Vec::new(),
+        unexplained: 0,
+        not_compared: not_compared.map(str::to_owned),
+    };
+    let fault = |side, fault_type, parameters, label: Option<&str>| FaultDiff {
+        side,
+        handle_id: "ft_000000000001".parse().unwrap(),
+        fault_type,
+        parameters,
+        label: label.map(str::to_owned),
+    };
+    let cut = serde_json::json!({
+        "partition_a": ["shop"], "partition_b": ["web", "gateway"], "direction": "both",
+    });
+    let slow = serde_json::json!({
+        "source_node": "web", "target_node": "db", "both_directions": false, "latency_ms": 50.0,
+    });
+    let link = |link: &str, to| LinkDiff {
+        link: link.into(),
+        from: Some(Reach::Yes),
+        to: Some(to),
+        from_ms: Some(1.5),
+        to_ms: None,
+    };
+    let own = |change| Change { node: Some("shop".parse().unwrap()), ..change };
+    StateDiffResult {
+        from: "trio@main".into(),
+        to: "trio@try-1".into(),
+        unknown: BTreeMap::from([("shop/env".to_owned(), "it cannot be read".to_owned())]),
+        nodes: vec![
+            NodeDiff {
+                total: 8,
+                counts: one.counts.clone(),
+                unexplained: 2,
+                ..node("shop", Some(NodeState::Running), None)
+            },
+            node("web", Some(NodeState::Running), None),
+            node("db", Some(NodeState::Crashed), Some("on trio@try-1 it is crashed (killed)")),
+        ],
+        cluster: Some(ClusterDiff {
+            faults: vec![
+                fault(Side::From, FaultType::Impairment, slow, None),
+                fault(Side::To, FaultType::Partition, cut, Some("split")),
+            ],
+            faults_differ: 3,
+            faults_on_both: 1,
+            reachability: ReachDiff {
+                differ: 1,
+                total: 2,
+                links: vec![link("shop>web", Reach::No), link("web>db", Reach::Yes)],
+                not_observed: BTreeMap::new(),
+            },
+            one_node: String::new(),
+        }),
+        differences: one.differences.into_iter().map(own).collect(),
+        hunks: None,
+        ..view()
+    }
+}
+
+#[test]
+fn a_cluster_is_told_from_outside_and_then_node_by_node() {
+    let text = lines(&cluster_view(), Extent::All, Pen { width: None, colour: false }).join("\n");
+    insta::assert_snapshot!(text);
+    let short = lines(&cluster_view(), Extent::Counts, Pen { width: Some(60), colour: false });
+    assert!(short.iter().all(|line| line.chars().count() <= 60), "{short:#?}");
+    assert!(short.len() < text.lines().count());
+}
