@@ -367,17 +367,20 @@ async fn results_of_clusters_are_bounded_and_read_on() {
         let cut = json!({"cluster_name": "duo@other", "partition_a": ["db"], "label": label});
         bench.ok("net_partition", cut).await;
     }
-    let mut page = bench.ok("state_diff", json!({"from": "duo@main", "to": "duo@other"})).await;
+    // What the MCP server asks for, whose results are not longer than 8 KiB.
+    const MAX_BYTES: usize = 6 * 1024;
+    let params = json!({"from": "duo@main", "to": "duo@other", "max_bytes": MAX_BYTES});
+    let mut page = bench.ok("state_diff", params).await;
     let mut seen = Vec::new();
     assert_eq!(page["cluster"]["faults_differ"], 20);
     assert_eq!(of_node(&page, "web")["total"], 40);
     loop {
-        assert!(page.to_string().len() <= 8 * 1024, "{}", page.to_string().len());
+        assert!(page.to_string().len() <= MAX_BYTES, "{}", page.to_string().len());
         assert_eq!((&page["total"], &page["nodes"].as_array().unwrap().len()), (&json!(80), &2));
         let own = page["differences"].as_array().unwrap().iter();
         seen.extend(own.map(|change| format!("{} {}", change["node"], change["id"])));
         let Some(cursor) = page["next_cursor"].as_str().map(str::to_owned) else { break };
-        page = bench.ok("state_diff", json!({"cursor": cursor})).await;
+        page = bench.ok("state_diff", json!({"cursor": cursor, "max_bytes": MAX_BYTES})).await;
     }
     let all: std::collections::BTreeSet<String> = seen.iter().cloned().collect();
     assert_eq!((seen.len(), all.len()), (80, 80));

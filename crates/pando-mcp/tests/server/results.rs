@@ -86,6 +86,40 @@ async fn commands_are_asked_for_little_output_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn clusters_are_compared_without_a_node_and_the_result_is_not_cut() {
+    let control = control();
+    control.on(
+        "state_diff",
+        Arc::new(|_, call| {
+            let Call::StateDiff(params) = call else { panic!("{call:?}") };
+            let (Some(from), Some(to)) = (&params.from, &params.to) else { panic!("two sides") };
+            assert_eq!((&from.node, &to.node), (&None, &None));
+            let node = |n| json!({"node": format!("n{n}"), "from": "running", "to": "crashed"});
+            let own = |n| json!({"node": "n1", "id": format!("files:/srv/{n:060}")});
+            let most = usize::try_from(params.max_bytes).unwrap();
+            let mut differences = Vec::new();
+            while json!(differences).to_string().len() + 1500 < most {
+                differences.push(own(differences.len()));
+            }
+            Ok(json!({
+                "nodes": (0..10).map(node).collect::<Vec<_>>(), "differences": differences,
+                "cluster": {"one_node": "from etcd@left/NODE, to etcd@right/NODE"},
+                "total": 500, "returned": differences.len(), "truncated": true,
+                "next_cursor": "x:9",
+            }))
+        }),
+    );
+    let mut session = Session::open(&control, Era::Modern).await;
+    let sides = json!({"from": "etcd@left", "to": "etcd@right"});
+    let envelope = session.call("state_diff", sides).await;
+    assert!(envelope.to_string().len() <= 8192, "{}", envelope.to_string().len());
+    assert_eq!(envelope.get("cut"), None);
+    assert_eq!(envelope["result"]["nodes"].as_array().map(Vec::len), Some(10));
+    assert_eq!(envelope["next"]["arguments"]["cursor"], "x:9");
+    session.close().await;
+}
+
+#[tokio::test]
 async fn a_file_that_was_cut_says_how_to_read_on() {
     let control = control();
     control.answer(
