@@ -136,8 +136,8 @@ impl Engine {
         Ok(Seen { from, to, ancestor })
     }
 
-    /// Gets the digests, the packages' lists and the file that the comparisons still lack. The
-    /// digests are those of the contents that the pair of this index is compared by.
+    /// Gets the digests, the packages' lists and the file that the comparisons still lack. Each node
+    /// comes with the other side's capture and the files whose contents are to be compared.
     pub(super) async fn complete(
         &self,
         subject: &Subject,
