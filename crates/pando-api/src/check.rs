@@ -199,6 +199,7 @@ fn vm_create(params: &VmCreateParams) -> Checked {
         memory: ByteCount::from_mib(params.memory_mib),
         disk: ByteCount::from_gib(params.disk_gib.unwrap_or(0)),
         nics: params.nics,
+        extra_disks: Vec::new(),
     };
     range("nics", u64::from(params.nics), 0, u64::from(limits::MAX_NICS))?;
     if params.uplink == Uplink::Nat && params.nics == 0 {
@@ -209,7 +210,9 @@ fn vm_create(params: &VmCreateParams) -> Checked {
         let name = match source {
             ShapeError::Vcpus(_) => "vcpus",
             ShapeError::Memory(_) | ShapeError::MemoryStep(_) => "memory_mib",
-            ShapeError::Disk(_) => "disk_gib",
+            ShapeError::Disk(_) | ShapeError::ExtraDisks(_) | ShapeError::ExtraDisk { .. } => {
+                "disk_gib"
+            }
         };
         ApiError::parameter(name, source.to_string())
     })?;

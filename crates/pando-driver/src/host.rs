@@ -15,7 +15,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, ByteCount, CommitId, LayerId, Name};
+use pando_model::{BranchId, ByteCount, CommitId, DiskRole, LayerId, Name};
 use tokio::sync::mpsc;
 
 use crate::progress::Reporter;
@@ -124,12 +124,13 @@ pub trait BranchHost: Send + Sync {
     /// Returns every layer that has a file, with the bytes it takes.
     async fn list_layers(&self) -> Result<BTreeMap<LayerId, ByteCount>, HostError>;
 
-    /// Moves everything between `keep` and the writable top of a running node's root disk into
-    /// the top, so that the top lies on `keep` directly.
+    /// Moves everything between `keep` and the writable top of a running node's disk into the top,
+    /// so that the top lies on `keep` directly.
     async fn flatten(
         &self,
         branch: &BranchId,
         node: &Name,
+        disk: DiskRole,
         keep: &pando_model::commit::Below,
         reporter: &Reporter,
     ) -> Result<(), HostError>;

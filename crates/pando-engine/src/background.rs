@@ -9,6 +9,7 @@ use pando_driver::Reporter;
 use pando_driver::store::Query;
 use pando_model::branch::BranchRole;
 use pando_model::commit::{Below, Layer};
+use pando_model::disk::DiskRole;
 use pando_model::limits::MAX_CHAIN_LAYERS;
 use pando_model::{Branch, BranchId, BranchState, Cluster, Commit, CommitId, LayerId};
 use tokio::sync::watch;
@@ -147,8 +148,13 @@ impl Engine {
         let Some(branch): Option<Branch> = self.store.get(id.as_str()).await? else {
             return Ok(());
         };
+        let mut disks = Vec::new();
         for node in &branch.nodes {
-            if self.layer(&node.layer).await?.depth < MAX_CHAIN_LAYERS {
+            disks.extend(node.layers.disks().map(|(disk, top)| (&node.name, disk, top)));
+        }
+        for (node, disk, top) in disks {
+            // The firmware's variables are too small for the length of their chain to matter.
+            if disk == DiskRole::Firmware || self.layer(top).await?.depth < MAX_CHAIN_LAYERS {
                 continue;
             }
             let wait = self.config.lock_wait;
@@ -157,27 +163,31 @@ impl Engine {
             let Some(branch): Option<Branch> = self.store.get(id.as_str()).await? else {
                 return Ok(());
             };
-            let now = branch.nodes.iter().find(|now| now.name == node.name);
+            let now = branch.nodes.iter().find(|now| now.name == *node);
+            let now = now.and_then(|now| now.layers.get(disk));
             let (Some(now), BranchState::Running) = (now, branch.state) else { return Ok(()) };
-            let top = self.layer(&now.layer).await?;
-            let keep = self.image_below(&top).await?;
-            let node = node.name.clone();
-            let kind = Box::new(Flatten { branch, node, top, keep });
+            let top = self.layer(now).await?;
+            let keep = self.bottom(&top).await?;
+            let node = node.clone();
+            let kind = Box::new(Flatten { branch, node, disk, top, keep });
             let plan = Plan { kind, guard, timeout: self.config.image_timeout };
             outcome(self.submit(Request::internal(flatten::VERB, ACTOR), plan).await?).await?;
         }
         Ok(())
     }
 
-    /// Returns what the lowest layer of a chain lies on.
-    async fn image_below(&self, top: &Layer) -> Result<Below> {
+    /// Returns what is at the bottom of a chain: its image, or the first layer of a disk without one.
+    async fn bottom(&self, top: &Layer) -> Result<Below> {
         let mut below = top.below.clone();
         let mut seen: BTreeSet<LayerId> = BTreeSet::new();
         while let Below::Layer(id) = &below {
             if !seen.insert(id.clone()) {
                 return Err(crate::failure::Failure::internal(format!("{id} lies on itself")));
             }
-            below = self.layer(id).await?.below;
+            match self.layer(id).await?.below {
+                Below::Nothing => break,
+                next => below = next,
+            }
         }
         Ok(below)
     }

@@ -62,13 +62,11 @@ impl Records {
     /// Returns the layers that branches and kept commits lie on.
     pub fn used_layers(&self) -> BTreeSet<LayerId> {
         let of_branches = self.branches.iter().flat_map(|branch| &branch.nodes);
-        let of_branches =
-            of_branches.flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
+        let of_branches = of_branches.flat_map(|node| node.layers.iter());
         let kept = self.commits.iter().filter(|commit| !commit.deleted);
-        let of_commits = kept
-            .flat_map(|commit| &commit.nodes)
-            .flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
-        let mut next: Vec<&LayerId> = of_branches.chain(of_commits).flatten().collect();
+        let of_commits = kept.flat_map(|commit| &commit.nodes);
+        let of_commits = of_commits.flat_map(|node| node.layers.iter());
+        let mut next: Vec<&LayerId> = of_branches.chain(of_commits).collect();
         let mut used = BTreeSet::new();
         while let Some(id) = next.pop() {
             if used.insert(id.clone())
@@ -106,14 +104,12 @@ impl Records {
 
 /// Returns the layers of a branch's nodes.
 pub(crate) fn branch_layers(branch: &Branch) -> Vec<LayerId> {
-    let layers = branch.nodes.iter().flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
-    layers.flatten().cloned().collect()
+    branch.nodes.iter().flat_map(|node| node.layers.iter()).cloned().collect()
 }
 
 /// Returns the layers of a commit's nodes.
 pub(crate) fn commit_layers(commit: &Commit) -> Vec<LayerId> {
-    let layers = commit.nodes.iter().flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
-    layers.flatten().cloned().collect()
+    commit.nodes.iter().flat_map(|node| node.layers.iter()).cloned().collect()
 }
 
 /// What goes with a sweep, in the same transaction.

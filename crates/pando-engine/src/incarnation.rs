@@ -13,7 +13,7 @@ use pando_model::guest::{Identity, InterfaceConfig};
 use pando_model::network::{NetworkSpec, Port};
 use pando_model::{
     BootMethod, Branch, BranchId, ByteCount, Cluster, Commit, CommitNode, Image, ImageId, LayerId,
-    Name, NodeDef, Uplink, network,
+    Name, NodeDef, NodeLayers, Uplink, network,
 };
 use rand::Rng;
 
@@ -130,15 +130,23 @@ pub(crate) struct Disks {
 }
 
 impl Disks {
-    fn add(&mut self, name: &Name, root: Layer, vars: Option<Layer>) {
-        self.nodes.push(BranchNode {
-            name: name.clone(),
-            layer: root.id.clone(),
-            vars_layer: vars.as_ref().map(|vars| vars.id.clone()),
-            ready: None,
-        });
-        self.layers.push(root);
-        self.layers.extend(vars);
+    /// Adds a node's disks: a layer for each, as `layers` names them.
+    fn add(&mut self, name: &Name, layers: NodeLayers, files: Vec<Layer>) {
+        self.nodes.push(BranchNode { name: name.clone(), layers, ready: None });
+        self.layers.extend(files);
+    }
+
+    /// Adds new, empty layers on those of a node, which `below` returns.
+    fn add_over(&mut self, name: &Name, on: &NodeLayers, below: &[Layer]) {
+        let mut layers = on.clone();
+        let mut files = Vec::with_capacity(below.len());
+        for (disk, id) in on.disks() {
+            let Some(below) = below.iter().find(|layer| layer.id == *id) else { continue };
+            let file = overlay(below);
+            layers.set(disk, file.id.clone());
+            files.push(file);
+        }
+        self.add(name, layers, files);
     }
 
     /// Returns empty disks on a node's image.
@@ -148,19 +156,24 @@ impl Disks {
         // A variable store is as large as its image's: nobody can ask for another size.
         let vars = matches!(image.boot, BootMethod::Uefi)
             .then(|| layer(Below::ImageVars(image.id.clone()), ByteCount(0)));
+        let extra = def.shape.extra_disks.iter().map(|disk| layer(Below::Nothing, disk.size));
+        let extra: Vec<Layer> = extra.collect();
+        let layers = NodeLayers {
+            root: root.id.clone(),
+            vars: vars.as_ref().map(|vars| vars.id.clone()),
+            extra: extra.iter().map(|layer| layer.id.clone()).collect(),
+        };
+        let files = std::iter::once(root).chain(vars).chain(extra);
         let mut disks = Self::default();
-        disks.add(&def.name, root, vars);
+        disks.add(&def.name, layers, files.collect());
         disks
     }
 
     /// Returns new, empty disks on these.
     pub fn covered(&self) -> Self {
-        let over = |id: &LayerId| self.layers.iter().find(|layer| layer.id == *id).map(overlay);
         let mut next = Self::default();
         for node in &self.nodes {
-            if let Some(root) = over(&node.layer) {
-                next.add(&node.name, root, node.vars_layer.as_ref().and_then(over));
-            }
+            next.add_over(&node.name, &node.layers, &self.layers);
         }
         next
     }
@@ -212,6 +225,15 @@ impl Engine {
         found.ok_or_else(|| Failure::internal(format!("the disk layer {id} is not recorded")))
     }
 
+    /// Returns the records of a node's layers.
+    pub(crate) async fn layers(&self, of: &NodeLayers) -> Result<Vec<Layer>> {
+        let mut layers = Vec::new();
+        for id in of.iter() {
+            layers.push(self.layer(id).await?);
+        }
+        Ok(layers)
+    }
+
     /// Returns the record of an image.
     pub(crate) async fn image(&self, id: &ImageId) -> Result<Image> {
         let found = self.store.get(id.as_str()).await?;
@@ -227,12 +249,8 @@ impl Engine {
     ) -> Result<Disks> {
         let mut disks = Disks::default();
         for node in &commit.nodes {
-            let root = overlay(&self.layer(&node.layer).await?);
-            let vars = match &node.vars_layer {
-                Some(vars) => Some(overlay(&self.layer(vars).await?)),
-                None => None,
-            };
-            disks.add(rename.unwrap_or(&node.name), root, vars);
+            let below = self.layers(&node.layers).await?;
+            disks.add_over(rename.unwrap_or(&node.name), &node.layers, &below);
         }
         Ok(disks)
     }
@@ -241,12 +259,7 @@ impl Engine {
     pub(crate) async fn disks_on_branch(&self, branch: &Branch) -> Result<Disks> {
         let mut disks = Disks::default();
         for node in &branch.nodes {
-            let root = overlay(&self.layer(&node.layer).await?);
-            let vars = match &node.vars_layer {
-                Some(vars) => Some(overlay(&self.layer(vars).await?)),
-                None => None,
-            };
-            disks.add(&node.name, root, vars);
+            disks.add_over(&node.name, &node.layers, &self.layers(&node.layers).await?);
         }
         for (next, node) in disks.nodes.iter_mut().zip(&branch.nodes) {
             next.ready.clone_from(&node.ready);
@@ -334,12 +347,11 @@ impl<'a> Incarnation<'a> {
         };
         Ok(NodeSpec {
             name: node.name.clone(),
-            shape: def.shape,
+            shape: def.shape.clone(),
             image: image.id,
             boot: image.boot,
             init: image.init,
-            layer: node.layer.clone(),
-            vars_layer: node.vars_layer.clone(),
+            layers: node.layers.clone(),
             start,
             macs: macs(self.cluster, &node.name),
             // With segments, the switch is the way to the outside.

@@ -59,6 +59,7 @@ fn node_of(node: &Node, image: &Image) -> Result<NodeDef> {
         memory: node.memory,
         disk,
         nics: u8::try_from(node.interfaces.len()).unwrap_or(u8::MAX),
+        extra_disks: node.extra_disks.clone(),
     };
     shape.validate().map_err(|error| refused(error.to_string()))?;
     let interfaces = node.interfaces.iter().map(|own| Interface {

@@ -11,6 +11,9 @@
 mod common;
 
 use common::{Bench, DUO};
+use pando_driver::store::Query;
+use pando_model::Branch;
+use pando_model::commit::Layer;
 use serde_json::{Value, json};
 
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -314,4 +317,36 @@ async fn a_cluster_that_was_never_started_has_nothing_to_commit_or_boot() {
         assert!(error.hint.unwrap_or_default().contains("start"), "{verb}");
     }
     bench.assert_consistent("refused").await;
+}
+
+/// Whatever is done to a root disk is done to the disks beside it.
+#[tokio::test(start_paused = true)]
+async fn extra_disks_are_committed_branched_and_shortened_as_the_root_disk_is() {
+    let bench = Bench::with_cluster().await;
+    bench.exec("duo/db", "set-extra disk2 first yes").await;
+    for turn in 0..=pando_model::limits::MAX_CHAIN_LAYERS {
+        bench.exec("duo/db", &format!("set-extra data turn {turn}")).await;
+        let tag = format!("t{turn}");
+        bench.ok("commit_create", json!({"branch": "duo", "tag": tag})).await;
+    }
+    bench.engine.idle().await;
+    let store = bench.world.connect().store();
+    let layers: Vec<Layer> = store.list(&Query::all()).await.unwrap();
+    let branches: Vec<Branch> = store.list(&Query::all()).await.unwrap();
+    let main = branches.iter().find(|branch| branch.name.as_str() == "main").unwrap();
+    let db = main.nodes.iter().find(|node| node.name.as_str() == "db").unwrap();
+    assert_eq!(db.layers.disks().count(), 3);
+    for layer in db.layers.iter() {
+        let depth = layers.iter().find(|other| other.id == *layer).unwrap().depth;
+        assert!(depth < 4, "{layer} has {depth} layers");
+    }
+    let last = pando_model::limits::MAX_CHAIN_LAYERS.to_string();
+    assert_eq!(bench.exec("duo/db", "get-extra data turn").await, last);
+    assert_eq!(bench.exec("duo/db", "get-extra disk2 first").await, "yes");
+    bench.ok("branch_create", json!({"from": "duo@t3", "name": "old"})).await;
+    assert_eq!(bench.exec("duo@old/db", "get-extra data turn").await, "3");
+    assert_eq!(bench.exec("duo@old/db", "get-extra disk2 first").await, "yes");
+    bench.ok("branch_rollback", json!({"branch": "duo", "target": "t5", "save": false})).await;
+    assert_eq!(bench.exec("duo/db", "get-extra data turn").await, "5");
+    bench.assert_consistent("extra disks").await;
 }

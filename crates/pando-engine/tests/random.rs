@@ -192,7 +192,7 @@ async fn look(bench: &Bench) -> Model {
         let scope = Query::scope(cluster.id.as_str());
         let branches: Vec<Branch> = store.list(&scope).await.unwrap();
         for branch in branches.into_iter().filter(|b| b.role == pando_model::BranchRole::Live) {
-            let layer = &branch.nodes[0].layer;
+            let layer = &branch.nodes[0].layers.root;
             let held = Held {
                 memory: bench.world.memory_value(&branch.host_id, "a"),
                 disk: bench.world.disk_value(layer, "d"),
@@ -205,7 +205,7 @@ async fn look(bench: &Bench) -> Model {
             let commit: Commit = store.get(tag.commit.as_str()).await.unwrap().unwrap();
             let held = Held {
                 memory: bench.world.commit_value(&commit.id, "a"),
-                disk: bench.world.disk_value(&commit.nodes[0].layer, "d"),
+                disk: bench.world.disk_value(&commit.nodes[0].layers.root, "d"),
             };
             model.tags.insert(format!("{}@{}", cluster.name, tag.name), held);
         }

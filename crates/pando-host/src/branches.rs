@@ -189,7 +189,8 @@ impl LocalHost {
             Err(error) => return Err(error),
         };
         for node in &mut observation.nodes {
-            node.disk_used = layer_bytes(&self.layout().layer(&node.layer));
+            let sizes = node.layers.iter().map(|layer| layer_bytes(&self.layout().layer(layer)).0);
+            node.disk_used = ByteCount(sizes.sum());
         }
         Ok(Some(observation))
     }

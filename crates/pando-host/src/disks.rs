@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pando_driver::host::HostError;
 use pando_driver::progress::Reporter;
 use pando_model::commit::{Below, Layer};
-use pando_model::{BranchId, ByteCount, LayerId, Layout, Name};
+use pando_model::{BranchId, ByteCount, DiskRole, LayerId, Layout, Name};
 use pando_wire::keeper::{Reply, Request};
 use std::path::PathBuf;
 use tokio::time::Instant;
@@ -21,11 +21,11 @@ impl LocalHost {
         trouble::blocking("make a disk layer", move || {
             files::make_directory(&layout.layers())?;
             let path = layout.layer(&layer.id);
-            let below = below_path(&layout, &layer.below);
-            if !below.exists() {
+            if let Some(below) = below_path(&layout, &layer.below).filter(|path| !path.exists()) {
                 return Err(HostError::Missing { what: below.display().to_string() });
             }
-            disks.create_overlay(&path, &backing_name(&layer.below), layer.size).map_err(|error| {
+            let backing = backing_name(&layer.below);
+            disks.create_layer(&path, backing.as_deref(), layer.size).map_err(|error| {
                 HostError::Io {
                     what: format!("make {}", path.display()),
                     detail: trouble::chain(&error),
@@ -48,15 +48,16 @@ impl LocalHost {
         &self,
         branch: &BranchId,
         node: &Name,
+        disk: DiskRole,
         keep: &Below,
         reporter: &Reporter,
     ) -> Result<(), HostError> {
         let deadline = Instant::now() + limits::FLATTEN;
-        let request = Request::Flatten {
-            node: node.clone(),
-            keep: below_path(self.layout(), keep),
-            timeout: limits::FLATTEN,
+        let Some(keep) = below_path(self.layout(), keep) else {
+            let what = "a layer that the disk shall lie on".to_owned();
+            return Err(HostError::Missing { what });
         };
+        let request = Request::Flatten { node: node.clone(), disk, keep, timeout: limits::FLATTEN };
         loop {
             // The keeper works in slices, so that a commit never waits for the whole of it.
             match self.ask(branch, &request, limits::COMMAND).await {
@@ -74,18 +75,20 @@ impl LocalHost {
 
 /// Returns what a layer's header says of its backing file: relative to the layers' directory, so
 /// that a home can be moved.
-fn backing_name(below: &Below) -> String {
-    match below {
+fn backing_name(below: &Below) -> Option<String> {
+    Some(match below {
         Below::Layer(layer) => format!("{layer}.qcow2"),
         Below::Image(image) => format!("../images/{image}/disk.qcow2"),
         Below::ImageVars(image) => format!("../images/{image}/vars.qcow2"),
-    }
+        Below::Nothing => return None,
+    })
 }
 
-fn below_path(layout: &Layout, below: &Below) -> PathBuf {
-    match below {
+fn below_path(layout: &Layout, below: &Below) -> Option<PathBuf> {
+    Some(match below {
         Below::Layer(layer) => layout.layer(layer),
         Below::Image(image) => layout.image_part(image, "disk.qcow2"),
         Below::ImageVars(image) => layout.image_part(image, "vars.qcow2"),
-    }
+        Below::Nothing => return None,
+    })
 }

@@ -18,7 +18,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, ByteCount, CommitId, LayerId, Name};
+use pando_model::{BranchId, ByteCount, CommitId, DiskRole, LayerId, Name};
 use pando_wire::keeper::{Reply, Request};
 use tokio::sync::mpsc;
 
@@ -163,10 +163,11 @@ impl BranchHost for LocalHost {
         &self,
         branch: &BranchId,
         node: &Name,
+        disk: DiskRole,
         keep: &Below,
         reporter: &Reporter,
     ) -> Result<(), HostError> {
-        self.flatten_disk(branch, node, keep, reporter).await
+        self.flatten_disk(branch, node, disk, keep, reporter).await
     }
 
     async fn exec(

@@ -119,9 +119,9 @@ async fn a_keeper_killed_during_a_cut_takes_its_machines_along_and_loses_no_disk
             assert_eq!(Some(report), adopted.as_ref(), "what was acknowledged is there");
         }
         let node = &mut main.spec.nodes[0];
-        node.layer = match &adopted {
-            Some(_) => spec.nodes[0].next_layer.clone(),
-            None => observed.nodes[0].layer.clone(),
+        node.layers.root = match &adopted {
+            Some(_) => spec.nodes[0].next.root.clone(),
+            None => observed.nodes[0].layers.root.clone(),
         };
         main.spec.generation += 1;
         world.host.start(&main.spec, &Reporter::silent()).await.unwrap();

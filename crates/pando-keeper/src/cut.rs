@@ -28,12 +28,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use pando_delta::{Capture, DeltaHeader, DeltaWriter, PageRun, pages, written_pages};
-use pando_machine::{DiskRole, GuestRam, Hypervisor, SavedSwitch};
+use pando_machine::{GuestRam, Hypervisor, SavedSwitch};
 use pando_model::commit::{CommitKind, CommitMemory};
 use pando_model::host::{AfterCut, CutNodeReport, CutReport, CutSpec, HostError};
 use pando_model::machine::MachineProfile;
 use pando_model::network::CommitNetwork;
-use pando_model::{BranchId, ByteCount, LayerId, Layout, Name};
+use pando_model::{BranchId, ByteCount, Layout, Name, NodeLayers};
 
 use crate::network::Network;
 use crate::node::{MemoryBase, Node, each, each_and, try_each};
@@ -52,7 +52,7 @@ pub struct CutContext<'a> {
 
 /// What is known of one node between the pause and the report.
 struct Saved {
-    tops: (LayerId, Option<LayerId>),
+    tops: NodeLayers,
     capture: Option<Captured>,
 }
 
@@ -137,8 +137,7 @@ pub fn cut(
 fn check_nodes(nodes: &[Node], context: &CutContext<'_>, spec: &CutSpec) -> Result<(), HostError> {
     for node in nodes {
         let wanted = spec.nodes.iter().find(|cut| cut.name == node.spec.name);
-        let vars = wanted.map(|cut| cut.next_vars_layer.is_some());
-        if vars != Some(node.vars_layer.is_some()) {
+        if !wanted.is_some_and(|cut| cut.next.fits(&node.layers)) {
             return Err(HostError::NoSuchNode {
                 branch: context.branch.clone(),
                 node: node.spec.name.to_string(),
@@ -151,21 +150,14 @@ fn check_nodes(nodes: &[Node], context: &CutContext<'_>, spec: &CutSpec) -> Resu
     Ok(())
 }
 
-fn next_layers(spec: &CutSpec, node: &Node) -> (LayerId, Option<LayerId>) {
-    spec.nodes
-        .iter()
-        .find(|cut| cut.name == node.spec.name)
-        .map_or((node.layer.clone(), node.vars_layer.clone()), |cut| {
-            (cut.next_layer.clone(), cut.next_vars_layer.clone())
-        })
+fn next_layers<'a>(spec: &'a CutSpec, node: &'a Node) -> &'a NodeLayers {
+    let wanted = spec.nodes.iter().find(|cut| cut.name == node.spec.name);
+    wanted.map_or(&node.layers, |cut| &cut.next)
 }
 
 fn intent(nodes: &[Node], spec: &CutSpec) -> CutIntent {
-    let tops = nodes
-        .iter()
-        .map(|node| (node.spec.name.clone(), node.layer.clone(), node.vars_layer.clone()))
-        .collect();
-    CutIntent { spec: spec.clone(), tops }
+    let tops = nodes.iter().map(|node| (node.spec.name.clone(), node.layers.clone()));
+    CutIntent { spec: spec.clone(), tops: tops.collect() }
 }
 
 /// Gives up overlays that did not become tops.
@@ -193,12 +185,10 @@ fn prepare(
     deadline: Instant,
 ) -> Result<Vec<Capture>, HostError> {
     let prepare_node = |node: &mut Node| {
-        let (layer, vars) = next_layers(spec, node);
+        let next = next_layers(spec, node).clone();
         node.with_machine(|machine, _| {
-            machine.prepare_overlay(DiskRole::Root, &context.layout.layer(&layer), deadline)?;
-            if let Some(vars) = vars {
-                let path = context.layout.layer(&vars);
-                machine.prepare_overlay(DiskRole::Firmware, &path, deadline)?;
+            for (disk, layer) in next.disks() {
+                machine.prepare_overlay(disk, &context.layout.layer(layer), deadline)?;
             }
             Ok(())
         })?;
@@ -249,8 +239,8 @@ fn save_all(
     let save = |node: &mut Node| {
         let state = (spec.kind == CommitKind::Full).then(|| state_file(spool, node));
         node.with_machine(|machine, deadline| machine.save_devices(state.as_deref(), deadline))?;
-        let tops = (node.layer.clone(), node.vars_layer.clone());
-        (node.layer, node.vars_layer) = next_layers(spec, node);
+        let next = next_layers(spec, node).clone();
+        let tops = std::mem::replace(&mut node.layers, next);
         let capture = match spec.kind {
             CommitKind::Disk => None,
             CommitKind::Full => Some(capture(node, spool, buffer_of(node))?),
@@ -315,8 +305,7 @@ fn make_durable(
         let result = saved.and_then(|saved| {
             let mut entry = CutNodeReport {
                 name: node.spec.name.clone(),
-                layer: saved.tops.0.clone(),
-                vars_layer: saved.tops.1.clone(),
+                layers: saved.tops.clone(),
                 memory: None,
                 profile: None,
                 disk_bytes: ByteCount(0),
@@ -388,7 +377,7 @@ fn save_node(
             on_zero: node.memory.on_zero,
         };
     }
-    for layer in std::iter::once(&saved.tops.0).chain(&saved.tops.1) {
+    for layer in saved.tops.iter() {
         entry.disk_bytes.0 += sync_layer(&context.layout.layer(layer))?.0;
     }
     Ok(())

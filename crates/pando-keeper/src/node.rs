@@ -8,7 +8,7 @@ use pando_delta::PageDigests;
 use pando_link::{GuestClock, GuestLink, Welcome};
 use pando_machine::{EndReason, GuestRam, Hypervisor, Machine, MachinePlan};
 use pando_model::host::{BranchSpec, Clock, HostError, NodeSpec, NodeStart};
-use pando_model::{BranchId, CommitId, LayerId, Layout};
+use pando_model::{BranchId, CommitId, Layout, NodeLayers};
 
 use crate::limits;
 use crate::plan::{self, Begin};
@@ -31,8 +31,7 @@ pub struct Node {
     pub plan: MachinePlan,
     pub machine: Option<Box<dyn Machine>>,
     pub link: Option<Arc<GuestLink>>,
-    pub layer: LayerId,
-    pub vars_layer: Option<LayerId>,
+    pub layers: NodeLayers,
     pub memory: MemoryBase,
     /// Counts this node's machines; an end that is reported late is recognised by it.
     pub boot: u64,
@@ -47,8 +46,7 @@ impl Node {
             plan: plan::machine_plan(layout, branch, &spec, Begin::AsSpecified),
             machine: None,
             link: None,
-            layer: spec.layer.clone(),
-            vars_layer: spec.vars_layer.clone(),
+            layers: spec.layers.clone(),
             memory: MemoryBase::default(),
             boot: 0,
             started_at: Instant::now(),
@@ -67,11 +65,7 @@ impl Node {
         begin: Begin,
         ports: Vec<UnixStream>,
     ) -> Result<(), HostError> {
-        let spec = NodeSpec {
-            layer: self.layer.clone(),
-            vars_layer: self.vars_layer.clone(),
-            ..self.spec.clone()
-        };
+        let spec = NodeSpec { layers: self.layers.clone(), ..self.spec.clone() };
         self.plan = plan::machine_plan(layout, branch, &spec, begin);
         self.memory = match &spec.start {
             NodeStart::Restore { commit, .. } if self.plan.restore => MemoryBase {

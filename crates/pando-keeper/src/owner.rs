@@ -32,7 +32,7 @@ pub enum Command {
     Stop { mode: StopMode },
     Cut { spec: CutSpec },
     MakeAnonymous { node: Name, timeout: Duration },
-    Flatten { node: Name, keep: std::path::PathBuf, timeout: Duration },
+    Flatten { node: Name, disk: DiskRole, keep: std::path::PathBuf, timeout: Duration },
     CrashNode { node: Name },
     BootNode { node: Name },
     SetFaults { faults: Vec<Fault> },
@@ -130,8 +130,7 @@ fn first_view(node: &Node) -> NodeView {
         ended: None,
         trouble: None,
         pid: None,
-        layer: node.layer.clone(),
-        vars_layer: node.vars_layer.clone(),
+        layers: node.layers.clone(),
         link: None,
         greeted: false,
         started_at: Instant::now(),
@@ -225,8 +224,7 @@ impl Owner {
                 view.link = node.link.clone();
                 view.greeted = true;
                 view.started_at = node.started_at;
-                view.layer = node.layer.clone();
-                view.vars_layer = node.vars_layer.clone();
+                view.layers = node.layers.clone();
             }
         });
     }
@@ -284,7 +282,9 @@ impl Owner {
             Command::Resume { clock } => self.resume(clock),
             Command::Cut { spec } => self.cut(&spec),
             Command::MakeAnonymous { node, timeout } => self.make_anonymous(&node, timeout),
-            Command::Flatten { node, keep, timeout } => self.flatten(&node, &keep, timeout),
+            Command::Flatten { node, disk, keep, timeout } => {
+                self.flatten(&node, disk, &keep, timeout)
+            }
             Command::CrashNode { node } => self.crash_node(&node),
             Command::BootNode { node } => self.boot_node(&node),
             Command::SetFaults { faults } => self.network.set_faults(faults),
@@ -406,8 +406,7 @@ impl Owner {
             view.cuts_due.retain(|due| *due != spec.commit);
             view.last_cut = result.as_ref().ok().cloned();
             for (view, node) in view.nodes.iter_mut().zip(&self.nodes) {
-                view.layer = node.layer.clone();
-                view.vars_layer = node.vars_layer.clone();
+                view.layers = node.layers.clone();
                 if stays && view.state == BranchState::Running {
                     view.state = BranchState::Paused;
                 }
@@ -481,15 +480,20 @@ impl Owner {
         Ok(Reply::Done)
     }
 
-    fn flatten(&mut self, name: &Name, keep: &std::path::Path, timeout: Duration) -> Answer {
+    fn flatten(
+        &mut self,
+        name: &Name,
+        disk: DiskRole,
+        keep: &std::path::Path,
+        timeout: Duration,
+    ) -> Answer {
         let node = self.find(name)?;
         let began = Instant::now();
         let slice = began + timeout.min(limits::FLATTEN_SLICE);
-        let done =
-            node.with_machine(|machine, _| match machine.flatten(DiskRole::Root, keep, slice) {
-                Err(MachineError::Deadline { .. }) => Ok(false),
-                result => result.map(|()| true),
-            })?;
+        let done = node.with_machine(|machine, _| match machine.flatten(disk, keep, slice) {
+            Err(MachineError::Deadline { .. }) => Ok(false),
+            result => result.map(|()| true),
+        })?;
         if done {
             return Ok(Reply::Done);
         }

@@ -39,14 +39,15 @@ pub fn machine_plan(
     };
     MachinePlan {
         name: format!("{}/{}", branch.title, node.name),
-        shape: node.shape,
+        shape: node.shape.clone(),
         accelerator: branch.accelerator,
         firmware: firmware(layout, node),
         memory_image: match restored_from {
             Some((commit, saved_as)) => layout.flat_memory(commit, saved_as),
             None => layout.zero_memory(node.shape.memory),
         },
-        disk: layout.layer(&node.layer),
+        disk: layout.layer(&node.layers.root),
+        extra_disks: node.layers.extra.iter().map(|layer| layout.layer(layer)).collect(),
         seed: node.seed.as_ref().map(|_| seed_path(layout, branch, node)),
         durable_disk: branch.durable_disk,
         nics: nics(branch, node),
@@ -83,7 +84,7 @@ pub fn seed_path(layout: &Layout, branch: &BranchSpec, node: &NodeSpec) -> PathB
 }
 
 fn firmware(layout: &Layout, node: &NodeSpec) -> Firmware {
-    match (&node.boot, &node.vars_layer) {
+    match (&node.boot, &node.layers.vars) {
         (BootMethod::Direct { cmdline }, _) => Firmware::Direct {
             kernel: layout.image_part(&node.image, "kernel"),
             initrd: layout.image_part(&node.image, "initrd"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use pando_link::GuestLink;
 use pando_model::branch::BranchState;
 use pando_model::host::{CutReport, HostError, StartReport};
-use pando_model::{BranchId, CommitId, LayerId, Name};
+use pando_model::{BranchId, CommitId, Name, NodeLayers};
 
 /// One node, as others see it.
 pub struct NodeView {
@@ -17,8 +17,7 @@ pub struct NodeView {
     /// What stopped the guest without being asked to.
     pub trouble: Option<String>,
     pub pid: Option<u32>,
-    pub layer: LayerId,
-    pub vars_layer: Option<LayerId>,
+    pub layers: NodeLayers,
     pub link: Option<Arc<GuestLink>>,
     /// Whether the guest has answered this machine's hello.
     pub greeted: bool,

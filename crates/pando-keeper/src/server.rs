@@ -277,8 +277,8 @@ impl Server {
             Request::MakeAnonymous { node, timeout } => {
                 self.command(Command::MakeAnonymous { node, timeout })
             }
-            Request::Flatten { node, keep, timeout } => {
-                self.command(Command::Flatten { node, keep, timeout })
+            Request::Flatten { node, disk, keep, timeout } => {
+                self.command(Command::Flatten { node, disk, keep, timeout })
             }
             Request::CrashNode { node } => self.command(Command::CrashNode { node }),
             Request::BootNode { node, timeout } => self.boot_node(&node, timeout),
@@ -358,8 +358,7 @@ impl Server {
                 ended: node.ended.clone(),
                 trouble: node.trouble.clone(),
                 pid: node.pid,
-                layer: node.layer.clone(),
-                vars_layer: node.vars_layer.clone(),
+                layers: node.layers.clone(),
                 memory_used: ByteCount(0),
                 cpu_ms: 0,
                 disk_used: ByteCount(0),

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use pando_model::host::{CutNodeReport, CutReport, CutSpec, HostError};
-use pando_model::{BranchId, ByteCount, CommitId, LayerId, Layout, Name};
+use pando_model::{BranchId, ByteCount, CommitId, Layout, Name, NodeLayers};
 use serde::{Deserialize, Serialize};
 
 use crate::trouble;
@@ -27,7 +27,7 @@ pub struct CutIntent {
     /// The cut that was asked for.
     pub spec: CutSpec,
     /// The tops before it: what the commit's layers will be.
-    pub tops: Vec<(Name, LayerId, Option<LayerId>)>,
+    pub tops: Vec<(Name, NodeLayers)>,
 }
 
 /// What a spool directory says.
@@ -144,10 +144,9 @@ fn free_space(spool: &Path) -> io::Result<()> {
 }
 
 fn broken_report(branch: &BranchId, intent: &CutIntent) -> CutReport {
-    let nodes = intent.tops.iter().map(|(name, layer, vars_layer)| CutNodeReport {
+    let nodes = intent.tops.iter().map(|(name, layers)| CutNodeReport {
         name: name.clone(),
-        layer: layer.clone(),
-        vars_layer: vars_layer.clone(),
+        layers: layers.clone(),
         memory: None,
         profile: None,
         disk_bytes: ByteCount(0),
@@ -181,7 +180,10 @@ mod tests {
                 then: AfterCut::Continue,
                 timeout: Duration::from_secs(1),
             },
-            tops: vec![("db".parse().unwrap(), LayerId::random(), None)],
+            tops: vec![(
+                "db".parse().unwrap(),
+                NodeLayers::of_root(pando_model::LayerId::random()),
+            )],
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use pando_model::disk::DiskRole;
 use pando_model::fault::Fault;
 use pando_model::machine::{Accelerator, MachineProfile, NodeShape};
 pub use pando_model::network::{CaptureLimits, FrameCapture};
@@ -79,6 +80,8 @@ pub struct MachinePlan {
     pub memory_image: PathBuf,
     /// Writable root disk (qcow2 overlay).
     pub disk: PathBuf,
+    /// Writable extra disks (qcow2), one for each of the shape's.
+    pub extra_disks: Vec<PathBuf>,
     /// Read-only seed disk (raw), such as a NoCloud ISO.
     pub seed: Option<PathBuf>,
     /// Whether disk flushes reach the host's disk (`durable_disk`), or only its page cache.
@@ -95,22 +98,15 @@ pub struct MachinePlan {
 
 impl MachinePlan {
     /// Returns the disks that the machine writes, each of which needs an overlay in a cut.
-    pub fn writable_disks(&self) -> &'static [DiskRole] {
-        match self.firmware {
-            Firmware::Uefi { .. } => &[DiskRole::Root, DiskRole::Firmware],
-            Firmware::Direct { .. } | Firmware::Bios => &[DiskRole::Root],
-        }
+    pub fn writable_disks(&self) -> impl Iterator<Item = (DiskRole, &Path)> {
+        let vars = match &self.firmware {
+            Firmware::Uefi { vars, .. } => Some((DiskRole::Firmware, vars.as_path())),
+            Firmware::Direct { .. } | Firmware::Bios => None,
+        };
+        let extra = self.extra_disks.iter().map(PathBuf::as_path);
+        let extra = (0u8..).map(DiskRole::Extra).zip(extra);
+        std::iter::once((DiskRole::Root, self.disk.as_path())).chain(vars).chain(extra)
     }
-}
-
-/// Which of a machine's writable disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskRole {
-    /// The root disk.
-    Root,
-    /// The firmware's variable store.
-    Firmware,
 }
 
 /// Why a machine could not do what it was asked.
@@ -373,16 +369,16 @@ pub enum Link {
 
 /// Makes disk layers.
 pub trait DiskFormat: Send + Sync {
-    /// Creates the empty overlay `path` of `size` bytes (0: as large as what it lies on) over
-    /// `backing`, a qcow2 file named relative to the overlay's directory. An overlay that is there
-    /// already is success, and is left alone.
+    /// Creates the empty layer `path` of `size` bytes (0: as large as what it lies on) over
+    /// `backing`, a qcow2 file named relative to the layer's directory, or over nothing. A layer
+    /// that is there already is success, and is left alone.
     ///
     /// # Errors
     /// [`MachineError::File`].
-    fn create_overlay(
+    fn create_layer(
         &self,
         path: &Path,
-        backing: &str,
+        backing: Option<&str>,
         size: ByteCount,
     ) -> Result<(), MachineError>;
 }

@@ -10,8 +10,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::NodeLayers;
 use crate::fault::Fault;
-use crate::id::{BranchId, ClusterId, CommitId, LayerId};
+use crate::id::{BranchId, ClusterId, CommitId};
 use crate::name::Name;
 
 /// What a branch is doing, as intended (in the store) or as observed (from its keeper).
@@ -43,10 +44,9 @@ pub enum BranchRole {
 pub struct BranchNode {
     /// The node's name.
     pub name: Name,
-    /// The writable top of its root disk's chain.
-    pub layer: LayerId,
-    /// The writable top of its firmware variables' chain, for UEFI images.
-    pub vars_layer: Option<LayerId>,
+    /// The writable tops of its disks' chains.
+    #[serde(flatten)]
+    pub layers: NodeLayers,
     /// The ready state of its image that it was restored from, or, in a fresh branch, will be.
     #[serde(default)]
     pub ready: Option<CommitId>,

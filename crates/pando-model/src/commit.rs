@@ -8,6 +8,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::NodeLayers;
 use crate::id::{BranchId, ClusterId, CommitId, LayerId};
 use crate::machine::{MachineProfile, NodeShape};
 use crate::name::Name;
@@ -46,10 +47,9 @@ pub struct CommitNode {
     pub name: Name,
     /// Its hardware when it was saved.
     pub shape: NodeShape,
-    /// Frozen top of its root disk's chain.
-    pub layer: LayerId,
-    /// Frozen top of its firmware variables' chain.
-    pub vars_layer: Option<LayerId>,
+    /// Frozen tops of its disks' chains.
+    #[serde(flatten)]
+    pub layers: NodeLayers,
     /// Its memory; `None` in a disk commit.
     pub memory: Option<CommitMemory>,
     /// What restores it; `None` in a disk commit.
@@ -112,7 +112,7 @@ pub struct Layer {
     pub below: Below,
     /// Virtual size of the disk.
     pub size: ByteCount,
-    /// Overlays between it and the image, itself included.
+    /// Layers of its chain, itself included; the image is none.
     pub depth: u32,
 }
 
@@ -126,4 +126,6 @@ pub enum Below {
     ImageVars(crate::ImageId),
     /// Another layer, frozen.
     Layer(LayerId),
+    /// Nothing: it is the first layer of a disk that was empty at first.
+    Nothing,
 }

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::branch::BranchState;
 use crate::cluster::Uplink;
 use crate::commit::{CommitKind, CommitMemory};
+use crate::disk::NodeLayers;
 use crate::guest::{Identity, Inherited};
 use crate::image::BootMethod;
 use crate::machine::{Accelerator, MachineProfile, NodeShape};
 use crate::network::{CommitNetwork, NetworkSpec};
-use crate::{BranchId, ByteCount, ClusterId, CommitId, ImageId, LayerId, Name};
+use crate::{BranchId, ByteCount, ClusterId, CommitId, ImageId, Name};
 
 /// Why a host could not do what it was asked. Crosses the keeper protocol, so it is data only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -238,10 +239,9 @@ pub struct NodeSpec {
     pub boot: BootMethod,
     /// What runs as process 1, for messages; the image's kernel command line decides.
     pub init: String,
-    /// Writable top of its root disk's chain; the file exists.
-    pub layer: LayerId,
-    /// Writable top of its firmware variables' chain.
-    pub vars_layer: Option<LayerId>,
+    /// Writable tops of its disks' chains; the files exist.
+    #[serde(flatten)]
+    pub layers: NodeLayers,
     /// How it comes to life.
     pub start: NodeStart,
     /// MAC addresses, one per interface.
@@ -312,15 +312,14 @@ pub struct NodeObservation {
     pub trouble: Option<String>,
     /// Process id of its machine.
     pub pid: Option<u32>,
-    /// Writable top of its root disk's chain: the truth after a cut.
-    pub layer: LayerId,
-    /// Writable top of its firmware variables' chain.
-    pub vars_layer: Option<LayerId>,
+    /// Writable tops of its disks' chains: the truth after a cut.
+    #[serde(flatten)]
+    pub layers: NodeLayers,
     /// Proportional memory of its machine.
     pub memory_used: ByteCount,
     /// Processor time of its machine, in milliseconds.
     pub cpu_ms: u64,
-    /// Bytes of its writable disk layer.
+    /// Bytes of its writable disk layers.
     pub disk_used: ByteCount,
     /// Whether the guest answered the latest question.
     pub answers: bool,
@@ -354,10 +353,8 @@ pub struct Observation {
 pub struct CutNode {
     /// The node.
     pub name: Name,
-    /// The layer that becomes the writable top of its root disk; the file exists and is empty.
-    pub next_layer: LayerId,
-    /// The same for its firmware variables.
-    pub next_vars_layer: Option<LayerId>,
+    /// The layers that become the writable tops of its disks; the files exist and are empty.
+    pub next: NodeLayers,
 }
 
 /// A cut that is asked for.
@@ -390,15 +387,14 @@ pub enum AfterCut {
 pub struct CutNodeReport {
     /// The node.
     pub name: Name,
-    /// The layer that was frozen: the commit's.
-    pub layer: LayerId,
-    /// The variables layer that was frozen.
-    pub vars_layer: Option<LayerId>,
+    /// The layers that were frozen: the commit's.
+    #[serde(flatten)]
+    pub layers: NodeLayers,
     /// Its memory, in a full cut.
     pub memory: Option<CommitMemory>,
     /// What restores it, in a full cut.
     pub profile: Option<MachineProfile>,
-    /// Bytes that the frozen layer takes on the host.
+    /// Bytes that the frozen layers take on the host.
     pub disk_bytes: ByteCount,
 }
 

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod change;
 pub mod cluster;
 pub mod commit;
+pub mod disk;
 pub mod error;
 pub mod fault;
 pub mod guest;
@@ -28,6 +29,7 @@ pub use address::Address;
 pub use branch::{Branch, BranchRole, BranchState};
 pub use cluster::{Cluster, ClusterState, NodeDef, Uplink};
 pub use commit::{Commit, CommitKind, CommitNode};
+pub use disk::{DiskRole, ExtraDisk, NodeLayers};
 pub use error::ErrorCode;
 pub use id::{
     BranchId, CaptureId, ClusterId, CommitId, FaultId, ImageId, JournalId, LayerId, OperationId,

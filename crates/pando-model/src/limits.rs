@@ -14,6 +14,10 @@ pub const MAX_MEMORY: ByteCount = ByteCount::from_gib(256);
 pub const MEMORY_STEP: ByteCount = ByteCount::from_mib(2);
 /// Most disk of a node: qcow2 with our cluster size addresses far more.
 pub const MAX_DISK: ByteCount = ByteCount::from_gib(4096);
+/// Most disks of a node beside its root disk: as many PCI slots are kept for them.
+pub const MAX_EXTRA_DISKS: usize = 8;
+/// Longest name of an extra disk, in bytes: what a virtio disk has for its serial number.
+pub const MAX_DISK_NAME: usize = 20;
 /// Most branches made by one request.
 pub const MAX_BRANCHES_PER_REQUEST: usize = 64;
 /// Most branches that one fan-out runs in.

@@ -1,8 +1,12 @@
 //! What a virtual machine is made of, and what a saved one needs to be restored.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+use crate::disk::ExtraDisk;
 use crate::limits;
+use crate::name::Name;
 use crate::units::ByteCount;
 
 /// How guest code runs.
@@ -38,7 +42,7 @@ impl Accelerator {
 }
 
 /// The hardware of one node, and the key under which an image's ready states are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeShape {
     /// Virtual CPUs.
     pub vcpus: u8,
@@ -48,6 +52,9 @@ pub struct NodeShape {
     pub disk: ByteCount,
     /// Network interfaces.
     pub nics: u8,
+    /// Disks beside the root disk, in the order that the machine sees them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_disks: Vec<ExtraDisk>,
 }
 
 /// Why a shape is refused.
@@ -65,6 +72,17 @@ pub enum ShapeError {
     /// Disk out of range.
     #[error("disk is {0}, but must be at most {max}", max = limits::MAX_DISK)]
     Disk(ByteCount),
+    /// Too many extra disks.
+    #[error("there are {0} extra disks, but at most {max} fit", max = limits::MAX_EXTRA_DISKS)]
+    ExtraDisks(usize),
+    /// An extra disk that a machine cannot have.
+    #[error("the extra disk `{name}` {why}")]
+    ExtraDisk {
+        /// Its name.
+        name: Name,
+        /// What is wrong, as a verb phrase.
+        why: String,
+    },
 }
 
 impl NodeShape {
@@ -85,12 +103,39 @@ impl NodeShape {
         if self.disk > limits::MAX_DISK {
             return Err(ShapeError::Disk(self.disk));
         }
+        if self.extra_disks.len() > limits::MAX_EXTRA_DISKS {
+            return Err(ShapeError::ExtraDisks(self.extra_disks.len()));
+        }
+        let mut names = BTreeSet::new();
+        for disk in &self.extra_disks {
+            let refused = |why: String| Err(ShapeError::ExtraDisk { name: disk.name.clone(), why });
+            if disk.name.as_str().len() > limits::MAX_DISK_NAME {
+                let most = limits::MAX_DISK_NAME;
+                return refused(format!("has a name of more than {most} bytes"));
+            }
+            if !names.insert(&disk.name) {
+                return refused("is there twice".to_owned());
+            }
+            if disk.size.0 == 0 || disk.size > limits::MAX_DISK {
+                return refused(format!(
+                    "has {}, but must have at most {}",
+                    disk.size,
+                    limits::MAX_DISK
+                ));
+            }
+        }
         Ok(())
     }
 
-    /// Returns a text that is equal for equal shapes and fits in a file name: `1c-512m-4096d-1n`.
+    /// Returns a text that is equal for equal shapes: `1c-512m-4096d-1n`, and `+data-1024d` for each
+    /// extra disk.
     pub fn key(&self) -> String {
-        format!("{}c-{}m-{}d-{}n", self.vcpus, self.memory.mib(), self.disk.mib(), self.nics)
+        let root = self.disk.mib();
+        let mut key = format!("{}c-{}m-{root}d-{}n", self.vcpus, self.memory.mib(), self.nics);
+        for disk in &self.extra_disks {
+            key.push_str(&format!("+{}-{}d", disk.name, disk.size.mib()));
+        }
+        key
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use pando_machine::{Firmware, MachinePlan, NicBackend};
+use pando_model::limits::MAX_EXTRA_DISKS;
 use pando_model::machine::Accelerator;
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ mod slot {
     pub const SEED: usize = 4;
     pub const RNG: usize = 5;
     pub const PANIC: usize = 6;
+    pub const FIRST_EXTRA: usize = 7;
     pub const FIRST_NIC: usize = 16;
 }
 
@@ -38,6 +40,9 @@ pub enum PlanError {
     /// The interfaces on a switch and the ports given are not as many.
     #[error("{0} ports of a switch, but {1} network interfaces are on one")]
     Ports(usize, usize),
+    /// The extra disks and their files are not as many, or too many.
+    #[error("{0} files for {1} extra disks, of which at most {MAX_EXTRA_DISKS} fit")]
+    ExtraDisks(usize, usize),
     /// No PCI slots are left.
     #[error("{0} network interfaces, but at most {MAX_NICS} fit")]
     TooManyNics(usize),
@@ -71,6 +76,11 @@ pub const fn cpu_model(accelerator: Accelerator) -> &'static str {
 /// Returns the id of a network interface's device.
 pub fn nic_id(nic: usize) -> String {
     format!("nic{nic}")
+}
+
+/// Returns the id of an extra disk's device.
+pub fn extra_id(disk: u8) -> String {
+    format!("extra{disk}")
 }
 
 /// Returns QEMU's arguments, without the program.
@@ -188,6 +198,7 @@ impl Argv {
             "werror": "stop",
         });
         self.pci(slot::ROOT, root);
+        self.extra_disks(plan)?;
         let Some(seed) = &plan.seed else { return Ok(()) };
         let node = json!({
             "driver": "raw", "node-name": "seed", "read-only": true,
@@ -198,6 +209,26 @@ impl Argv {
             "driver": "virtio-blk-pci", "id": "seed", "drive": "seed", "serial": "pando-seed",
         });
         self.pci(slot::SEED, device);
+        Ok(())
+    }
+
+    fn extra_disks(&mut self, plan: &MachinePlan) -> Result<(), PlanError> {
+        let named = plan.shape.extra_disks.len();
+        if plan.extra_disks.len() != named || named > MAX_EXTRA_DISKS {
+            return Err(PlanError::ExtraDisks(plan.extra_disks.len(), named));
+        }
+        for (number, (path, disk)) in
+            (0u8..).zip(plan.extra_disks.iter().zip(&plan.shape.extra_disks))
+        {
+            let id = extra_id(number);
+            let drive = format!("{id}-0");
+            self.json("-blockdev", &writable_disk(&drive, path, plan.durable_disk)?);
+            let device = json!({
+                "driver": "virtio-blk-pci", "id": id, "drive": drive,
+                "serial": disk.name.as_str(), "werror": "stop",
+            });
+            self.pci(slot::FIRST_EXTRA + usize::from(number), device);
+        }
         Ok(())
     }
 
@@ -308,8 +339,8 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use pando_machine::Nic;
-    use pando_model::ByteCount;
     use pando_model::machine::NodeShape;
+    use pando_model::{ByteCount, ExtraDisk};
 
     use super::*;
 
@@ -321,11 +352,13 @@ mod tests {
                 memory: ByteCount::from_mib(512),
                 disk: ByteCount::from_gib(4),
                 nics: 0,
+                extra_disks: Vec::new(),
             },
             accelerator: Accelerator::Tcg,
             firmware,
             memory_image: "/h/memory/zero-512M.ram".into(),
             disk: "/h/layers/top.qcow2".into(),
+            extra_disks: Vec::new(),
             seed: None,
             durable_disk: false,
             nics: Vec::new(),
@@ -398,6 +431,27 @@ mod tests {
         assert!(text.contains(netdev), "{text}");
         let users = text.matches(r#""restrict":true,"type":"user""#).count();
         assert_eq!(users, plan.nics.len(), "the same sections of device state: {text}");
+    }
+
+    #[test]
+    fn extra_disks_are_on_virtio_under_their_names() {
+        let mut plan = plan(Firmware::Bios);
+        let disk = |name: &str| ExtraDisk { name: name.parse().unwrap(), size: ByteCount(1 << 30) };
+        plan.shape.extra_disks = vec![disk("data"), disk("log")];
+        plan.extra_disks = vec!["/h/layers/data.qcow2".into(), "/h/layers/log.qcow2".into()];
+        let text = argv(&plan).unwrap();
+        for (number, name) in [(0, "data"), (1, "log")] {
+            let node = format!(r#""node-name":"extra{number}-0""#);
+            assert!(text.contains(&node), "{text}");
+            let device = format!(
+                r#"{{"addr":"{slot:#x}","bus":"pcie.0","drive":"extra{number}-0","driver":"virtio-blk-pci","id":"extra{number}","serial":"{name}","werror":"stop"}}"#,
+                slot = slot::FIRST_EXTRA + number,
+            );
+            assert!(text.contains(&device), "{text}");
+        }
+        plan.extra_disks.pop();
+        assert_eq!(argv(&plan), Err(PlanError::ExtraDisks(1, 2)));
+        assert_eq!(slot::FIRST_EXTRA + MAX_EXTRA_DISKS - 1, 14, "below the network's");
     }
 
     #[test]

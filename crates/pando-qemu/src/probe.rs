@@ -305,11 +305,18 @@ impl Probe<'_> {
         let mac = "52:54:00:70:61:6e".to_owned();
         MachinePlan {
             name: format!("probe {name}"),
-            shape: NodeShape { vcpus: 1, memory: MEMORY, disk: DISK, nics: 1 },
+            shape: NodeShape {
+                vcpus: 1,
+                memory: MEMORY,
+                disk: DISK,
+                nics: 1,
+                extra_disks: Vec::new(),
+            },
             accelerator: self.accelerator,
             firmware: Firmware::Bios,
             memory_image: self.path("zero.ram"),
             disk: self.path(&format!("{name}.qcow2")),
+            extra_disks: Vec::new(),
             seed: None,
             durable_disk: false,
             nics: vec![Nic { mac, backend: NicBackend::Isolated }],

@@ -225,7 +225,9 @@ fn node(node: &Node) -> Tree {
     }
     // An empty list says that there are none; leaving it out would make one.
     map.0.push(("interfaces".to_owned(), Tree::List(interfaces.iter().map(interface).collect())));
-    let disk = |disk: &ExtraDisk| Map::default().plain("size", &size(disk.size)).done();
+    let disk = |disk: &ExtraDisk| {
+        Map::default().text("name", disk.name.as_str()).plain("size", &size(disk.size)).done()
+    };
     map.list("extra_disks", extra_disks.iter().map(disk).collect())
         .texts("env", env)
         .optional("user_data", user_data.as_ref())

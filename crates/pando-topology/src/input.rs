@@ -147,6 +147,8 @@ record! {
 record! {
     /// A disk beside the root disk.
     DiskInput, "disk" {
+        /// Its name, which the guest sees as its serial number; `disk1`, `disk2` … if left out.
+        name: Option<At<Named>>,
         /// Its size.
         size: Option<At<Size>>,
         /// Its size, in GiB.

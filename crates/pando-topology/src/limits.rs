@@ -47,7 +47,7 @@ impl Default for Limits {
             nodes: MAX_NODES,
             networks: 16,
             nics: 8,
-            extra_disks: 8,
+            extra_disks: pando_model::limits::MAX_EXTRA_DISKS,
             files: 256,
             commands: 256,
             services: 64,

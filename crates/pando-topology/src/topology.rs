@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use pando_model::disk::ExtraDisk;
 use pando_model::fault::Impairment;
 use pando_model::guest::Command;
 use pando_model::network::MacAddress;
@@ -108,13 +109,6 @@ pub struct ImageRef {
     /// The disk file that the topology named instead (`base_image: /…/debian-12.qcow2`); `name` is
     /// then made of the file's. If there is no such image, this is what has to be imported.
     pub file: Option<String>,
-}
-
-/// A disk beside the root disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtraDisk {
-    /// Its size.
-    pub size: ByteCount,
 }
 
 /// One interface of a node.

@@ -121,6 +121,22 @@ fn what_makes_no_sense_of_machines() {
         ("an odd disk", with("disk: 1000000000", "")),
         ("an extra disk without a size", with("extra_disks: [{path: /d}]", "")),
         ("a negative extra disk", with("extra_disks: [{size_gb: -1}]", "")),
+        (
+            "an extra disk twice",
+            with("extra_disks: [{name: d, size: 1G}, {name: d, size: 2G}]", ""),
+        ),
+        (
+            "an extra disk with a default name twice",
+            with("extra_disks: [{name: disk2, size: 1G}, {size: 2G}]", ""),
+        ),
+        (
+            "an extra disk with a long name",
+            with(
+                "extra_disks: [{name: a-name-of-some-length, size: 1G}, {name: abcdefghijklmnopqrstu, size: 1G}]",
+                "",
+            ),
+        ),
+        ("an extra disk named as ours", with("extra_disks: [{name: pando-root, size: 1G}]", "")),
         ("nine extra disks", with(&format!("extra_disks: [{}]", ["{size: 1G}"; 9].join(", ")), "")),
         ("nine interfaces", with(&format!("interfaces: [{nics}]"), "")),
         ("an image's name", with("image: 'Debian 12'", "")),

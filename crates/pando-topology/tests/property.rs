@@ -118,6 +118,13 @@ fn file(number: usize) -> impl Strategy<Value = File> {
     })
 }
 
+fn extra_disk(number: usize) -> impl Strategy<Value = ExtraDisk> {
+    (1..100_u64).prop_map(move |mib| ExtraDisk {
+        name: format!("data-{number}").parse().unwrap(),
+        size: ByteCount::from_mib(mib),
+    })
+}
+
 /// A node of number `number`, plugged into each network that its bits name.
 fn node(number: usize, networks: Vec<Network>) -> impl Strategy<Value = Node> {
     let machine = (1..=32_u8, 48..1000_u64, proptest::option::of(1..9999_u64));
@@ -127,7 +134,7 @@ fn node(number: usize, networks: Vec<Network>) -> impl Strategy<Value = Node> {
         (0..3_usize).prop_flat_map(|count| (0..count).map(file).collect::<Vec<_>>()),
         vec(command(), 0..3),
         (0..3_usize).prop_flat_map(|count| (0..count).map(service).collect::<Vec<_>>()),
-        vec((1..100_u64).prop_map(|mib| ExtraDisk { size: ByteCount::from_mib(mib) }), 0..3),
+        (0..3_usize).prop_flat_map(|count| (0..count).map(extra_disk).collect::<Vec<_>>()),
         filled().prop_map(|role| role.chars().filter(char::is_ascii_alphanumeric).collect()),
     );
     (machine, parts, any::<u8>(), any::<bool>()).prop_map(

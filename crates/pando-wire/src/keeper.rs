@@ -25,7 +25,7 @@ use pando_model::host::{Clock, CutReport, CutSpec, HostError, Observation, Start
 use pando_model::network::{
     CaptureLimits, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, CommitId, Name};
+use pando_model::{BranchId, CommitId, DiskRole, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +99,8 @@ pub enum Request {
     Flatten {
         /// The node.
         node: Name,
+        /// Which of its disks.
+        disk: DiskRole,
         /// The file that the top shall lie on.
         keep: PathBuf,
         /// How long it may take.

@@ -51,7 +51,7 @@ impl SimWorld {
             }
             for node in &branch.nodes {
                 let runs_on = observed.and_then(|keeper| keeper.nodes.get(&node.name));
-                if runs_on.is_some_and(|running| running.layer != node.layer) {
+                if runs_on.is_some_and(|running| running.layers != node.layers) {
                     lines.push(format!("{} runs on another layer than recorded", branch.id));
                 }
             }
@@ -73,9 +73,9 @@ impl SimWorld {
         let mut used = BTreeSet::new();
         let tops = branches.iter().flat_map(|branch| &branch.nodes);
         let frozen = commits.iter().filter(|commit| !commit.deleted).flat_map(|c| &c.nodes);
-        let of_branches = tops.flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
-        let of_commits = frozen.flat_map(|node| [Some(&node.layer), node.vars_layer.as_ref()]);
-        for top in of_branches.chain(of_commits).flatten() {
+        let of_branches = tops.flat_map(|node| node.layers.iter());
+        let of_commits = frozen.flat_map(|node| node.layers.iter());
+        for top in of_branches.chain(of_commits) {
             used.extend(state.chain(top));
         }
         compare(&mut lines, "unreferenced layer", &recorded, |id| used.contains(id));

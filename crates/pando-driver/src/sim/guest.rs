@@ -1,7 +1,7 @@
 //! What a simulated guest understands.
 //!
 //! `true`, `false`, `echo WORD…`, `set-mem K V`, `get-mem K`, `del-mem K`, `set-disk K V`,
-//! `get-disk K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout), `systemctl …`. What
+//! `get-disk K`, `set-extra DISK K V`, `get-extra DISK K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout), `systemctl …`. What
 //! makes a file of its input and runs it, or starts with `#!`, "runs" with status 0; anything else is
 //! not found, with status 127.
 
@@ -9,9 +9,9 @@ use pando_model::capture::{Aspect, Capture, Coverage, FileState, Package, Proces
 use pando_model::guest::{
     Command, ExecInput, ExecOutcome, ExecOutput, ExecSpec, ExecStatus, FileKind, OutputStream,
 };
-use pando_model::{BranchId, Name};
+use pando_model::{BranchId, LayerId, Name};
 
-use super::state::{State, now_ns};
+use super::state::{State, missing, now_ns};
 use crate::host::{ExecIo, HostError};
 
 /// What a command does, decided while the world is locked.
@@ -26,6 +26,22 @@ pub(crate) enum Act {
     Forever,
 }
 
+/// Returns the top of the extra disk of this name.
+fn extra_disk(
+    state: &mut State,
+    branch: &BranchId,
+    node: &Name,
+    disk: &str,
+) -> Result<LayerId, HostError> {
+    let spec = &state.keeper(branch)?.spec;
+    let own = spec.nodes.iter().find(|own| own.name == *node);
+    let mut disks = own.iter().flat_map(|own| &own.shape.extra_disks);
+    let number = disks.position(|own| own.name.as_str() == disk);
+    let layer =
+        number.and_then(|number| state.node(branch, node).ok()?.layers.extra.get(number).cloned());
+    layer.ok_or_else(|| missing(format!("the disk {disk} of {node}")))
+}
+
 pub(crate) fn act(
     state: &mut State,
     branch: &BranchId,
@@ -37,7 +53,7 @@ pub(crate) fn act(
         Command::Shell(line) => line.split_whitespace().map(str::to_owned).collect(),
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let layer = state.node(branch, node)?.layer.clone();
+    let layer = state.node(branch, node)?.layers.root.clone();
     let found = |value: Option<String>| match value {
         Some(value) => Act::Ended(format!("{value}\n").into_bytes(), 0),
         None => Act::Ended(Vec::new(), 1),
@@ -60,6 +76,15 @@ pub(crate) fn act(
             state.write(&layer, key, (*value).to_owned())?;
             Act::Ended(Vec::new(), 0)
         }
+        ["set-extra", disk, key, value] => {
+            let layer = extra_disk(state, branch, node, disk)?;
+            state.write(&layer, key, (*value).to_owned())?;
+            Act::Ended(Vec::new(), 0)
+        }
+        ["get-extra", disk, key] => {
+            let layer = extra_disk(state, branch, node, disk)?;
+            found(state.disk(&layer).get(*key).cloned())
+        }
         ["get-disk", key] => found(state.disk(&layer).get(*key).cloned()),
         ["flood", count] => Act::Flood(count.parse().unwrap_or(0)),
         ["cat"] => Act::Cat,
@@ -81,7 +106,7 @@ pub(crate) fn capture(
     aspects: &[Aspect],
 ) -> Result<Capture, HostError> {
     let own = state.node(branch, node)?;
-    let (layer, memory) = (own.layer.clone(), own.memory.clone());
+    let (layer, memory) = (own.layers.root.clone(), own.memory.clone());
     let mut capture = Capture { guest_ns: now_ns(), boot_id: "boot".into(), ..Capture::default() };
     for aspect in aspects {
         capture.coverage.insert(*aspect, Coverage::Complete);

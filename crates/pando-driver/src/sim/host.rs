@@ -15,7 +15,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, LayerId, Name};
+use pando_model::{BranchId, BranchState, ByteCount, CommitId, DiskRole, LayerId, Name};
 use tokio::sync::mpsc;
 
 use super::Connection;
@@ -229,6 +229,7 @@ impl BranchHost for SimHost {
                 Below::Layer(below) => {
                     state.layers.get(below).ok_or_else(|| missing(below))?;
                 }
+                Below::Nothing => {}
             }
             let file = || LayerFile { layer: layer.clone(), data: BTreeMap::new() };
             let there = state.layers.entry(layer.id.clone()).or_insert_with(file);
@@ -262,11 +263,13 @@ impl BranchHost for SimHost {
         &self,
         branch: &BranchId,
         node: &Name,
+        disk: DiskRole,
         keep: &Below,
         _: &Reporter,
     ) -> Result<(), HostError> {
         self.act("host.flatten", |state| {
-            let top = state.node(branch, node)?.layer.clone();
+            let top = state.node(branch, node)?.layers.get(disk).cloned();
+            let top = top.ok_or_else(|| missing(format!("the {disk:?} disk of {node}")))?;
             let mut data = BTreeMap::new();
             for id in state.chain(&top).iter().rev() {
                 let Some(file) = state.layers.get(id) else { continue };
@@ -320,7 +323,7 @@ impl BranchHost for SimHost {
                     detail: "not all bytes arrived".to_owned(),
                 });
             }
-            let layer = state.node(branch, node)?.layer.clone();
+            let layer = state.node(branch, node)?.layers.root.clone();
             state.write(&layer, &spec.path, String::from_utf8_lossy(&bytes).into())?;
             Ok(facts_of_file(&spec.path, spec.mode, spec.size))
         })
@@ -337,7 +340,7 @@ impl BranchHost for SimHost {
         let contents = self
             .act("host.pull", |state| {
                 machines::answering(state, branch, node)?;
-                let layer = state.node(branch, node)?.layer.clone();
+                let layer = state.node(branch, node)?.layers.root.clone();
                 state.disk(&layer).remove(path).ok_or_else(|| HostError::GuestRefused {
                     node: node.to_string(),
                     what: format!("read {path}"),
@@ -401,7 +404,7 @@ impl BranchHost for SimHost {
     ) -> Result<BTreeMap<String, String>, HostError> {
         self.act("host.digests", |state| {
             machines::answering(state, branch, node)?;
-            let layer = state.node(branch, node)?.layer.clone();
+            let layer = state.node(branch, node)?.layers.root.clone();
             let mut disk = state.disk(&layer);
             let digest = |path: &String| Some((path.clone(), format!("of {}", disk.remove(path)?)));
             Ok(paths.iter().filter_map(digest).collect())

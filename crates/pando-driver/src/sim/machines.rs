@@ -39,7 +39,7 @@ fn writable(state: &State, layer: &LayerId) -> Result<(), HostError> {
     let committed = state
         .commits
         .iter()
-        .find(|(_, files)| files.nodes.values().any(|node| node.layer == *layer));
+        .find(|(_, files)| files.nodes.values().any(|n| n.layers.iter().any(|id| id == layer)));
     match committed {
         Some((commit, _)) => Err(refused("open a disk", format!("{layer} is {commit}'s"))),
         None => Ok(()),
@@ -50,18 +50,23 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
     if !state.images.contains_key(&spec.image) {
         return Err(missing(&spec.image));
     }
-    writable(state, &spec.layer)?;
-    if let Some(vars) = &spec.vars_layer {
-        writable(state, vars)?;
+    for layer in spec.layers.iter() {
+        writable(state, layer)?;
+    }
+    if spec.layers.extra.len() != spec.shape.extra_disks.len() {
+        return Err(refused("start", format!("{} has other disks than its shape", spec.name)));
     }
     let (mut memory, base) = match &spec.start {
         NodeStart::Boot => (Contents::new(), None),
         NodeStart::Restore { commit, saved_as } => {
             let files = state.commits.get(commit).ok_or_else(|| missing(commit))?;
             let saved = files.nodes.get(saved_as).ok_or_else(|| missing(saved_as))?;
-            let below = state.layers.get(&spec.layer).map(|file| &file.layer.below);
-            if below != Some(&Below::Layer(saved.layer.clone())) {
-                let what = format!("the disk of {} for {commit}", spec.name);
+            let on_the_commits = spec.layers.disks().all(|(disk, layer)| {
+                let below = state.layers.get(layer).map(|file| &file.layer.below);
+                saved.layers.get(disk).cloned().map(Below::Layer).as_ref() == below
+            });
+            if !on_the_commits || !spec.layers.fits(&saved.layers) {
+                let what = format!("the disks of {} for {commit}", spec.name);
                 return Err(HostError::Corrupt { what, detail: "not the commit's".to_owned() });
             }
             if files.qemu_version != state.qemu_version {
@@ -88,14 +93,7 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
         let starts = memory.get("uplinks").and_then(|count| count.parse().ok()).unwrap_or(0);
         memory.insert("uplinks".to_owned(), (starts + 1_u32).to_string());
     }
-    Ok(Node {
-        memory,
-        base,
-        base_memory,
-        layer: spec.layer.clone(),
-        vars_layer: spec.vars_layer.clone(),
-        crashed: false,
-    })
+    Ok(Node { memory, base, base_memory, layers: spec.layers.clone(), crashed: false })
 }
 
 pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport, HostError> {
@@ -144,14 +142,17 @@ pub(crate) fn cut(
     let mut reports = Vec::new();
     for wanted in &spec.nodes {
         let node = state.node(branch, &wanted.name)?;
-        let top = node.layer.clone();
+        let tops = node.layers.clone();
         let (base, base_memory, memory) =
             (node.base.clone(), node.base_memory.clone(), node.memory.clone());
-        let vars = node.vars_layer.clone();
-        let next =
-            state.layers.get(&wanted.next_layer).ok_or_else(|| missing(&wanted.next_layer))?;
-        if next.layer.below != Below::Layer(top.clone()) || !next.data.is_empty() {
-            return Err(refused("cut", format!("{} is not an empty overlay", wanted.next_layer)));
+        if !wanted.next.fits(&tops) {
+            return Err(refused("cut", format!("{} has other disks", wanted.name)));
+        }
+        for (next, top) in wanted.next.iter().zip(tops.iter()) {
+            let file = state.layers.get(next).ok_or_else(|| missing(next))?;
+            if file.layer.below != Below::Layer(top.clone()) || !file.data.is_empty() {
+                return Err(refused("cut", format!("{next} is not an empty overlay")));
+            }
         }
         let delta = difference(&base_memory, &memory);
         let full = (spec.kind == CommitKind::Full).then(|| CommitMemory {
@@ -163,20 +164,16 @@ pub(crate) fn cut(
         });
         reports.push(CutNodeReport {
             name: wanted.name.clone(),
-            layer: top.clone(),
-            vars_layer: vars,
+            layers: tops.clone(),
             memory: full.clone(),
             profile: full.as_ref().map(|_| profile.clone()),
             disk_bytes: ByteCount(4096),
         });
-        saved.insert(wanted.name.clone(), SavedNode { memory: full, delta, layer: top });
+        saved.insert(wanted.name.clone(), SavedNode { memory: full, delta, layers: tops });
     }
     for wanted in &spec.nodes {
         let node = state.node(branch, &wanted.name)?;
-        node.layer = wanted.next_layer.clone();
-        if wanted.next_vars_layer.is_some() {
-            node.vars_layer.clone_from(&wanted.next_vars_layer);
-        }
+        node.layers = wanted.next.clone();
     }
     if spec.then == AfterCut::StayPaused {
         state.keeper(branch)?.state = BranchState::Paused;
@@ -225,8 +222,7 @@ pub(crate) fn observation(keeper: &Keeper) -> Observation {
         ended: node.crashed.then(|| "killed".to_owned()),
         trouble: None,
         pid: (!node.crashed).then_some(4242),
-        layer: node.layer.clone(),
-        vars_layer: node.vars_layer.clone(),
+        layers: node.layers.clone(),
         memory_used: ByteCount::from_mib(38),
         cpu_ms: 100,
         disk_used: ByteCount(4096),

@@ -218,7 +218,7 @@ mod tests {
 
     use pando_model::machine::Accelerator;
     use pando_model::network::{GATEWAY_MAC, Port, ProbeMethod};
-    use pando_model::{ClusterId, FaultId, LayerId};
+    use pando_model::{ClusterId, FaultId, LayerId, NodeLayers};
 
     use super::super::SimWorld;
     use super::super::state::Node;
@@ -262,8 +262,7 @@ mod tests {
             memory: Contents::from([("hostname".to_owned(), "db".to_owned())]),
             base: None,
             base_memory: Contents::new(),
-            layer: LayerId::random(),
-            vars_layer: None,
+            layers: NodeLayers::of_root(LayerId::random()),
             crashed: false,
         };
         let keeper = Keeper {

@@ -7,7 +7,7 @@ use pando_model::fault::Fault;
 use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
 use pando_model::network::Link;
 use pando_model::{
-    BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, LayerId, Name,
+    BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, LayerId, Name, NodeLayers,
 };
 
 use crate::store::{AuditRow, JournalRecord, Row, Table};
@@ -29,8 +29,7 @@ pub(crate) struct Node {
     pub base: Option<CommitId>,
     /// Memory at the start of the incarnation, what deltas are taken against.
     pub base_memory: Contents,
-    pub layer: LayerId,
-    pub vars_layer: Option<LayerId>,
+    pub layers: NodeLayers,
     /// Its machine was killed and not booted again.
     pub crashed: bool,
 }
@@ -55,7 +54,7 @@ pub(crate) struct SavedNode {
     pub memory: Option<CommitMemory>,
     /// Values that changed since the base; `None` for those that went.
     pub delta: BTreeMap<String, Option<String>>,
-    pub layer: LayerId,
+    pub layers: NodeLayers,
 }
 
 /// A commit's files.
@@ -188,10 +187,8 @@ impl State {
     /// Returns why a layer's file may not be removed, if it may not.
     pub fn layer_user(&self, layer: &LayerId) -> Option<String> {
         let runs = self.keepers.iter().find(|(_, keeper)| {
-            keeper.nodes.values().any(|node| {
-                let tops = [Some(&node.layer), node.vars_layer.as_ref()];
-                tops.into_iter().flatten().any(|top| self.chain(top).contains(layer))
-            })
+            let mut tops = keeper.nodes.values().flat_map(|node| node.layers.iter());
+            tops.any(|top| self.chain(top).contains(layer))
         });
         if let Some((branch, _)) = runs {
             return Some(format!("{branch} runs on it"));

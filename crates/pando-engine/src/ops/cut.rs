@@ -82,11 +82,11 @@ impl Cut {
         if cx.recovering && self.adopted(cx).await? {
             return Ok(());
         }
-        let nodes = self.next.nodes.iter().map(|node| CutNode {
-            name: node.name.clone(),
-            next_layer: node.layer.clone(),
-            next_vars_layer: node.vars_layer.clone(),
-        });
+        let nodes = self
+            .next
+            .nodes
+            .iter()
+            .map(|node| CutNode { name: node.name.clone(), next: node.layers.clone() });
         let spec = CutSpec {
             commit: self.commit.clone(),
             kind: self.kind,
@@ -126,9 +126,10 @@ impl Cut {
                 let def = self.cluster.nodes.iter().find(|def| def.name == node.name);
                 CommitNode {
                     name: node.name.clone(),
-                    shape: def.or(self.cluster.nodes.first()).map_or_else(no_shape, |d| d.shape),
-                    layer: cut.map_or(&node.layer, |cut| &cut.layer).clone(),
-                    vars_layer: cut.map_or(&node.vars_layer, |cut| &cut.vars_layer).clone(),
+                    shape: def
+                        .or(self.cluster.nodes.first())
+                        .map_or_else(no_shape, |def| def.shape.clone()),
+                    layers: cut.map_or(&node.layers, |cut| &cut.layers).clone(),
                     memory: cut.and_then(|cut| cut.memory.clone()),
                     profile: cut.and_then(|cut| cut.profile.clone()),
                 }
@@ -199,22 +200,15 @@ impl Cut {
             let runs = observed
                 .as_ref()
                 .and_then(|seen| seen.nodes.iter().find(|seen| seen.name == node.name));
-            let layer_moved = match runs {
-                Some(runs) => runs.layer == next.layer,
-                None => there.contains_key(&next.layer),
-            };
-            if layer_moved {
-                moved.push(next.layer.clone());
-                node.layer = next.layer.clone();
-            }
-            let vars_moved = match (runs, &next.vars_layer) {
-                (_, None) => false,
-                (Some(runs), vars) => runs.vars_layer == *vars,
-                (None, Some(vars)) => there.contains_key(vars),
-            };
-            if vars_moved {
-                moved.extend(next.vars_layer.clone());
-                node.vars_layer.clone_from(&next.vars_layer);
+            for (disk, next) in next.layers.disks() {
+                let is_top = match runs {
+                    Some(runs) => runs.layers.get(disk) == Some(next),
+                    None => there.contains_key(next),
+                };
+                if is_top {
+                    moved.push(next.clone());
+                    node.layers.set(disk, next.clone());
+                }
             }
         }
         for layer in &self.next.layers {
@@ -242,5 +236,11 @@ impl Cut {
 }
 
 fn no_shape() -> pando_model::NodeShape {
-    pando_model::NodeShape { vcpus: 0, memory: ByteCount(0), disk: ByteCount(0), nics: 0 }
+    pando_model::NodeShape {
+        vcpus: 0,
+        memory: ByteCount(0),
+        disk: ByteCount(0),
+        nics: 0,
+        extra_disks: Vec::new(),
+    }
 }

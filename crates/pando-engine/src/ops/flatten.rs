@@ -1,10 +1,10 @@
-//! Shortening a disk chain: everything between the image and the writable top moves into the top,
-//! while the guest runs. Commits keep their own chains.
+//! Shortening a disk chain: everything between the image, or an extra disk's first layer, and the
+//! writable top moves into the top, while the guest runs. Commits keep their own chains.
 
 use async_trait::async_trait;
 use pando_driver::store::Transaction;
 use pando_model::commit::{Below, Layer};
-use pando_model::{Branch, ClusterId, Name, OperationId};
+use pando_model::{Branch, ClusterId, DiskRole, Name, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +19,7 @@ pub(crate) const VERB: &str = "branch_flatten";
 pub(crate) struct Flatten {
     pub branch: Branch,
     pub node: Name,
+    pub disk: DiskRole,
     /// The writable top.
     pub top: Layer,
     /// What it lies on afterwards.
@@ -51,7 +52,7 @@ impl Kind for Flatten {
 
     async fn run(&mut self, _: &str, cx: &Cx) -> Result<Transaction> {
         let host_id = &self.branch.host_id;
-        cx.engine.host.flatten(host_id, &self.node, &self.keep, &cx.reporter).await?;
+        cx.engine.host.flatten(host_id, &self.node, self.disk, &self.keep, &cx.reporter).await?;
         Ok(Transaction::new())
     }
 
@@ -70,7 +71,11 @@ impl Kind for Flatten {
 
     async fn finish(&mut self, _: &Cx) -> Result<Transaction> {
         let mut records = Transaction::new();
-        records.put(&Layer { below: self.keep.clone(), depth: 1, ..self.top.clone() });
+        let depth = match self.keep {
+            Below::Layer(_) => 2,
+            Below::Image(_) | Below::ImageVars(_) | Below::Nothing => 1,
+        };
+        records.put(&Layer { below: self.keep.clone(), depth, ..self.top.clone() });
         Ok(records)
     }
 

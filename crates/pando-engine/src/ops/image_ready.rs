@@ -48,7 +48,7 @@ impl ImageReady {
     fn plan(image: &Image, shape: NodeShape, name: &Name, actor: &str) -> Result<Self> {
         let def = NodeDef {
             name: name.clone(),
-            shape,
+            shape: shape.clone(),
             image: image.id.clone(),
             env: std::collections::BTreeMap::new(),
             user_data: None,
@@ -112,11 +112,11 @@ impl ImageReady {
 
     async fn cut(&mut self, cx: &Cx) -> Result<()> {
         self.next.create(&cx.engine).await?;
-        let nodes = self.next.nodes.iter().map(|node| CutNode {
-            name: node.name.clone(),
-            next_layer: node.layer.clone(),
-            next_vars_layer: node.vars_layer.clone(),
-        });
+        let nodes = self
+            .next
+            .nodes
+            .iter()
+            .map(|node| CutNode { name: node.name.clone(), next: node.layers.clone() });
         let spec = CutSpec {
             commit: self.commit.clone(),
             kind: CommitKind::Full,
@@ -227,7 +227,7 @@ impl Kind for ImageReady {
         let mut records = Transaction::new();
         records.put(&ReadyState {
             image: self.image.clone(),
-            shape: self.shape,
+            shape: self.shape.clone(),
             commit: commit.id.clone(),
             profile_key: profile_key(profile),
             created_at: Timestamp::now(),
@@ -282,7 +282,7 @@ impl Engine {
             return Ok(ready);
         }
         let name: Name = "ready".parse().map_err(|_| Failure::internal("not a name"))?;
-        let kind = ImageReady::plan(image, *shape, &name, &cx.actor)?;
+        let kind = ImageReady::plan(image, shape.clone(), &name, &cx.actor)?;
         let commit = kind.commit.clone();
         let plan = Plan { kind: Box::new(kind), guard, timeout };
         let mut updates = self.submit(Request::internal(VERB, &cx.actor), plan).await?;

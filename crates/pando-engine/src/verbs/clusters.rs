@@ -66,15 +66,7 @@ impl Engine {
         let named = params.topology.or(params.topology_name);
         let (source, topology) = self.topology(named.as_deref().unwrap_or_default()).await?;
         let text = String::from_utf8_lossy(&source.bytes).into_owned();
-        let mut notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
-        notes.extend(topology.nodes.iter().filter(|node| !node.extra_disks.is_empty()).map(
-            |node| {
-                format!(
-                    "nodes.{}.extra_disks: accepted, and not attached to the node yet",
-                    node.name
-                )
-            },
-        ));
+        let notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
         let timeout = self.config.first_boot_timeout
             * (2 + u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX));
         let there: Option<Cluster> = self.store.named("", topology.name.as_str()).await?;
@@ -213,9 +205,8 @@ impl Engine {
         let (mut layers, mut ready) = (Vec::new(), BTreeMap::new());
         if how == How::First {
             for node in &branch.nodes {
-                layers.push(self.layer(&node.layer).await?);
-                if let Some(vars) = &node.vars_layer {
-                    layers.push(self.layer(vars).await?);
+                for layer in node.layers.iter() {
+                    layers.push(self.layer(layer).await?);
                 }
                 if let Some(commit) = self.ready_of(node).await? {
                     ready.insert(node.name.clone(), commit);

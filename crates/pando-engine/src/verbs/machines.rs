@@ -70,6 +70,7 @@ impl Engine {
             memory: ByteCount::from_mib(params.memory_mib),
             disk,
             nics: params.nics,
+            extra_disks: Vec::new(),
         };
         shape
             .validate()

@@ -37,8 +37,8 @@ pub(crate) fn info(
 ) -> SnapshotInfo {
     let node = |node: &pando_model::CommitNode| SnapshotNode {
         node_name: node.name.clone(),
-        disk_path: layout.layer(&node.layer).display().to_string(),
-        size_bytes: sizes.get(&node.layer).map_or(0, |size| size.0),
+        disk_path: layout.layer(&node.layers.root).display().to_string(),
+        size_bytes: node.layers.iter().filter_map(|layer| Some(sizes.get(layer)?.0)).sum(),
     };
     SnapshotInfo {
         snapshot_name: tag.clone(),

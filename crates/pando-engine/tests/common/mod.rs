@@ -28,6 +28,7 @@ nodes:
   - name: db
     role: database
     memory: 256 MiB
+    extra_disks: [{name: data, size: 1G}, {size: 2G}]
     files: [{path: /etc/motd, contents: hello}]
     commands: [set-disk seeded yes]
     services: [{name: store, command: 'store --all'}]

@@ -13,12 +13,14 @@ pub(super) async fn base() -> Bench {
         bench.exec(&format!("duo@main/{node}"), "set-mem a 1").await;
         bench.exec(&format!("duo@main/{node}"), "set-disk d 1").await;
     }
+    bench.exec("duo@main/db", "set-extra data e 1").await;
     let full = json!({"cluster_name": "duo", "snapshot_name": "v1", "include_memory": true});
     bench.ok("snapshot_create", full).await;
     for node in ["db", "web"] {
         bench.exec(&format!("duo@main/{node}"), "set-mem a 2").await;
         bench.exec(&format!("duo@main/{node}"), "set-disk d 2").await;
     }
+    bench.exec("duo@main/db", "set-extra data e 2").await;
     bench.ok("branch_create", json!({"from": "duo@v1", "name": "side"})).await;
     let fresh = DUO.replace("name: duo", "name: fresh");
     bench.ok("cluster_define", json!({"topology": fresh})).await;
@@ -30,6 +32,7 @@ async fn holds(bench: &Bench, branch: &str, a: &str) {
     for node in ["db", "web"] {
         assert_eq!(bench.mem(&format!("{branch}/{node}"), "a").await, a, "{branch}/{node}");
     }
+    assert_eq!(bench.exec(&format!("{branch}/db"), "get-extra data e").await, a, "{branch}");
 }
 
 async fn intact(bench: &Bench) {

@@ -17,7 +17,8 @@ use pando_model::commit::{Below, CommitKind, Layer};
 use pando_model::guest::{Identity, InterfaceConfig, PushSpec};
 use pando_model::network::{NAME_SERVER, NetworkSpec, Port, ProbeMethod, ProbeTarget, Segment};
 use pando_model::{
-    Accelerator, BranchId, ByteCount, ClusterId, CommitId, LayerId, Name, NodeShape, Uplink,
+    Accelerator, BranchId, ByteCount, ClusterId, CommitId, LayerId, Name, NodeLayers, NodeShape,
+    Uplink,
 };
 use tokio::sync::mpsc;
 
@@ -52,7 +53,13 @@ pub struct Counted {
 pub type Counts = BTreeMap<(String, String), Counted>;
 
 pub fn shape(vcpus: u8, memory_mib: u64, nics: u8) -> NodeShape {
-    NodeShape { vcpus, memory: ByteCount::from_mib(memory_mib), disk: DISK, nics }
+    NodeShape {
+        vcpus,
+        memory: ByteCount::from_mib(memory_mib),
+        disk: DISK,
+        nics,
+        extra_disks: Vec::new(),
+    }
 }
 
 /// Returns the MAC address of an interface; the template is node 0.
@@ -109,16 +116,16 @@ fn spec(title: &str, nodes: Vec<NodeSpec>, network: Option<NetworkSpec>) -> Bran
 impl World {
     /// Returns a node's spec on a disk of its own.
     async fn node(&self, node: &str, shape: NodeShape, start: NodeStart, below: Below) -> NodeSpec {
+        let macs = (0..usize::from(shape.nics)).map(|nic| mac(0, nic)).collect();
         NodeSpec {
             name: name(node),
             shape,
             image: self.image.id.clone(),
             boot: self.image.boot.clone(),
             init: self.image.init.clone(),
-            layer: self.layer(below, 1).await,
-            vars_layer: None,
+            layers: NodeLayers::of_root(self.layer(below, 1).await),
             start,
-            macs: (0..usize::from(shape.nics)).map(|nic| mac(0, nic)).collect(),
+            macs,
             uplink: Uplink::None,
             identity: None,
             seed: None,
@@ -176,7 +183,7 @@ impl World {
                 commit: ready.report.commit.clone(),
                 saved_as: saved.name.clone(),
             };
-            let below = Below::Layer(saved.layer.clone());
+            let below = Below::Layer(saved.layers.root.clone());
             let interface = |nic: usize| InterfaceConfig {
                 mac: mac(number, nic),
                 was: Some(mac(0, nic)),
@@ -189,7 +196,7 @@ impl World {
                 interfaces: (0..nics).map(interface).collect(),
                 ..self.identity(node, &keys)
             };
-            let made = self.node(node, ready.shape, start, below).await;
+            let made = self.node(node, ready.shape.clone(), start, below).await;
             let macs = (0..nics).map(|nic| mac(number, nic)).collect();
             nodes.push(NodeSpec { macs, identity: Some(identity), ..made });
             ports.extend((0..nics).map(|nic| Port {
@@ -231,10 +238,10 @@ impl World {
         let mut nodes = Vec::new();
         for node in observed.nodes {
             let next_layer = LayerId::random();
-            let below = Below::Layer(node.layer);
+            let below = Below::Layer(node.layers.root);
             let layer = Layer { id: next_layer.clone(), below, size: DISK, depth: 2 };
             self.host.create_layer(&layer).await.unwrap();
-            nodes.push(CutNode { name: node.name, next_layer, next_vars_layer: None });
+            nodes.push(CutNode { name: node.name, next: NodeLayers::of_root(next_layer) });
         }
         CutSpec {
             commit: CommitId::random(),
@@ -276,7 +283,7 @@ impl World {
         if let Some(network) = &report.network {
             self.host.verify_network(&report.commit, network).await.unwrap();
         }
-        let shape = branch.spec.nodes[0].shape;
+        let shape = branch.spec.nodes[0].shape.clone();
         let chains = report
             .nodes
             .iter()
@@ -316,9 +323,9 @@ impl World {
                 commit: cut.report.commit.clone(),
                 saved_as: saved.name.clone(),
             };
-            let below = Below::Layer(saved.layer.clone());
-            let layer = self.layer(below, 3).await;
-            nodes.push(NodeSpec { layer, start, identity: None, ..node.clone() });
+            let below = Below::Layer(saved.layers.root.clone());
+            let layers = NodeLayers::of_root(self.layer(below, 3).await);
+            nodes.push(NodeSpec { layers, start, identity: None, ..node.clone() });
         }
         let network = of
             .spec

@@ -27,8 +27,8 @@ use pando_machine::Hypervisor;
 use pando_model::commit::{Below, CommitKind, Layer};
 use pando_model::guest::{Command, ExecSpec, Identity, InterfaceConfig, OutputStream, Stdin};
 use pando_model::{
-    Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name, NodeShape,
-    Uplink,
+    Accelerator, BranchId, ByteCount, ClusterId, CommitId, Image, LayerId, Layout, Name,
+    NodeLayers, NodeShape, Uplink,
 };
 use pando_qemu::{Qcow2Layers, Qemu, QemuConfig};
 use tokio::sync::mpsc;
@@ -129,12 +129,17 @@ impl World {
         let layer = self.layer(below, 1).await;
         let node = NodeSpec {
             name: "db".parse().unwrap(),
-            shape: NodeShape { vcpus: 1, memory: ByteCount::from_mib(512), disk: DISK, nics: 1 },
+            shape: NodeShape {
+                vcpus: 1,
+                memory: ByteCount::from_mib(512),
+                disk: DISK,
+                nics: 1,
+                extra_disks: Vec::new(),
+            },
             image: self.image.id.clone(),
             boot: self.image.boot.clone(),
             init: self.image.init.clone(),
-            layer,
-            vars_layer: None,
+            layers: NodeLayers::of_root(layer),
             start,
             macs: vec!["52:54:00:12:34:56".into()],
             uplink: self.uplink,
@@ -170,12 +175,12 @@ impl World {
     /// Returns a cut to ask for, its next layer made.
     pub async fn cut_spec(&self, branch: &Branch, kind: CommitKind) -> CutSpec {
         let observed = self.host.observe(&branch.spec.branch).await.unwrap().unwrap();
-        let top = observed.nodes[0].layer.clone();
+        let top = observed.nodes[0].layers.root.clone();
         let next_layer = self.layer(Below::Layer(top), 2).await;
         CutSpec {
             commit: CommitId::random(),
             kind,
-            nodes: vec![CutNode { name: name("db"), next_layer, next_vars_layer: None }],
+            nodes: vec![CutNode { name: name("db"), next: NodeLayers::of_root(next_layer) }],
             then: AfterCut::Continue,
             timeout: Duration::from_secs(60),
         }
@@ -226,7 +231,7 @@ impl World {
         self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
         let flat = began.elapsed();
         let commit = cut.report.commit.clone();
-        let below = Below::Layer(cut.report.nodes[0].layer.clone());
+        let below = Below::Layer(cut.report.nodes[0].layers.root.clone());
         let start = NodeStart::Restore { commit, saved_as: name("db") };
         let mut branch = self.branch_over("child", start, below).await;
         branch.spec.after = after;
@@ -244,7 +249,7 @@ impl World {
     /// Returns a running node with an identity, from a ready state.
     pub async fn branch_as(&self, cut: &Cut, identity: Identity) -> Branch {
         self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
-        let below = Below::Layer(cut.report.nodes[0].layer.clone());
+        let below = Below::Layer(cut.report.nodes[0].layers.root.clone());
         let start = NodeStart::Restore { commit: cut.report.commit.clone(), saved_as: name("db") };
         let mut branch = self.branch_over(&identity.hostname, start, below).await;
         branch.spec.nodes[0].identity = Some(identity);

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
-use pando_machine::{DiskRole, Firmware, MachineError, MachinePlan};
+use pando_machine::{DiskRole, MachineError, MachinePlan};
 use serde_json::{Value, json};
 
 use super::QemuMachine;
@@ -69,10 +69,7 @@ pub struct Disks {
 impl Disks {
     /// Returns the disks as the machine starts with them.
     pub fn new(plan: &MachinePlan) -> Self {
-        let mut disks = vec![Disk::new(DiskRole::Root, &plan.disk)];
-        if let Firmware::Uefi { vars, .. } = &plan.firmware {
-            disks.push(Disk::new(DiskRole::Firmware, vars));
-        }
+        let disks = plan.writable_disks().map(|(role, path)| Disk::new(role, path)).collect();
         Self { disks, durable: plan.durable_disk, job: None, trouble: None }
     }
 
@@ -80,7 +77,7 @@ impl Disks {
     pub fn note(&mut self, event: &Event) {
         if event.name == "BLOCK_IO_ERROR" && event.text("action") == Some("stop") {
             let reason = event.text("reason").unwrap_or("no reason given");
-            self.trouble = Some(format!("the root disk could not be written: {reason}"));
+            self.trouble = Some(format!("a disk could not be written: {reason}"));
         }
         let Some(job) = &mut self.job else { return };
         let is_about_it = [event.text("device"), event.text("id")].contains(&Some(job.id.as_str()));
@@ -350,11 +347,12 @@ impl QemuMachine {
 }
 
 fn node_name(role: DiskRole, number: u64) -> String {
-    let role = match role {
-        DiskRole::Root => "root",
-        DiskRole::Firmware => "firmware",
+    let disk = match role {
+        DiskRole::Root => "root".to_owned(),
+        DiskRole::Firmware => "firmware".to_owned(),
+        DiskRole::Extra(disk) => args::extra_id(disk),
     };
-    format!("{role}-{number}")
+    format!("{disk}-{number}")
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

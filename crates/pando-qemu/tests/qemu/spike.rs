@@ -99,11 +99,18 @@ impl World {
         let mac = "52:54:00:00:00:01".to_owned();
         let plan = MachinePlan {
             name: name.to_owned(),
-            shape: NodeShape { vcpus: self.vcpus, memory: MEMORY, disk: DISK, nics: 1 },
+            shape: NodeShape {
+                vcpus: self.vcpus,
+                memory: MEMORY,
+                disk: DISK,
+                nics: 1,
+                extra_disks: Vec::new(),
+            },
             accelerator: Accelerator::Tcg,
             firmware,
             memory_image: memory.to_owned(),
             disk: self.path(&tops[0].1),
+            extra_disks: Vec::new(),
             seed: None,
             durable_disk: false,
             nics: vec![Nic { mac, backend: NicBackend::Isolated }],

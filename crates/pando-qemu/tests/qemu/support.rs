@@ -70,11 +70,18 @@ impl Bench {
     pub fn plan(&self, name: &str) -> MachinePlan {
         MachinePlan {
             name: name.to_owned(),
-            shape: NodeShape { vcpus: 1, memory: MEMORY, disk: DISK, nics: 1 },
+            shape: NodeShape {
+                vcpus: 1,
+                memory: MEMORY,
+                disk: DISK,
+                nics: 1,
+                extra_disks: Vec::new(),
+            },
             accelerator: Accelerator::Tcg,
             firmware: Firmware::Bios,
             memory_image: self.path("zero.ram"),
             disk: self.path("top.qcow2"),
+            extra_disks: Vec::new(),
             seed: None,
             durable_disk: false,
             nics: vec![Nic { mac: "52:54:00:00:00:01".to_owned(), backend: NicBackend::Isolated }],

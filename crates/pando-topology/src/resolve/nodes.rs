@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pando_model::guest::Command;
 use pando_model::limits::{
-    MAX_ARGV_BYTES, MAX_DISK, MAX_MEMORY, MAX_VCPUS, MEMORY_STEP, MIN_MEMORY,
+    MAX_ARGV_BYTES, MAX_DISK, MAX_DISK_NAME, MAX_MEMORY, MAX_VCPUS, MEMORY_STEP, MIN_MEMORY,
 };
 use pando_model::{ByteCount, Name};
 
@@ -22,6 +22,8 @@ const DEFAULT_ROLE: &str = "node";
 const DEFAULT_MEMORY: ByteCount = ByteCount::from_mib(512);
 /// A file's permission bits when nothing is said.
 const DEFAULT_MODE: u32 = 0o644;
+/// How the serial numbers of disks begin that every machine may have.
+const OUR_DISKS: &str = "pando-";
 /// Names that stand for something else where nodes are named.
 const RESERVED: [&str; 2] = ["gateway", "all"];
 
@@ -168,12 +170,42 @@ fn disk_size(report: &mut Report<'_>, at: &At<Size>) -> Option<ByteCount> {
     Some(size)
 }
 
+/// Returns what a disk is called: what is written, or its number.
+fn disk_name(
+    report: &mut Report<'_>,
+    whole: &At<()>,
+    name: Option<At<Named>>,
+    number: usize,
+) -> Option<Name> {
+    let Some(at) = name else {
+        let name = format!("disk{number}").parse();
+        return name.map_err(|_| report.wrong(whole, "`name` is missing", "add `name: data`")).ok();
+    };
+    let name = at.value.0.clone();
+    if name.as_str().len() > MAX_DISK_NAME {
+        let message = format!("`{name}` is {} bytes long", name.as_str().len());
+        report.wrong(&at, message, format!("write at most {MAX_DISK_NAME} bytes"));
+        return None;
+    }
+    if name.as_str().starts_with(OUR_DISKS) {
+        let message = format!("`{name}` begins as the disks that pando adds do");
+        report.wrong(&at, message, "choose another");
+        return None;
+    }
+    Some(name)
+}
+
 fn extra_disks(report: &mut Report<'_>, input: Option<At<List<DiskInput>>>) -> Vec<ExtraDisk> {
     let most = report.limits.extra_disks;
     let mut disks = Vec::new();
-    for at in limited(report, input, most, "extra disks") {
+    let mut names = Taken::default();
+    for (number, at) in (1..).zip(limited(report, input, most, "extra disks")) {
         let whole = at.with(());
-        let DiskInput { size, size_gb, path, bus } = at.value;
+        let DiskInput { name, size, size_gb, path, bus } = at.value;
+        let Some(name) = disk_name(report, &whole, name, number) else { continue };
+        if !names.take(report, &whole, "the disk", name.as_str()) {
+            continue;
+        }
         let given = size.is_some() || size_gb.is_some();
         if let Some(at) = path {
             report.note(&at, "not used: pando keeps disks in its home");
@@ -187,7 +219,7 @@ fn extra_disks(report: &mut Report<'_>, input: Option<At<List<DiskInput>>>) -> V
             Some(at.with(Size(ByteCount::from_gib(gib?))))
         });
         match either(report, size, size_gb) {
-            Some(at) => disks.extend(disk_size(report, &at).map(|size| ExtraDisk { size })),
+            Some(at) => disks.extend(disk_size(report, &at).map(|size| ExtraDisk { name, size })),
             None if !given => report.wrong(&whole, "`size` is missing", "add `size: 10G`"),
             None => {}
         }

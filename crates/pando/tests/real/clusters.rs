@@ -13,9 +13,13 @@ image: default
 network: {name: lan, subnet: 10.9.0.0/24, subnet6: 'fd00:9::/64'}
 nodes:
   - {name: a, memory: 256 MiB, commands: ['echo seeded >/srv/seed']}
-  - {name: b, memory: 256 MiB}
+  - {name: b, memory: 256 MiB, extra_disks: [{name: data, size: 64 MiB}]}
   - {name: c, memory: 256 MiB}
 ";
+
+/// Writes a word to the extra disk itself, and reads it from there: no cache is asked.
+const WRITE: &str = "dd of=/dev/vdb bs=4096 conv=sync oflag=direct iflag=fullblock status=none";
+const READ: &str = "dd if=/dev/vdb bs=4096 count=1 iflag=direct status=none | head -c 3";
 
 /// What an SSH server on another node says first, asked for by name.
 const GREET: &str = "bash -c 'exec 3<>/dev/tcp/b/22 && head -c 4 <&3'";
@@ -103,13 +107,22 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
         assert_eq!(ran["stdout"], "SSH-", "{branch}: {ran}");
     };
     greeted("trio");
+    let on_b = |branch: &str, command: &str| {
+        let ran = home.ok(&["node", "exec", branch, "b", command]);
+        text(&ran, "stdout").to_owned()
+    };
+    assert_eq!(on_b("trio", "cat /sys/block/vdb/serial").trim(), "data");
+    assert_eq!(on_b("trio", "cat /sys/block/vdb/size").trim(), "131072");
     let ended = home.run(&["node", "exec", "trio", "b", "exit 7"]);
     assert_eq!(ended.status.code(), Some(7));
 
     home.ok(&["snapshot", "create", "trio", "baseline"]);
     home.ok(&["node", "exec-all", "trio", "echo one >/dev/shm/state"]);
+    on_b("trio", &format!("echo one | {WRITE}"));
     home.ok(&["commit", "trio", "-t", "v1"]);
     home.ok(&["node", "exec-all", "trio", "echo two >/dev/shm/state"]);
+    on_b("trio", &format!("echo two | {WRITE}"));
+    assert_eq!(on_b("trio", READ), "two");
     home.ok(&["branch", "trio@v1", "-n", "3"]);
     for branch in ["trio@try-1", "trio@try-2", "trio@try-3"] {
         greeted(branch);
@@ -117,10 +130,16 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
         for node in ["a", "b", "c"] {
             assert_eq!(state["results"][node]["stdout"], "one\n", "{branch}/{node}");
         }
+        assert_eq!(on_b(branch, READ), "one", "{branch}");
     }
     differ(&home);
     home.ok(&["rollback", "trio", "v1"]);
     greeted("trio@main");
+    assert_eq!(on_b("trio@main", READ), "one");
+    // What the disk holds is there after a boot.
+    on_b("trio@main", &format!("echo end | {WRITE}"));
+    home.ok(&["node", "crash", "trio", "b"]);
+    assert_eq!(on_b("trio", READ), "end");
 
     home.ok(&["cluster", "stop", "trio"]);
     home.ok(&["cluster", "destroy", "trio", "--remove-overlays"]);
