@@ -11,6 +11,7 @@ use pando_topology::{Node, Restart, Service};
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Result};
+use crate::keys;
 use crate::operation::Cx;
 use crate::output::Bound;
 use crate::verbs::exec::ended_by;
@@ -19,6 +20,19 @@ use crate::verbs::exec::ended_by;
 const SERVICES: &str = "/var/lib/pando/services";
 /// Where systemd looks for units that are not a package's.
 const UNITS: &str = "/etc/systemd/system";
+/// The user who is there in every node, and whose keys are the identity's.
+const ROOT: &str = "root";
+/// Lets the cluster's key log in as a user, who is made if there is none: without a password, which
+/// is not the same as a locked account. Its words are the user and the key.
+const LOGIN: &str = r#"set -e
+id -u "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh --password '*' "$1"
+home=$(getent passwd "$1" | cut -d: -f6)
+group=$(id -gn "$1")
+install -d -m 700 -o "$1" -g "$group" "$home/.ssh"
+keys=$home/.ssh/authorized_keys
+grep -qxF -- "$2" "$keys" 2>/dev/null || printf '%s\n' "$2" >>"$keys"
+chmod 600 "$keys"
+chown "$1:$group" "$keys""#;
 /// Most characters of what a failed command wrote in the error.
 const MAX_WORDS: usize = 400;
 /// Most characters of a command line in the error.
@@ -154,11 +168,14 @@ pub(crate) struct SetUp<'a> {
     pub branch: &'a Branch,
     pub def: &'a NodeDef,
     pub timeout: Duration,
+    /// Who logs in.
+    pub user: &'a str,
 }
 
 impl SetUp<'_> {
     /// Does all that the topology wants of the node.
     pub async fn run(&self, node: &Node) -> Result<()> {
+        self.let_in().await?;
         let is_script = node.user_data.as_ref().is_some_and(|data| data.starts_with("#!"));
         let acts = acts(node, is_script);
         let total = acts.len() as u64;
@@ -190,11 +207,27 @@ impl SetUp<'_> {
         self.cx.engine.journal_as((self.cx.id.as_str(), &self.cx.actor), act, place, detail)
     }
 
+    /// Before anything else: files may be that user's.
+    async fn let_in(&self) -> Result<()> {
+        if self.user == ROOT {
+            return Ok(());
+        }
+        let key = keys::cluster_key(&self.cx.engine.config.layout, &self.cluster.id)?;
+        let argv = ["sh", "-c", LOGIN, "login", self.user, &key];
+        let command = Command::Argv(argv.map(str::to_owned).into());
+        self.command_as(format!("letting {} log in", self.user), command).await
+    }
+
     async fn command(&self, command: Command) -> Result<()> {
         let line = match &command {
             Command::Shell(line) => line.clone(),
             Command::Argv(argv) => argv.join(" "),
         };
+        self.command_as(line, command).await
+    }
+
+    /// Runs a command that is told of as `line`.
+    async fn command_as(&self, line: String, command: Command) -> Result<()> {
         let noted = self.note("exec", &line)?;
         let place = (&self.branch.host_id, self.def);
         let bound = Bound::new(limits::DEFAULT_OUTPUT_BYTES);

@@ -25,6 +25,16 @@ pub(crate) fn read(text: &str) -> Result<Topology> {
     })
 }
 
+/// Returns what a cluster was defined from; `None` for one that `vm_create` made.
+pub(crate) fn of(cluster: &Cluster) -> Result<Option<Topology>> {
+    cluster.topology.as_ref().map(|source| read(&source.text)).transpose()
+}
+
+/// Returns the user to log in as.
+pub(crate) fn ssh_user(cluster: &Cluster) -> Result<String> {
+    Ok(of(cluster)?.map_or_else(|| "root".to_owned(), |topology| topology.ssh.user))
+}
+
 fn segment_of(network: &Network) -> Segment {
     Segment {
         name: network.name.clone(),

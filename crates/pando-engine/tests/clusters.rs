@@ -56,7 +56,13 @@ async fn the_canonical_workflow_leaves_nothing() {
     let handle = bench.ok("cluster_handle", json!({"cluster_name": "duo"})).await;
     assert_eq!(handle["artifact_path"], "/opt/vmcluster/artifacts");
     assert!(handle["kernel_version"].as_str().is_some_and(|version| !version.is_empty()));
-    assert_eq!(node(&handle, "web")["ssh_user"], "root");
+    assert_eq!(node(&handle, "web")["ssh_user"], "ops");
+    let info = bench.ok("connect_info", json!({"address": "duo/web"})).await;
+    assert_eq!(info["user"], "ops");
+    assert!(info["command"].as_str().unwrap().ends_with(" ops@127.0.0.1"), "{info}");
+    let login = on(&bench, "duo", "web", "get-disk login.ops").await;
+    let public = format!("{}.pub", info["key_path"].as_str().unwrap());
+    assert_eq!(login, std::fs::read_to_string(public).unwrap().trim());
     let key = node(&handle, "web")["ssh_key_path"].as_str().unwrap();
     assert!(std::fs::metadata(key).is_ok(), "{key}");
     let status = bench.ok("cluster_status", json!({"cluster_name": "duo@main"})).await;

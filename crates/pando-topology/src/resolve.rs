@@ -145,7 +145,7 @@ fn ssh(report: &mut Report<'_>, input: Option<At<SshInput>>) -> Ssh {
             "not used: pando makes a key of its own for each cluster (`pando ssh`, `connect_info`)",
         );
     }
-    if let Some(user) = input.user.and_then(|at| texts::user(report, &at)) {
+    if let Some(user) = input.user.and_then(|at| texts::user_name(report, &at)) {
         ssh.user = user;
     }
     if let Some(at) = input.connect_timeout_s {

@@ -121,6 +121,8 @@ fn what_makes_no_sense_of_machines() {
         ("an odd disk", with("disk: 1000000000", "")),
         ("an extra disk without a size", with("extra_disks: [{path: /d}]", "")),
         ("a negative extra disk", with("extra_disks: [{size_gb: -1}]", "")),
+        ("a user to log in as who is a number", with("", "ssh: {user: '1000'}")),
+        ("a user to log in as who is no user", with("", "ssh: {user: 'a b; id'}")),
         (
             "an extra disk twice",
             with("extra_disks: [{name: d, size: 1G}, {name: d, size: 2G}]", ""),

@@ -112,9 +112,10 @@ impl ClusterStart {
         let topology = topologies::read(&source.text)?;
         let timeout = Duration::from_millis(self.set_up_timeout_ms);
         let (cluster, branch) = (&self.cluster, &self.after);
+        let user = topology.ssh.user.as_str();
         let nodes = cluster.nodes.iter().filter_map(|def| Some((def, topology.node(&def.name)?)));
         let work = nodes.map(|(def, node)| async move {
-            SetUp { cx, cluster, branch, def, timeout }.run(node).await?;
+            SetUp { cx, cluster, branch, def, timeout, user }.run(node).await?;
             Ok::<_, crate::failure::Failure>(set_up::count(node))
         });
         let done: usize = try_join_all(work).await?.into_iter().sum();

@@ -312,8 +312,7 @@ impl Engine {
         let place = self.whole(caller, Some(&params.cluster_name)).await?;
         self.must_run(&place)?;
         let (cluster, branch) = (&place.cluster, &place.branch);
-        let topology = cluster.topology.as_ref();
-        let topology = topology.and_then(|source| topologies::read(&source.text).ok());
+        let topology = topologies::of(cluster)?;
         let layout = &self.config.layout;
         let key = layout.ssh_key(&cluster.id).display().to_string();
         let mut nodes = Vec::with_capacity(cluster.nodes.len());

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::keys;
+use crate::topologies;
 
 /// Chunks that may wait between the client and the guest.
 const QUEUE: usize = 8;
@@ -149,9 +150,10 @@ impl Engine {
         let def = cluster.nodes.iter().find(|def| def.name == target.node);
         let host_key = def.and_then(|def| def.host_key.clone()).unwrap_or_default();
         let known = keys::known_hosts(layout, &cluster.id);
+        let user = topologies::ssh_user(cluster)?;
         let command = format!(
             "ssh -i {} -p {port} -o IdentitiesOnly=yes -o HostKeyAlias={} \
-             -o UserKnownHostsFile={} root@127.0.0.1",
+             -o UserKnownHostsFile={} {user}@127.0.0.1",
             keys::quoted(&key_path),
             target.node,
             keys::quoted(&known.display().to_string()),
@@ -159,7 +161,7 @@ impl Engine {
         Ok(ConnectInfoResult {
             host: "127.0.0.1".to_owned(),
             port,
-            user: "root".to_owned(),
+            user,
             key_path,
             known_hosts_line: format!("[127.0.0.1]:{port} {host_key}"),
             command,

@@ -24,6 +24,7 @@ name: duo
 network: {name: lan, subnet: 10.7.0.0/24}
 image: default
 snapshots: {clean: first}
+ssh: {user: ops}
 nodes:
   - name: db
     role: database

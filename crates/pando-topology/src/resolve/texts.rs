@@ -84,6 +84,16 @@ pub fn user(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     None
 }
 
+/// Returns a user's name: one that can be made if it is not there.
+pub fn user_name(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
+    let user = user(report, at)?;
+    if user.starts_with(|c: char| c.is_ascii_digit()) {
+        report.wrong(at, format!("`{user}` is a number"), "write the user's name");
+        return None;
+    }
+    Some(user)
+}
+
 /// Returns one word of free text.
 pub fn word(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     let Text(text) = &at.value;

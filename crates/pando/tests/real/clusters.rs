@@ -11,6 +11,7 @@ use crate::support::{Home, text};
 const TRIO: &str = "name: trio
 image: default
 network: {name: lan, subnet: 10.9.0.0/24, subnet6: 'fd00:9::/64'}
+ssh: {user: ops}
 nodes:
   - {name: a, memory: 256 MiB, commands: ['echo seeded >/srv/seed']}
   - {name: b, memory: 256 MiB, extra_disks: [{name: data, size: 64 MiB}]}
@@ -18,7 +19,8 @@ nodes:
 ";
 
 /// Writes a word to the extra disk itself, and reads it from there: no cache is asked.
-const WRITE: &str = "dd of=/dev/vdb bs=4096 conv=sync oflag=direct iflag=fullblock status=none";
+const WRITE: &str =
+    "dd of=/dev/vdb bs=4096 conv=sync,fsync oflag=direct iflag=fullblock status=none";
 const READ: &str = "dd if=/dev/vdb bs=4096 count=1 iflag=direct status=none | head -c 3";
 
 /// What an SSH server on another node says first, asked for by name.
@@ -113,6 +115,12 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     };
     assert_eq!(on_b("trio", "cat /sys/block/vdb/serial").trim(), "data");
     assert_eq!(on_b("trio", "cat /sys/block/vdb/size").trim(), "131072");
+    let by_ssh = |address: &str| {
+        let output = home.run(&["ssh", address, "--", "id -un; hostname"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(by_ssh("trio/a"), "ops\na\n");
     let ended = home.run(&["node", "exec", "trio", "b", "exit 7"]);
     assert_eq!(ended.status.code(), Some(7));
 
@@ -131,6 +139,7 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
             assert_eq!(state["results"][node]["stdout"], "one\n", "{branch}/{node}");
         }
         assert_eq!(on_b(branch, READ), "one", "{branch}");
+        assert_eq!(by_ssh(&format!("{branch}/b")), "ops\nb\n");
     }
     differ(&home);
     home.ok(&["rollback", "trio", "v1"]);
