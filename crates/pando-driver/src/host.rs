@@ -183,13 +183,23 @@ pub trait BranchHost: Send + Sync {
     ) -> Result<BTreeMap<String, String>, HostError>;
 
     /// Opens a port on the host's loopback that leads to a port of the guest's loopback, or returns
-    /// the one that is open. It ends with the incarnation.
+    /// the one that is open: `host_port`, or any free one. It ends with the incarnation.
+    ///
+    /// # Errors
+    /// [`HostError::PortTaken`].
     async fn forward(
         &self,
         branch: &BranchId,
         node: &Name,
         guest_port: u16,
+        host_port: Option<u16>,
     ) -> Result<u16, HostError>;
+
+    /// Checks that these ports of the host's loopback are free.
+    ///
+    /// # Errors
+    /// [`HostError::PortTaken`] for the first that is not.
+    async fn check_ports(&self, ports: &[u16]) -> Result<(), HostError>;
 
     /// Returns the first bytes that a server on a port of the guest's loopback says by itself, asked
     /// through its forward; tries again until `timeout`.

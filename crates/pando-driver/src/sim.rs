@@ -88,6 +88,11 @@ impl SimWorld {
         }
     }
 
+    /// Lets another program listen on a port of the host.
+    pub fn take_port(&self, port: u16) {
+        self.state().ports.insert(port);
+    }
+
     /// Returns handles that live until the next crash.
     pub fn connect(&self) -> Connection {
         Connection { world: self.clone(), life: self.faults.life() }

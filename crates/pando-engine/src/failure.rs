@@ -86,6 +86,10 @@ impl From<HostError> for Failure {
                 ErrorCode::WrongState,
                 Some("call again if somebody else is at it, or `pando vm control ADDRESS resume`"),
             ),
+            HostError::PortTaken { .. } => (
+                ErrorCode::InUse,
+                Some("end what listens there, or write another `host_port` in the topology"),
+            ),
             HostError::NoSwitch { .. } => (
                 ErrorCode::WrongState,
                 Some("a cluster made from a topology has one: `pando cluster define FILE`"),

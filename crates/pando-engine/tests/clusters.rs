@@ -356,3 +356,38 @@ async fn extra_disks_are_committed_branched_and_shortened_as_the_root_disk_is() 
     assert_eq!(bench.exec("duo/db", "get-extra data turn").await, "5");
     bench.assert_consistent("extra disks").await;
 }
+
+/// One program listens on a port: the branch that was defined, and no second cluster.
+#[tokio::test(start_paused = true)]
+async fn fixed_ports_are_the_first_branchs_and_are_refused_where_they_are_taken() {
+    let bench = Bench::with_cluster().await;
+    let ports = async |branch: &str| {
+        let handle = bench.ok("cluster_handle", json!({"cluster_name": branch})).await;
+        node(&handle, "db")["forwards"].clone()
+    };
+    assert_eq!(ports("duo").await, json!({"80": 18080, "5432": 25432}));
+    bench.ok("branch_create", json!({"from": "duo", "name": "side"})).await;
+    assert_eq!(ports("duo@side").await, json!({"80": 20080, "5432": 25432}));
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "t"})).await;
+    bench.ok("branch_rollback", json!({"branch": "duo", "target": "t", "save": false})).await;
+    assert_eq!(ports("duo").await, json!({"80": 18080, "5432": 25432}));
+
+    let other = DUO.replace("name: duo", "name: other");
+    let defined = bench.ok("cluster_define", json!({"topology": other})).await;
+    assert!(defined["notes"].to_string().contains("18080"), "{defined}");
+    bench.engine.idle().await;
+    let before = bench.world.fingerprint();
+    let error = bench.fails("cluster_start", json!({"cluster_name": "other"})).await;
+    assert_eq!(error.code.as_str(), "in_use", "{error:?}");
+    assert!(error.hint.unwrap().contains("pando cluster stop duo"));
+    assert_eq!(bench.world.fingerprint(), before);
+
+    bench.ok("cluster_stop", json!({"cluster_name": "duo", "mode": "destroy"})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "other"})).await;
+    assert_eq!(ports("other").await["80"], 18080);
+    bench.ok("cluster_stop", json!({"cluster_name": "other", "mode": "destroy"})).await;
+    bench.world.take_port(18080);
+    let error = bench.fails("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert!(error.hint.unwrap().contains("host_port"), "somebody else's");
+    bench.assert_consistent("fixed ports").await;
+}

@@ -231,12 +231,24 @@ impl BranchHost for LocalHost {
         branch: &BranchId,
         node: &Name,
         guest_port: u16,
+        host_port: Option<u16>,
     ) -> Result<u16, HostError> {
-        let request = Request::Forward { node: node.clone(), port: guest_port };
+        let request = Request::Forward { node: node.clone(), port: guest_port, host_port };
         match self.ask(branch, &request, limits::ANSWER).await? {
             Reply::Forwarded { port } => Ok(port),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn check_ports(&self, ports: &[u16]) -> Result<(), HostError> {
+        for port in ports {
+            let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port));
+            bound.map_err(|error| match error.kind() {
+                std::io::ErrorKind::AddrInUse => HostError::PortTaken { port: *port },
+                _ => trouble::io(format!("listen on port {port}"), &error),
+            })?;
+        }
+        Ok(())
     }
 
     async fn greeting(
@@ -246,7 +258,7 @@ impl BranchHost for LocalHost {
         guest_port: u16,
         timeout: Duration,
     ) -> Result<Vec<u8>, HostError> {
-        let port = self.forward(branch, node, guest_port).await?;
+        let port = self.forward(branch, node, guest_port, None).await?;
         let what = || format!("a greeting from port {guest_port} of {node}");
         crate::greeting::of(port, timeout, what).await
     }

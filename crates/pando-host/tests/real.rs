@@ -165,8 +165,8 @@ async fn a_ready_state_becomes_nodes_with_identities_of_their_own() {
         assert_eq!(world.sh(&node, "cat /etc/machine-id").await.trim(), keys.machine_id(name));
         assert_eq!(world.sh(&node, "echo $COLOUR").await.trim(), "green");
 
-        let port = world.host.forward(&node.spec.branch, &db, 22).await.unwrap();
-        assert_eq!(world.host.forward(&node.spec.branch, &db, 22).await.unwrap(), port);
+        let port = world.host.forward(&node.spec.branch, &db, 22, None).await.unwrap();
+        assert_eq!(world.host.forward(&node.spec.branch, &db, 22, None).await.unwrap(), port);
         assert_eq!(keys.ssh(port, "hostname").await.trim(), name);
         world.end(&[&node]).await;
     }

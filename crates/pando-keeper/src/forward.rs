@@ -24,12 +24,14 @@ pub struct Forwards {
 }
 
 impl Forwards {
-    /// Opens a forward, or returns the one that is open: its port on the host's loopback.
+    /// Opens a forward, or returns the one that is open: its port on the host's loopback, which is
+    /// `host_port` if one is asked for.
     pub fn open(
         &self,
         published: &Arc<Published>,
         node: &Name,
         guest_port: u16,
+        host_port: Option<u16>,
     ) -> Result<u16, HostError> {
         let known = published.read(|view| view.nodes.iter().any(|view| view.name == *node));
         if !known {
@@ -40,7 +42,9 @@ impl Forwards {
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (node.clone(), guest_port);
-        if let Some(port) = open.get(&key) {
+        if let Some(port) = open.get(&key)
+            && host_port.is_none_or(|asked| asked == *port)
+        {
             return Ok(*port);
         }
         let what = || format!("open a forward to port {guest_port} of `{node}`");
@@ -49,7 +53,7 @@ impl Forwards {
             return Err(HostError::Io { what: what(), detail });
         }
         let listen = || {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, host_port.unwrap_or(0)))?;
             let port = listener.local_addr()?.port();
             let (published, node) = (published.clone(), node.clone());
             thread::Builder::new()
@@ -57,7 +61,10 @@ impl Forwards {
                 .spawn(move || accept(&listener, &published, &node, guest_port))?;
             Ok(port)
         };
-        let port = listen().map_err(|e: io::Error| trouble::io(what(), &e))?;
+        let port = listen().map_err(|e: io::Error| match (e.kind(), host_port) {
+            (io::ErrorKind::AddrInUse, Some(port)) => HostError::PortTaken { port },
+            _ => trouble::io(what(), &e),
+        })?;
         open.insert(key, port);
         Ok(port)
     }

@@ -263,9 +263,9 @@ impl Server {
                 self.capture(client, &node, &GuestRequest::Digest { paths })
             }
             Request::Facts { node } => self.facts(&node),
-            Request::Forward { node, port } => self
+            Request::Forward { node, port, host_port } => self
                 .forwards
-                .open(&self.published, &node, port)
+                .open(&self.published, &node, port, host_port)
                 .map(|port| Reply::Forwarded { port }),
             Request::Pause => self.command(Command::Pause),
             Request::Resume { clock } => self.command(Command::Resume { clock }),

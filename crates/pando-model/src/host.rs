@@ -88,6 +88,12 @@ pub enum HostError {
         /// Its words.
         detail: String,
     },
+    /// A port of this host that was asked for is another's.
+    #[error("port {port} of this host's loopback is taken")]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
     /// The branch has no switch: its only node has a network to itself.
     #[error("the branch {branch} has no switch")]
     NoSwitch {

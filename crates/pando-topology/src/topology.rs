@@ -171,8 +171,8 @@ pub struct Service {
 /// A TCP port of this host's loopback address that leads to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// The port on this host; a free one of each branch's own if `None`. A fixed one serves the
-    /// first branch that is started.
+    /// The port on this host; a free one of each branch's own if `None`. A fixed one is that of the
+    /// branch that the definition made, while it runs; the others get free ones.
     pub host_port: Option<u16>,
     /// The node.
     pub node: Name,

@@ -152,6 +152,9 @@ pub enum Request {
         node: Name,
         /// Port on the guest's loopback.
         port: u16,
+        /// Which port of the host; any free one if `None`.
+        #[serde(default)]
+        host_port: Option<u16>,
     },
     /// Make these the faults that work.
     SetFaults {

@@ -412,10 +412,29 @@ impl BranchHost for SimHost {
         .await
     }
 
-    async fn forward(&self, branch: &BranchId, node: &Name, port: u16) -> Result<u16, HostError> {
+    async fn forward(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+        port: u16,
+        host_port: Option<u16>,
+    ) -> Result<u16, HostError> {
         self.act("host.forward", |state| {
             state.node(branch, node)?;
-            Ok(20_000 + port)
+            let Some(wanted) = host_port else { return Ok(20_000 + port) };
+            if state.keeper(branch)?.ports.contains(&wanted) {
+                return Ok(wanted);
+            }
+            state.port_is_free(wanted)?;
+            state.keeper(branch)?.ports.insert(wanted);
+            Ok(wanted)
+        })
+        .await
+    }
+
+    async fn check_ports(&self, ports: &[u16]) -> Result<(), HostError> {
+        self.act("host.check_ports", |state| {
+            ports.iter().try_for_each(|port| state.port_is_free(*port))
         })
         .await
     }

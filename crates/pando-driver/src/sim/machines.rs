@@ -1,6 +1,6 @@
 //! Machines of a simulated world: how they start, are cut and observed, and what they refuse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pando_model::commit::{Below, CommitMemory};
 use pando_model::host::*;
@@ -120,8 +120,15 @@ pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport,
     let faults = network::first_faults(state, spec)?;
     state.branch_dirs.insert(spec.branch.clone());
     let dropped = BTreeMap::new();
-    let keeper =
-        Keeper { spec: spec.clone(), state: after, nodes, faults, dropped, copies_frames: false };
+    let keeper = Keeper {
+        spec: spec.clone(),
+        state: after,
+        nodes,
+        faults,
+        dropped,
+        copies_frames: false,
+        ports: BTreeSet::new(),
+    };
     state.keepers.insert(spec.branch.clone(), keeper);
     Ok(report)
 }

@@ -272,6 +272,7 @@ mod tests {
             faults: Vec::new(),
             dropped: BTreeMap::new(),
             copies_frames: false,
+            ports: Default::default(),
         };
         world.state().keepers.insert(branch.clone(), keeper);
         (world, branch)

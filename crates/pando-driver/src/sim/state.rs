@@ -46,6 +46,8 @@ pub(crate) struct Keeper {
     pub dropped: BTreeMap<(FaultId, Link), u64>,
     /// Whether its switch copies frames.
     pub copies_frames: bool,
+    /// Ports of the host that it was asked to listen on.
+    pub ports: BTreeSet<u16>,
 }
 
 /// One node's files in a commit.
@@ -83,6 +85,8 @@ pub(crate) struct State {
     pub memory_free: ByteCount,
     pub disk_free: ByteCount,
     pub qemu_version: String,
+    /// Ports of the host that other programs listen on.
+    pub ports: BTreeSet<u16>,
 }
 
 impl Default for State {
@@ -102,6 +106,7 @@ impl Default for State {
             memory_free: ByteCount::from_gib(64),
             disk_free: ByteCount::from_gib(64),
             qemu_version: "10.0.2".to_owned(),
+            ports: BTreeSet::new(),
         }
     }
 }
@@ -194,6 +199,15 @@ impl State {
             return Some(format!("{branch} runs on it"));
         }
         self.layer_above(layer).map(|above| format!("{above} lies on it"))
+    }
+
+    /// Checks that nobody listens on a port of the host.
+    pub fn port_is_free(&self, port: u16) -> Result<(), HostError> {
+        let taken = self.keepers.values().any(|keeper| keeper.ports.contains(&port));
+        match taken || self.ports.contains(&port) {
+            true => Err(HostError::PortTaken { port }),
+            false => Ok(()),
+        }
     }
 
     /// Returns a layer that lies directly on `layer`.

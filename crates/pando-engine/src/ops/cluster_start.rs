@@ -103,6 +103,7 @@ impl ClusterStart {
                     .await?;
             }
         }
+        cx.engine.open_ports(&self.cluster, &self.after).await?;
         self.ready_ms = super::elapsed_ms(self.started_us);
         Ok(())
     }

@@ -23,6 +23,7 @@ use pando_topology::Topology;
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::forwards;
 use crate::incarnation::{Disks, random_hex};
 use crate::keys;
 use crate::operation::Plan;
@@ -66,7 +67,8 @@ impl Engine {
         let named = params.topology.or(params.topology_name);
         let (source, topology) = self.topology(named.as_deref().unwrap_or_default()).await?;
         let text = String::from_utf8_lossy(&source.bytes).into_owned();
-        let notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
+        let mut notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
+        notes.extend(forwards::note(&topology));
         let timeout = self.config.first_boot_timeout
             * (2 + u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX));
         let there: Option<Cluster> = self.store.named("", topology.name.as_str()).await?;
@@ -199,6 +201,9 @@ impl Engine {
             How::Resume => 0,
             How::Nodes(names) => names.len(),
         };
+        if matches!(how, How::First | How::Boot) {
+            self.check_ports(&cluster, &branch).await?;
+        }
         if count > 0 {
             self.check_memory(count, "a start").await?;
         }
@@ -317,14 +322,13 @@ impl Engine {
         let key = layout.ssh_key(&cluster.id).display().to_string();
         let mut nodes = Vec::with_capacity(cluster.nodes.len());
         for def in &cluster.nodes {
-            let ssh_port = self.host.forward(&branch.host_id, &def.name, status::SSH_PORT).await;
+            let ssh_port =
+                self.host.forward(&branch.host_id, &def.name, status::SSH_PORT, None).await;
             let ssh_port = self.notice_loss(ssh_port.map_err(Failure::from))?;
             let mut forwards = BTreeMap::new();
             let wanted = topology.iter().flat_map(|topology| &topology.forwards);
             for forward in wanted.filter(|forward| forward.node == def.name) {
-                let port = forward.guest_port;
-                let opened = self.host.forward(&branch.host_id, &def.name, port).await?;
-                forwards.insert(port, opened);
+                forwards.insert(forward.guest_port, self.open_forward(branch, forward).await?);
             }
             let user = topology.as_ref().map_or("root", |topology| topology.ssh.user.as_str());
             nodes.push(NodeHandle {

@@ -143,7 +143,7 @@ impl Engine {
         self.must_run(&target.place)?;
         let cluster = &target.place.cluster;
         let host_id = &target.place.branch.host_id;
-        let port = self.host.forward(host_id, &target.node, SSH_PORT).await;
+        let port = self.host.forward(host_id, &target.node, SSH_PORT, None).await;
         let port = self.notice_loss(port.map_err(Failure::from))?;
         let layout = &self.config.layout;
         let key_path = layout.ssh_key(&cluster.id).display().to_string();

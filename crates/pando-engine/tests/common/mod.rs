@@ -28,6 +28,7 @@ ssh: {user: ops}
 nodes:
   - name: db
     role: database
+    forwards: ['18080:80', 5432]
     memory: 256 MiB
     extra_disks: [{name: data, size: 1G}, {size: 2G}]
     files: [{path: /etc/motd, contents: hello}]

@@ -22,7 +22,7 @@ pub(super) async fn base() -> Bench {
     }
     bench.exec("duo@main/db", "set-extra data e 2").await;
     bench.ok("branch_create", json!({"from": "duo@v1", "name": "side"})).await;
-    let fresh = DUO.replace("name: duo", "name: fresh");
+    let fresh = DUO.replace("name: duo", "name: fresh").replace("18080", "18081");
     bench.ok("cluster_define", json!({"topology": fresh})).await;
     bench.engine.idle().await;
     bench
@@ -57,7 +57,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario =
         |name, verb, params, prepare, check| Scenario { name, prepare, verb, params, check };
     let nothing: for<'a> fn(&'a Bench) -> Later<'a> = later!(|_bench| {});
-    let third = DUO.replace("name: duo", "name: third").replace("256", "384");
+    let third =
+        DUO.replace("name: duo", "name: third").replace("256", "384").replace("18080", "18082");
     vec![
         scenario(
             "cluster definition",

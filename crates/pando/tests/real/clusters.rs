@@ -2,6 +2,8 @@
 //! snapshotted, branched, rolled back, stopped and destroyed.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ image: default
 network: {name: lan, subnet: 10.9.0.0/24, subnet6: 'fd00:9::/64'}
 ssh: {user: ops}
 nodes:
-  - {name: a, memory: 256 MiB, commands: ['echo seeded >/srv/seed']}
+  - {name: a, memory: 256 MiB, commands: ['echo seeded >/srv/seed'], forwards: ['PORT:22']}
   - {name: b, memory: 256 MiB, extra_disks: [{name: data, size: 64 MiB}]}
   - {name: c, memory: 256 MiB}
 ";
@@ -87,11 +89,22 @@ fn differ(home: &Home) {
 fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     let home = Home::new();
     let file = home.path().with_extension("yaml");
-    std::fs::write(&file, TRIO).unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::fs::write(&file, TRIO.replace("PORT", &port.to_string())).unwrap();
     let file = file.to_str().unwrap();
     assert_eq!(home.ok(&["cluster", "define", file])["created"], true);
     assert_eq!(home.ok(&["cluster", "define", file])["created"], false);
+    let refused = home.run(&["cluster", "start", "trio"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
+    drop(taken);
     let started = home.ok(&["cluster", "start", "trio"]);
+    let at_port = || {
+        let mut greeting = [0; 4];
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.read_exact(&mut greeting).map(|()| greeting)
+    };
+    assert_eq!(&at_port().unwrap(), b"SSH-");
     assert_eq!((&started["warm"], &started["set_up"]), (&true.into(), &1.into()));
     let reached = |status: &Value| {
         let nodes = status["nodes"].as_array().unwrap().clone();
@@ -150,7 +163,17 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     home.ok(&["node", "crash", "trio", "b"]);
     assert_eq!(on_b("trio", READ), "end");
 
+    // The port is that of the branch that was defined, whatever became of it and of the daemon.
+    home.kill_daemon();
+    assert_eq!(&at_port().unwrap(), b"SSH-");
+    let port_of = |branch: &str| {
+        let handle = home.ok(&["cluster", "handle", branch]);
+        handle["nodes"][0]["forwards"]["22"].as_u64().unwrap()
+    };
+    assert_eq!(port_of("trio@main"), u64::from(port));
+    assert_ne!(port_of("trio@try-1"), u64::from(port));
     home.ok(&["cluster", "stop", "trio"]);
+    assert!(at_port().is_err());
     home.ok(&["cluster", "destroy", "trio", "--remove-overlays"]);
     home.assert_nothing_left();
 }
