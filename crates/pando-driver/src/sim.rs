@@ -88,6 +88,11 @@ impl SimWorld {
         }
     }
 
+    /// Returns the ports of the host that keepers were asked to listen on.
+    pub fn ports(&self) -> Vec<u16> {
+        self.state().keepers.values().flat_map(|keeper| keeper.ports.clone()).collect()
+    }
+
     /// Lets another program listen on a port of the host.
     pub fn take_port(&self, port: u16) {
         self.state().ports.insert(port);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use pando_driver::host::HostError;
 use pando_driver::store::Query;
-use pando_model::{Branch, BranchRole, BranchState, Cluster};
+use pando_model::{Branch, BranchRole, BranchState, Cluster, ErrorCode};
 use pando_topology::{Forward, Topology};
 
 use crate::engine::Engine;
@@ -90,6 +90,18 @@ impl Engine {
             self.host.forward(&branch.host_id, &node, guest_port, host_port).await?;
         }
         Ok(())
+    }
+
+    /// Opens the fixed ports of a branch whose former incarnation had them. One that another program
+    /// took in between is no reason to stay half-way: `cluster_handle` tries again.
+    pub(crate) async fn reopen_ports(&self, cluster: &Cluster, branch: &Branch) -> Result<()> {
+        match self.open_ports(cluster, branch).await {
+            Err(failure) if failure.0.code == ErrorCode::InUse => {
+                tracing::warn!(error = %failure.0, "a port of this host is lost");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Opens a forward of a running branch and returns its port: its fixed one if that is the

@@ -372,6 +372,9 @@ async fn fixed_ports_are_the_first_branchs_and_are_refused_where_they_are_taken(
     bench.ok("branch_rollback", json!({"branch": "duo", "target": "t", "save": false})).await;
     assert_eq!(ports("duo").await, json!({"80": 18080, "5432": 25432}));
 
+    bench.ok("vm_control", json!({"address": "duo", "action": "restart"})).await;
+    assert_eq!(bench.world.ports(), [18080], "listened on before anybody asks");
+
     let other = DUO.replace("name: duo", "name: other");
     let defined = bench.ok("cluster_define", json!({"topology": other})).await;
     assert!(defined["notes"].to_string().contains("18080"), "{defined}");

@@ -144,6 +144,7 @@ impl Control {
                 let mut incarnation = Incarnation::new(&cx.engine, &self.cluster, &self.after);
                 incarnation.timeout = cx.engine.config.first_boot_timeout;
                 incarnation.start(cx).await?;
+                cx.engine.reopen_ports(&self.cluster, &self.after).await?;
             }
             "pause" => host.pause(host_id).await?,
             _ => host.resume(host_id, Clock::Step).await?,

@@ -11,8 +11,7 @@ use pando_api::snapshot::SnapshotRevertResult;
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
 use pando_model::{
-    Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, ErrorCode, OperationId,
-    OperationStatus,
+    Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, OperationId, OperationStatus,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -126,7 +125,7 @@ impl Rollback {
     async fn retire(&self, cx: &Cx) -> Result<()> {
         cx.engine.remove_incarnation(&self.before.host_id).await?;
         if self.after.state != BranchState::Stopped {
-            self.take_ports(cx).await?;
+            cx.engine.reopen_ports(&self.cluster, &self.after).await?;
         }
         let mut tops = branch_layers(&self.before);
         if let Some(save) = &self.save {
@@ -134,18 +133,6 @@ impl Rollback {
         }
         cx.engine.sweep(Gone { tops, ..Gone::default() }).await?;
         Ok(())
-    }
-
-    /// Listens where the old incarnation did. A port that another program took in between is no
-    /// reason to stay half-way: `cluster_handle` tries again.
-    async fn take_ports(&self, cx: &Cx) -> Result<()> {
-        match cx.engine.open_ports(&self.cluster, &self.after).await {
-            Err(failure) if failure.0.code == ErrorCode::InUse => {
-                tracing::warn!(error = %failure.0, "a port of this host is lost");
-                Ok(())
-            }
-            result => result,
-        }
     }
 
     async fn unmake(&self, engine: &Engine) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pando_api::machine::{VmControlParams, VmCreateParams, VmDeleteParams};
+use pando_api::machine::{Action, VmControlParams, VmCreateParams, VmDeleteParams};
 use pando_api::{ApiError, Caller};
 use pando_driver::store::Query;
 use pando_model::branch::BranchRole;
@@ -196,6 +196,9 @@ impl Engine {
         let locks = Control::locks_for(&place.cluster, &place.branch);
         let guard = self.hold(locks, "vm_control").await?;
         let place = self.again(place).await?;
+        if params.action == Action::Start && place.branch.state == BranchState::Stopped {
+            self.check_ports(&place.cluster, &place.branch).await?;
+        }
         let timeout_ms = params.timeout_s * 1000;
         let mut kind =
             Control::plan(place.cluster, place.branch, params.action, timeout_ms, started_us)?;
