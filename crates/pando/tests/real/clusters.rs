@@ -20,6 +20,11 @@ nodes:
   - {name: c, memory: 256 MiB}
 ";
 
+const DISKED: &str = "name: disked
+image: default
+nodes: [{name: b, memory: 256 MiB, extra_disks: [{name: data, size: 64 MiB}]}]
+";
+
 /// Writes a word to the extra disk itself, and reads it from there: no cache is asked.
 const WRITE: &str =
     "dd of=/dev/vdb bs=4096 conv=sync,fsync oflag=direct iflag=fullblock status=none";
@@ -87,8 +92,13 @@ fn differ(home: &Home) {
 
 #[test]
 fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
-    let home = Home::new();
+    let mut home = Home::new();
     let file = home.path().with_extension("yaml");
+    // The ready state for a node with such a disk is its image's, and stays.
+    std::fs::write(&file, DISKED).unwrap();
+    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.ok(&["cluster", "destroy", "disked", "--remove-overlays"]);
+    home.remember();
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     std::fs::write(&file, TRIO.replace("PORT", &port.to_string())).unwrap();

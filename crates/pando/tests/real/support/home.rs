@@ -295,6 +295,11 @@ impl Home {
         });
     }
 
+    /// Lets the files that are there now stay, such as another ready state of an image.
+    pub fn remember(&mut self) {
+        self.before = files_of(&self.path);
+    }
+
     /// Deletes a machine and everything of it.
     pub fn remove(&self, name: &str) {
         self.ok(&["rm", name, "--force", "--disks"]);
