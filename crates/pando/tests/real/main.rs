@@ -15,6 +15,7 @@
 mod clients;
 mod clusters;
 mod diff;
+mod faults;
 mod full;
 mod guests;
 mod journey;
