@@ -182,11 +182,9 @@ impl Engine {
 
     /// Forgets faults that have ended by themselves, and makes a switch that runs obey the others.
     async fn reconcile_faults(&self, branch: Branch, lives: bool) -> Result<()> {
-        if branch.faults.is_empty() {
-            return Ok(());
-        }
         let faults = working(&branch.faults, Timestamp::now());
-        if lives {
+        // Also without any: what a switch was told last may come from a daemon that is gone.
+        if lives && self.has_network(&branch).await? {
             let observed = self.host.network(&branch.host_id).await?;
             let ids = |faults: &[Fault]| -> BTreeSet<FaultId> {
                 faults.iter().map(|fault| fault.id.clone()).collect()
@@ -203,6 +201,11 @@ impl Engine {
             self.store.write(Transaction::new().put(&branch)).await?;
         }
         Ok(())
+    }
+
+    async fn has_network(&self, branch: &Branch) -> Result<bool> {
+        let cluster: Option<Cluster> = self.store.get(branch.cluster.as_str()).await?;
+        Ok(cluster.is_some_and(|cluster| !cluster.networks.is_empty()))
     }
 
     async fn record_stop(&self, branch: Branch, why: String) -> Result<()> {

@@ -152,6 +152,21 @@ async fn faults_outlive_the_daemon_and_end_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_that_no_record_names_is_taken_away() {
+    let mut bench = bench().await;
+    let made = bench.ok("net_partition", cut_off("shop@main")).await;
+    let id = made["branch_id"].as_str().unwrap();
+    let stray = bench.branch(id).await.faults;
+    bench.ok("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+    let host = bench.world.connect().host();
+    host.set_faults(&bench.host_id(id).await, &stray).await.unwrap();
+    assert!(!reaches(&bench, "shop@main").await);
+    bench.restart().await;
+    assert!(reaches(&bench, "shop@main").await);
+    bench.assert_consistent("a stray fault").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_makes_no_sense_is_refused() {
     let bench = bench().await;
     for (verb, params, says) in [

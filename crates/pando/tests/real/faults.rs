@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Home, text, until};
+use crate::support::{Home, envelope, finish, kill, processes_of, signal, text, until};
 
 const TRIO: &str = "name: trio
 image: default
@@ -257,4 +258,83 @@ fn faults_end_by_themselves(trio: &Trio<'_>) {
     trio.assert_apart(&[]);
     let through: Timestamp = trio.sh("a", "head -n 1 /dev/shm/through").parse().unwrap();
     assert!(ends - CLOCKS < through && through < returns - CLOCKS, "{ends} {through} {returns}");
+}
+
+/// What the client of a struck call does meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// It starts another daemon, and asks that one.
+    Asks,
+    /// It is killed as well.
+    Dies,
+}
+
+impl Trio<'_> {
+    /// Calls a verb of the network whose change the keeper does not take, kills the daemon, which has
+    /// recorded it, and lets the keeper go on: it may find what it was told to do by a daemon that is
+    /// gone. Returns the envelope, if anybody was there to get it.
+    fn struck(&self, verb: &str, arguments: &[&str], client: Client) -> Option<Value> {
+        let keeper = self.home.keeper(self.branch);
+        signal(keeper.pid, Signal::STOP);
+        let calling = [&["--json", "net", verb, self.branch], arguments].concat();
+        let mut child = self.home.spawn(&calling);
+        let verb = format!("net_{verb}");
+        until("the fault is recorded, and the keeper told", || {
+            let list = self.home.ok(&["operation", "list", "--verb", &verb, "--limit", "1"]);
+            let last = &list["operations"][0];
+            (last["status"] == "running" && last["steps"][0]["status"] == "started").then_some(())
+        });
+        let answer = match client {
+            Client::Dies => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                self.home.kill_daemon();
+                signal(keeper.pid, Signal::CONT);
+                None
+            }
+            Client::Asks => {
+                let first = self.home.daemon().unwrap().pid;
+                kill(first);
+                until("the next daemon is there", || {
+                    let next = self.home.daemon()?;
+                    (next.pid != first).then_some(())
+                });
+                signal(keeper.pid, Signal::CONT);
+                Some(envelope(&finish(child)))
+            }
+        };
+        self.home.assert_consistent();
+        answer
+    }
+
+    /// Asserts that exactly what is listed works.
+    fn assert_listed_faults_work(&self, expected: bool) {
+        let faults = self.faults();
+        assert_eq!(faults.len(), usize::from(expected), "{faults:#?}");
+        self.assert_apart(if expected { &[("a", "b")] } else { &[] });
+    }
+}
+
+#[test]
+fn a_daemon_killed_between_recording_a_fault_and_applying_it_leaves_both_or_neither() {
+    let home = Home::new();
+    let trio = Trio::start(&home);
+    let apart = ["a", "-b", "b", "--label", "apart"];
+    for client in [Client::Dies, Client::Asks] {
+        // Undone, whatever the switch was told.
+        let answer = trio.struck("partition", &apart, client);
+        let failed = |answer: &Value| answer["success"] == false;
+        assert!(answer.as_ref().is_none_or(failed), "{answer:?}");
+        trio.assert_listed_faults_work(false);
+
+        // A healing that was begun is finished.
+        trio.net("partition", &apart);
+        trio.assert_listed_faults_work(true);
+        let answer = trio.struck("heal", &["apart"], client);
+        assert!(answer.as_ref().is_none_or(|answer| answer["success"] == true), "{answer:?}");
+        trio.assert_listed_faults_work(false);
+    }
+    assert!(processes_of(home.path()).iter().filter(|one| one.is_daemon()).count() == 1);
+    home.ok(&["cluster", "destroy", "trio", "--remove-overlays"]);
+    home.assert_nothing_left();
 }

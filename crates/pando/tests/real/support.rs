@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use golden::{Base, SHAPE};
 pub use home::Home;
-pub use processes::{Process, kill, processes_of, resident};
+pub use processes::{Process, kill, processes_of, resident, signal};
 use serde_json::Value;
 
 /// No test waits longer for one thing.

@@ -72,6 +72,12 @@ pub fn kill(pid: u32) {
     let _ = kill_process(pid, Signal::KILL);
 }
 
+/// Stops a process of a test, or lets it go on.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
 /// Returns the most memory that a process ever had, in bytes.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
