@@ -11,7 +11,9 @@ mod common;
 
 use common::{Bench, config};
 use pando_driver::sim::SimWorld;
+use pando_driver::store::{Query, Transaction};
 use pando_engine::{Drivers, Engine};
+use pando_model::{Operation, OperationId};
 use serde_json::json;
 
 #[tokio::test(start_paused = true)]
@@ -344,6 +346,24 @@ async fn damage_is_found_and_named() {
     bench.world.damage_commit(&made["commit_id"].as_str().unwrap().parse().unwrap());
     let error = bench.fails("commit_verify", json!({"commit": "shop@v1"})).await;
     assert_eq!(error.code.as_str(), "corrupt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gc_forgets_operations_that_ended_long_ago_and_no_others() {
+    const OLD: usize = 250;
+    let bench = Bench::new().await;
+    let store = bench.world.connect().store();
+    let recent: Vec<Operation> = store.list(&Query::all()).await.unwrap();
+    for number in 0..OLD {
+        let created_at = jiff::Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
+        let old = Operation { id: OperationId::random(), created_at, ..recent[0].clone() };
+        store.write(Transaction::new().put(&old)).await.unwrap();
+    }
+    assert_eq!(bench.ok("gc", json!({})).await["count"], OLD);
+    let left: Vec<Operation> = store.list(&Query::all()).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|operation| operation.id).collect();
+    assert!(recent.iter().all(|operation| left.contains(&operation.id)));
+    assert_eq!(left.len(), recent.len() + 1, "and the gc itself");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pando_api::system::{GcItem, GcResult};
-use pando_driver::store::{Query, Transaction};
+use pando_driver::store::{Cursor, Query, Transaction};
 use pando_model::{BranchId, ByteCount, CommitId, Image, ImageId, LayerId, Operation, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +20,9 @@ use crate::operation::{Cx, Direction, Kind, memo};
 
 /// Most things that the result lists.
 const MAX_ITEMS: usize = 200;
+
+/// Records of operations that are read at once.
+const PAGE: u32 = 100;
 
 /// Statuses of operations that may still use what their memo names.
 pub(crate) const UNFINISHED: [&str; 3] = ["queued", "running", "undoing"];
@@ -111,13 +114,26 @@ async fn look(cx: &Cx) -> Result<Orphans> {
     })
 }
 
+/// Returns the operations whose records are kept no longer, page by page: a day's worth of records is
+/// more than a daemon should hold at once, and most of them stay.
 async fn old_operations(engine: &Engine) -> Result<Vec<OperationId>> {
-    let query = Query { statuses: ENDED.to_vec(), ..Query::all() };
-    let ended: Vec<Operation> = engine.store.list(&query).await?;
     let kept = engine.config.keep_operations;
     let horizon = Timestamp::now().saturating_sub(kept).unwrap_or(Timestamp::MIN);
-    let old = ended.into_iter().take_while(|operation| operation.created_at < horizon);
-    Ok(old.map(|operation| operation.id).collect())
+    let mut query = Query { statuses: ENDED.to_vec(), limit: Some(PAGE), ..Query::all() };
+    let mut old = Vec::new();
+    loop {
+        let page: Vec<Operation> = engine.store.list(&query).await?;
+        let Some(last) = page.last() else { return Ok(old) };
+        let after =
+            Cursor { created_us: last.created_at.as_microsecond(), key: last.id.to_string() };
+        query.after = Some(after);
+        let is_last = last.created_at >= horizon;
+        let ended = page.into_iter().take_while(|operation| operation.created_at < horizon);
+        old.extend(ended.map(|operation| operation.id));
+        if is_last {
+            return Ok(old);
+        }
+    }
 }
 
 fn item(kind: &str, id: &dyn std::fmt::Display, bytes: ByteCount, reason: &str) -> GcItem {
