@@ -152,6 +152,20 @@ async fn faults_outlive_the_daemon_and_end_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_that_has_ended_is_not_counted_where_nothing_runs() {
+    let bench = bench().await;
+    let made = bench.ok("net_partition", cut_off("shop@main")).await;
+    bench.ok("vm_control", json!({"address": "shop@main", "action": "stop"})).await;
+    let status = json!({"cluster_name": "shop@main"});
+    assert_eq!(bench.ok("cluster_status", status.clone()).await["active_faults"], 1);
+    let mut branch = bench.branch(made["branch_id"].as_str().unwrap()).await;
+    branch.faults[0].expires_at = Some(jiff::Timestamp::UNIX_EPOCH);
+    let store = bench.world.connect().store();
+    store.write(Transaction::new().put(&branch)).await.unwrap();
+    assert_eq!(bench.ok("cluster_status", status).await["active_faults"], 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fault_that_no_record_names_is_taken_away() {
     let mut bench = bench().await;
     let made = bench.ok("net_partition", cut_off("shop@main")).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
 use pando_api::Caller;
 use pando_api::cluster::{ClusterStatusParams, ClusterStatusResult, DomainState, NodeStatus};
 use pando_driver::host::Observation;
@@ -10,6 +11,7 @@ use pando_model::{Branch, BranchState, Cluster, ErrorCode, Name, NodeDef, networ
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::network::working;
 
 /// Where a node's SSH server listens.
 pub(super) const SSH_PORT: u16 = 22;
@@ -64,7 +66,8 @@ fn status(
         state: branch.state,
         fresh: branch.fresh,
         network_active: branch.state == BranchState::Running && !cluster.networks.is_empty(),
-        active_faults: u32::try_from(branch.faults.len()).unwrap_or(u32::MAX),
+        active_faults: u32::try_from(working(&branch.faults, Timestamp::now()).len())
+            .unwrap_or(u32::MAX),
         nodes,
         branches,
         running_branches,
