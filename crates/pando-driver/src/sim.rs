@@ -20,7 +20,7 @@ mod store;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use faults::{Fault, Faults};
-use pando_model::BranchId;
+use pando_model::{BranchId, Name};
 use state::State;
 
 /// A world: what exists, whoever is looking.
@@ -119,11 +119,18 @@ impl SimWorld {
         self.state().keepers.clear();
     }
 
-    /// Returns the value of `key` in the memory of the only node that a keeper runs.
-    pub fn memory_value(&self, host_id: &BranchId, key: &str) -> Option<String> {
+    /// Returns the value of `key` in the memory of a node that a keeper runs.
+    pub fn memory_value(&self, host_id: &BranchId, node: &Name, key: &str) -> Option<String> {
         let state = self.state();
-        let keeper = state.keepers.get(host_id)?;
-        keeper.nodes.values().next()?.memory.get(key).cloned()
+        let node = state.keepers.get(host_id)?.nodes.get(node)?;
+        node.memory.get(key).filter(|_| !node.crashed).cloned()
+    }
+
+    /// Whether a keeper runs a node's machine.
+    pub fn runs(&self, host_id: &BranchId, node: &Name) -> bool {
+        let state = self.state();
+        let node = state.keepers.get(host_id).and_then(|keeper| keeper.nodes.get(node));
+        node.is_some_and(|node| !node.crashed)
     }
 
     /// Returns the value of `key` on a disk.
@@ -131,12 +138,17 @@ impl SimWorld {
         self.state().disk(layer).remove(key)
     }
 
-    /// Returns the value of `key` in the memory that a commit of one node restores.
-    pub fn commit_value(&self, commit: &pando_model::CommitId, key: &str) -> Option<String> {
+    /// Returns the value of `key` in the memory that a commit restores to a node.
+    pub fn commit_value(
+        &self,
+        commit: &pando_model::CommitId,
+        name: &Name,
+        key: &str,
+    ) -> Option<String> {
         let state = self.state();
         let mut next = Some(commit.clone());
         while let Some(id) = next {
-            let node = state.commits.get(&id)?.nodes.values().next()?;
+            let node = state.commits.get(&id)?.nodes.get(name)?;
             if let Some(value) = node.delta.get(key) {
                 return value.clone().filter(|_| node.memory.is_some());
             }

@@ -9,9 +9,12 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "random/clusters.rs"]
+mod clusters;
 mod common;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use common::Bench;
 use pando_driver::sim::Fault;
@@ -51,10 +54,25 @@ struct Model {
 }
 
 /// A verb with what it does to the model.
-struct Step {
+struct Step<M> {
     verb: &'static str,
     params: Value,
-    after: Model,
+    after: M,
+}
+
+/// What should be, of one kind of things that verbs are about.
+trait Modelled: Clone + Debug + Default + PartialEq {
+    /// Verbs that may have had their effect although they failed.
+    const TELLTALE: &[&str];
+
+    /// Returns a random verb that makes sense, with what it makes of the model.
+    fn step(&self, rng: &mut StdRng, count: u32) -> Option<Step<Self>>;
+
+    /// Returns what is, from the records and the world.
+    async fn look(bench: &Bench) -> Self;
+
+    /// Asserts that every commit restores what it holds.
+    async fn restored(&self, bench: &Bench, context: &str);
 }
 
 const CLUSTERS: [&str; 2] = ["ash", "elm"];
@@ -75,9 +93,12 @@ impl Model {
         let prefix = format!("{cluster}@");
         self.branches.keys().any(|address| address.starts_with(&prefix))
     }
+}
 
-    /// Returns a random verb that makes sense, with what it makes of the model.
-    fn step(&self, rng: &mut StdRng, count: u32) -> Option<Step> {
+impl Modelled for Model {
+    const TELLTALE: &[&str] = &["exec_run"];
+
+    fn step(&self, rng: &mut StdRng, count: u32) -> Option<Step<Self>> {
         let mut after = self.clone();
         let cluster = *pick(rng, &CLUSTERS);
         let address = format!("{cluster}@{}", pick(rng, &BRANCHES));
@@ -180,37 +201,47 @@ impl Model {
         };
         Some(Step { verb, params, after })
     }
-}
 
-/// Returns what is, from the records and the world.
-async fn look(bench: &Bench) -> Model {
-    let connection = bench.world.connect();
-    let store = connection.store();
-    let clusters: Vec<Cluster> = store.list(&Query::all()).await.unwrap();
-    let mut model = Model::default();
-    for cluster in clusters {
-        let scope = Query::scope(cluster.id.as_str());
-        let branches: Vec<Branch> = store.list(&scope).await.unwrap();
-        for branch in branches.into_iter().filter(|b| b.role == pando_model::BranchRole::Live) {
-            let layer = &branch.nodes[0].layers.root;
-            let held = Held {
-                memory: bench.world.memory_value(&branch.host_id, "a"),
-                disk: bench.world.disk_value(layer, "d"),
-            };
-            let address = format!("{}@{}", cluster.name, branch.name);
-            model.branches.insert(address, Line { state: branch.state, held });
+    async fn look(bench: &Bench) -> Self {
+        let connection = bench.world.connect();
+        let store = connection.store();
+        let clusters: Vec<Cluster> = store.list(&Query::all()).await.unwrap();
+        let mut model = Self::default();
+        for cluster in clusters {
+            let scope = Query::scope(cluster.id.as_str());
+            let branches: Vec<Branch> = store.list(&scope).await.unwrap();
+            for branch in branches.into_iter().filter(|b| b.role == pando_model::BranchRole::Live) {
+                let layer = &branch.nodes[0].layers.root;
+                let held = Held {
+                    memory: bench.world.memory_value(&branch.host_id, &branch.nodes[0].name, "a"),
+                    disk: bench.world.disk_value(layer, "d"),
+                };
+                let address = format!("{}@{}", cluster.name, branch.name);
+                model.branches.insert(address, Line { state: branch.state, held });
+            }
+            let tags: Vec<Tag> = store.list(&scope).await.unwrap();
+            for tag in tags {
+                let commit: Commit = store.get(tag.commit.as_str()).await.unwrap().unwrap();
+                let held = Held {
+                    memory: bench.world.commit_value(&commit.id, &commit.nodes[0].name, "a"),
+                    disk: bench.world.disk_value(&commit.nodes[0].layers.root, "d"),
+                };
+                model.tags.insert(format!("{}@{}", cluster.name, tag.name), held);
+            }
         }
-        let tags: Vec<Tag> = store.list(&scope).await.unwrap();
-        for tag in tags {
-            let commit: Commit = store.get(tag.commit.as_str()).await.unwrap().unwrap();
-            let held = Held {
-                memory: bench.world.commit_value(&commit.id, "a"),
-                disk: bench.world.disk_value(&commit.nodes[0].layers.root, "d"),
-            };
-            model.tags.insert(format!("{}@{}", cluster.name, tag.name), held);
+        model
+    }
+
+    async fn restored(&self, bench: &Bench, context: &str) {
+        for (tag, held) in &self.tags {
+            bench.ok("commit_verify", json!({"commit": tag})).await;
+            let made = bench.ok("branch_create", json!({"from": tag, "name": "check"})).await;
+            let address = made["branches"][0]["address"].as_str().unwrap().to_owned();
+            let seen = Self::look(bench).await;
+            assert_eq!(seen.branches[&address].held, *held, "{context}: {tag}");
+            bench.ok("branch_delete", json!({"branch": address, "force": true})).await;
         }
     }
-    model
 }
 
 /// Ends stuck operations the way their remedy says, without further faults. Returns whether there
@@ -226,10 +257,10 @@ async fn repair(bench: &Bench) -> bool {
     !stuck.is_empty()
 }
 
-async fn simulate(seed: u64) {
+async fn simulate<M: Modelled>(seed: u64) {
     let mut bench = Bench::new().await;
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut model = Model::default();
+    let mut model = M::default();
     let mut history: Vec<String> = Vec::new();
     for count in 0..STEPS {
         let step = loop {
@@ -261,12 +292,12 @@ async fn simulate(seed: u64) {
             bench.restart().await;
         }
         let context = format!("PANDO_SEED={seed}\n{}", history.join("\n"));
-        let mut unknown = result.is_none() || step.verb == "exec_run";
+        let mut unknown = result.is_none() || M::TELLTALE.contains(&step.verb);
         unknown |= repair(&bench).await;
         // What an unmaking could not unmake within its attempts is gc's.
         bench.ok("gc", json!({})).await;
         bench.assert_consistent(&context).await;
-        let seen = look(&bench).await;
+        let seen = M::look(&bench).await;
         let done = seen == step.after;
         let undone = seen == model;
         match &result {
@@ -280,24 +311,17 @@ async fn simulate(seed: u64) {
     }
     let ended = |how: &str| history.iter().filter(|line| line.contains(how)).count();
     let (done, failed, crashed) = (ended("→ done"), ended("→ failed"), ended("→ crashed"));
-    println!("seed {seed}: {done} done, {failed} failed, {crashed} crashed");
+    println!(
+        "{}\nseed {seed}: {done} done, {failed} failed, {crashed} crashed",
+        history.join("\n")
+    );
     assert!(done > 5 && failed + crashed > 0, "PANDO_SEED={seed}: too little happened");
-    every_commit_restores_what_it_holds(&bench, &model, seed).await;
+    let context = format!("PANDO_SEED={seed}");
+    model.restored(&bench, &context).await;
+    bench.assert_consistent(&context).await;
 }
 
-async fn every_commit_restores_what_it_holds(bench: &Bench, model: &Model, seed: u64) {
-    for (tag, held) in &model.tags {
-        bench.ok("commit_verify", json!({"commit": tag})).await;
-        let made = bench.ok("branch_create", json!({"from": tag, "name": "check"})).await;
-        let address = made["branches"][0]["address"].as_str().unwrap().to_owned();
-        let seen = look(bench).await;
-        assert_eq!(seen.branches[&address].held, *held, "PANDO_SEED={seed}: {tag}");
-        bench.ok("branch_delete", json!({"branch": address, "force": true})).await;
-    }
-    bench.assert_consistent(&format!("PANDO_SEED={seed}: at the end")).await;
-}
-
-async fn simulate_share(share: usize, shares: usize) {
+async fn simulate_share<M: Modelled>(share: usize, shares: usize) {
     let seeds = match std::env::var("PANDO_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().expect("PANDO_SEED is a number");
@@ -306,16 +330,26 @@ async fn simulate_share(share: usize, shares: usize) {
         Err(_) => SEEDS,
     };
     for seed in seeds.skip(share).step_by(shares) {
-        simulate(seed).await;
+        simulate::<M>(seed).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn random_verbs_under_random_faults_do_what_the_model_says_part_1() {
-    simulate_share(0, 2).await;
+    simulate_share::<Model>(0, 2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn random_verbs_under_random_faults_do_what_the_model_says_part_2() {
-    simulate_share(1, 2).await;
+    simulate_share::<Model>(1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_verbs_on_several_nodes_under_random_faults_do_what_the_model_says_part_1() {
+    simulate_share::<clusters::Model>(0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_verbs_on_several_nodes_under_random_faults_do_what_the_model_says_part_2() {
+    simulate_share::<clusters::Model>(1, 2).await;
 }
