@@ -14,6 +14,7 @@
 
 mod clients;
 mod clusters;
+mod cycles;
 mod diff;
 mod faults;
 mod full;

@@ -9,8 +9,8 @@ use std::process::{Child, Output};
 use std::time::{Duration, Instant};
 
 pub use golden::{Base, SHAPE};
-pub use home::Home;
-pub use processes::{Process, kill, processes_of, resident, signal};
+pub use home::{Home, all_files};
+pub use processes::{Process, held_by, kill, processes_of, resident, resident_now, signal};
 use serde_json::Value;
 
 /// No test waits longer for one thing.

@@ -214,6 +214,14 @@ impl Home {
         processes_of(&self.path).into_iter().find(Process::is_daemon)
     }
 
+    /// Returns the daemon, if it is the only process of this home.
+    pub fn only_process(&self) -> Option<Process> {
+        match processes_of(&self.path).as_slice() {
+            [one] if one.is_daemon() => Some(one.clone()),
+            _ => None,
+        }
+    }
+
     /// Kills the daemon, and nothing else, if there is one.
     pub fn kill_daemon(&self) {
         if let Some(daemon) = self.daemon() {
@@ -259,18 +267,12 @@ impl Home {
 
     /// Waits until every operation has ended, and asserts that none is stuck.
     pub fn settle(&self) {
-        until("operations end", || {
-            let list = self.ok(&["operation", "list", "--limit", "500"]);
-            let statuses: Vec<&str> = list["operations"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|one| text(one, "status"))
-                .collect();
-            assert!(!statuses.contains(&"stuck"), "{list:#}\n{}", self.log());
-            let is_final = |status: &&str| ["succeeded", "failed", "cancelled"].contains(status);
-            statuses.iter().all(is_final).then_some(())
-        });
+        let list = |status| self.ok(&["operation", "list", "--status", status, "--limit", "1"]);
+        for status in ["queued", "running", "undoing"] {
+            until("operations end", || (list(status)["total"] == 0).then_some(()));
+        }
+        let stuck = list("stuck");
+        assert_eq!(stuck["total"], 0, "{stuck:#}\n{}", self.log());
     }
 
     /// Asserts that records and world are one: nothing runs or lies about that no record names, and
@@ -340,6 +342,14 @@ impl Drop for Home {
         self.kill_everything();
         let _ = fs::remove_dir_all(self.runtime());
     }
+}
+
+/// Returns all files of a home and of its sockets' directory.
+pub fn all_files(home: &Home) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    list(&home.path, &mut files);
+    list(&home.runtime(), &mut files);
+    files
 }
 
 /// Returns all files of a home that must not be left over, by their paths in it. Memory of zeros

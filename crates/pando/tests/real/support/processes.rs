@@ -80,7 +80,43 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// Returns the most memory that a process ever had, in bytes.
 pub fn resident(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Returns the memory of its own that a process has, without what it maps of files, in bytes.
+pub fn resident_now(pid: u32) -> u64 {
+    memory(pid, "RssAnon:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+/// Returns what a process has open (of sockets and the like, only that they are), and the TCP ports
+/// that it listens on, as the kernel writes them.
+pub fn held_by(pid: u32) -> (Vec<String>, Vec<String>) {
+    /// A listening socket's state in `/proc/net/tcp`.
+    const LISTENS: &str = "0A";
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let names: Vec<_> = open.filter_map(|one| fs::read_link(one.ok()?.path()).ok()).collect();
+    let mut ports = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        for line in fs::read_to_string(format!("/proc/net/{table}")).unwrap().lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let inode = fields.get(9).map(|inode| format!("socket:[{inode}]").into());
+            if fields.get(3) == Some(&LISTENS) && inode.is_some_and(|inode| names.contains(&inode))
+            {
+                ports.push(fields[1].to_owned());
+            }
+        }
+    }
+    let named = names.iter().map(|name| {
+        let name = name.display().to_string();
+        name.split_once(":[").map_or(name.clone(), |(kind, _)| kind.to_owned())
+    });
+    let mut named: Vec<String> = named.collect();
+    named.sort();
+    (named, ports)
 }
