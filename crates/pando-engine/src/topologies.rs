@@ -43,6 +43,7 @@ fn segment_of(network: &Network) -> Segment {
         gateway: network.gateway,
         gateway6: network.ipv6.map(|ipv6| (ipv6.gateway, ipv6.prefix_bits)),
         uplink: network.uplink,
+        bridge: network.bridge.clone(),
     }
 }
 

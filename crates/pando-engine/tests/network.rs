@@ -32,6 +32,7 @@ async fn bench() -> Bench {
         gateway: [10, 7, 0, 1].into(),
         gateway6: Some(("fd00:7::1".parse().unwrap(), 64)),
         uplink: Uplink::None,
+        bridge: None,
     };
     let own = Interface {
         network: segment.name.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use pando_wire::keeper::{Answer, Reply};
 use crate::{limits, trouble};
 
 /// The machines' ends of a switch's ports, by node; those of a node by number of the interface.
-pub type Ports = BTreeMap<Name, Vec<UnixStream>>;
+pub type Ports = BTreeMap<Name, Vec<OwnedFd>>;
 
 /// A branch's network.
 pub struct Network {
@@ -130,11 +130,11 @@ impl Network {
 
     /// Returns why the switch no longer works, if it does not.
     pub fn trouble(&mut self) -> Option<String> {
-        self.try_ask(|switch| switch.observe()).err().map(|error| error.to_string())
+        self.try_ask(|switch| switch.check()).err().map(|error| error.to_string())
     }
 
     /// Returns a node's new ends of its ports.
-    pub fn replug(&mut self, node: &Name) -> Result<Vec<UnixStream>, HostError> {
+    pub fn replug(&mut self, node: &Name) -> Result<Vec<OwnedFd>, HostError> {
         if !self.ports.iter().any(|(plugged, _)| plugged == node) {
             return Ok(Vec::new());
         }

@@ -1,6 +1,6 @@
 //! One node of the branch: its machine, the link to its guest, and what its next delta is against.
 
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Node {
         branch: &BranchSpec,
         hypervisor: &dyn Hypervisor,
         begin: Begin,
-        ports: Vec<UnixStream>,
+        ports: Vec<OwnedFd>,
     ) -> Result<(), HostError> {
         let spec = NodeSpec { layers: self.layers.clone(), ..self.spec.clone() };
         self.plan = plan::machine_plan(layout, branch, &spec, begin);

@@ -62,9 +62,12 @@ pub fn machine_plan(
 fn nics(branch: &BranchSpec, node: &NodeSpec) -> Vec<Nic> {
     if let Some(network) = &branch.network {
         let nics = (0u8..).zip(&node.macs).map(|(nic, mac)| {
-            let plugged =
-                network.ports.iter().any(|port| port.node == node.name && port.nic == nic);
-            let backend = if plugged { NicBackend::Switch } else { NicBackend::Isolated };
+            let port = network.ports.iter().find(|port| port.node == node.name && port.nic == nic);
+            let backend = match port {
+                None => NicBackend::Isolated,
+                Some(_) if network.is_bridged() => NicBackend::Tap,
+                Some(_) => NicBackend::Switch,
+            };
             Nic { mac: mac.clone(), backend }
         });
         return nics.collect();

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ pub enum NicBackend {
     Nat,
     /// A port of a switch, given to [`Hypervisor::spawn`].
     Switch,
+    /// A tap device of a bridge, given there in the same way.
+    Tap,
 }
 
 /// One network interface.
@@ -213,7 +216,7 @@ pub struct GuestRam {
 pub trait Hypervisor: Send + Sync {
     /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits. `ports`
     /// are the machine's ends of its switch's ports, one for each interface whose backend is
-    /// [`NicBackend::Switch`], in their order. Where a port's other end is closed, the guest sees no
+    /// [`NicBackend::Switch`] or [`NicBackend::Tap`], in their order. Where a port's other end is closed, the guest sees no
     /// cable from then on.
     ///
     /// # Errors
@@ -221,7 +224,7 @@ pub trait Hypervisor: Send + Sync {
     fn spawn(
         &self,
         plan: &MachinePlan,
-        ports: Vec<UnixStream>,
+        ports: Vec<OwnedFd>,
     ) -> Result<Box<dyn Machine>, MachineError>;
 
     /// Starts a node's way to the outside, and returns it with the end that is for
@@ -386,8 +389,8 @@ pub trait DiskFormat: Send + Sync {
 /// Opens the switches of branches.
 pub trait Switches: Send + Sync {
     /// Starts a branch's switch, holding, and returns it with the machines' ends of its ports, in the
-    /// order of `spec.ports`: unix stream sockets that carry frames, each behind its length as four
-    /// bytes, big endian. `state` is the file that a cut saved, if the branch continues from one.
+    /// order of `spec.ports`: for a switch, unix stream sockets that carry frames, each behind its
+    /// length as four bytes, big endian; for a bridge, tap devices. `state` is the file that a cut saved, if the branch continues from one.
     ///
     /// # Errors
     /// [`SwitchError::File`], [`SwitchError::Damaged`], [`SwitchError::System`].
@@ -395,7 +398,7 @@ pub trait Switches: Send + Sync {
         &self,
         spec: &NetworkSpec,
         state: Option<&Path>,
-    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError>;
+    ) -> Result<(Box<dyn Switch>, Vec<OwnedFd>), SwitchError>;
 }
 
 /// The network of one running branch: its own thread, which forwards frames and never waits for a
@@ -433,9 +436,14 @@ pub trait Switch: Send {
     /// Returns what it does and did.
     fn observe(&mut self) -> Result<NetworkObservation, SwitchError>;
 
+    /// Returns whether it still works, in less than [`Switch::observe`] takes.
+    fn check(&mut self) -> Result<(), SwitchError> {
+        self.observe().map(drop)
+    }
+
     /// Gives a node whose machine ended new ports, and returns the new machine's ends of them, by
     /// number of the interface.
-    fn replug(&mut self, node: &Name) -> Result<Vec<UnixStream>, SwitchError>;
+    fn replug(&mut self, node: &Name) -> Result<Vec<OwnedFd>, SwitchError>;
 
     /// Connects a node to the outside: `outside` carries its frames for the gateway that are not for
     /// the gateway itself, and what comes back.

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod branch;
+pub mod bridge;
 pub mod capture;
 pub mod change;
 pub mod cluster;
@@ -27,6 +28,7 @@ pub mod units;
 
 pub use address::Address;
 pub use branch::{Branch, BranchRole, BranchState};
+pub use bridge::{BridgeName, KernelNetwork, Lack};
 pub use cluster::{Cluster, ClusterState, NodeDef, Uplink};
 pub use commit::{Commit, CommitKind, CommitNode};
 pub use disk::{DiskRole, ExtraDisk, NodeLayers};

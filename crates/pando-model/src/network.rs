@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bridge::BridgeName;
 use crate::cluster::Uplink;
 use crate::fault::Fault;
 use crate::id::{CommitId, FaultId};
@@ -105,6 +106,9 @@ pub struct Segment {
     pub gateway6: Option<(Ipv6Addr, u8)>,
     /// Whether its ports reach the outside.
     pub uplink: Uplink,
+    /// The kernel's bridge that it is, in place of a user-space switch.
+    #[serde(default)]
+    pub bridge: Option<BridgeName>,
 }
 
 /// One interface of one node.
@@ -138,6 +142,13 @@ pub struct NetworkSpec {
     pub faults: Vec<Fault>,
     /// The commit whose frames, tables and counts it continues with.
     pub restore: Option<CommitId>,
+}
+
+impl NetworkSpec {
+    /// Returns whether the kernel carries its frames.
+    pub fn is_bridged(&self) -> bool {
+        self.segments.iter().any(|segment| segment.bridge.is_some())
+    }
 }
 
 /// Where a frame comes from or goes to.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-use pando_machine::{Firmware, MachinePlan, NicBackend};
+use pando_machine::{Firmware, MachinePlan, Nic, NicBackend};
 use pando_model::limits::MAX_EXTRA_DISKS;
 use pando_model::machine::Accelerator;
 use serde_json::{Value, json};
@@ -57,7 +57,8 @@ pub struct Channels<'a> {
     pub guest: RawFd,
     /// One for each interface whose backend is [`NicBackend::Nat`], in order.
     pub uplinks: &'a [RawFd],
-    /// One for each interface whose backend is [`NicBackend::Switch`], in order.
+    /// One for each interface whose backend is [`NicBackend::Switch`] or [`NicBackend::Tap`], in
+    /// order.
     pub ports: &'a [RawFd],
 }
 
@@ -243,7 +244,7 @@ impl Argv {
         if plan.nics.len() > MAX_NICS {
             return Err(PlanError::TooManyNics(plan.nics.len()));
         }
-        let on_switch = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Switch).count();
+        let on_switch = plan.nics.iter().filter(|nic| has_port(nic)).count();
         if on_switch != channels.ports.len() {
             return Err(PlanError::Ports(channels.ports.len(), on_switch));
         }
@@ -262,6 +263,7 @@ impl Argv {
                 NicBackend::Isolated => user_network(),
                 NicBackend::Nat => inherited_stream(uplinks.next()),
                 NicBackend::Switch => inherited_stream(ports.next()),
+                NicBackend::Tap => inherited_tap(ports.next()),
             };
             set(&mut backend, "id", &json!(netdev));
             self.json("-netdev", &backend);
@@ -308,6 +310,15 @@ fn inherited_stream(fd: Option<&RawFd>) -> Value {
     })
 }
 
+/// Returns a connection over a tap device that QEMU inherits, open.
+fn inherited_tap(fd: Option<&RawFd>) -> Value {
+    json!({ "type": "tap", "fd": fd.map(ToString::to_string) })
+}
+
+fn has_port(nic: &Nic) -> bool {
+    matches!(nic.backend, NicBackend::Switch | NicBackend::Tap)
+}
+
 fn set(object: &mut Value, name: &str, value: &Value) {
     if let Some(members) = object.as_object_mut() {
         members.insert(name.to_owned(), value.clone());
@@ -338,7 +349,6 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pando_machine::Nic;
     use pando_model::machine::NodeShape;
     use pando_model::{ByteCount, ExtraDisk};
 
@@ -374,7 +384,7 @@ mod tests {
 
     /// One option with its value a line.
     fn argv(plan: &MachinePlan) -> Result<String, PlanError> {
-        let ports = plan.nics.iter().filter(|nic| nic.backend == NicBackend::Switch);
+        let ports = plan.nics.iter().filter(|nic| has_port(nic));
         let ports: Vec<RawFd> = (11..).zip(ports).map(|(fd, _)| fd).collect();
         let channels = Channels { qmp: 8, guest: 9, uplinks: &[10], ports: &ports };
         let arguments = build(plan, channels)?;
@@ -452,6 +462,16 @@ mod tests {
         plan.extra_disks.pop();
         assert_eq!(argv(&plan), Err(PlanError::ExtraDisks(1, 2)));
         assert_eq!(slot::FIRST_EXTRA + MAX_EXTRA_DISKS - 1, 14, "below the network's");
+    }
+
+    #[test]
+    fn a_tap_has_the_same_sections_of_device_state() {
+        let mut plan = plan(Firmware::Bios);
+        plan.nics = vec![nic(NicBackend::Tap)];
+        let text = argv(&plan).unwrap();
+        assert!(text.contains(r#"{"fd":"11","id":"net0","type":"tap"}"#), "{text}");
+        let users = text.matches(r#""restrict":true,"type":"user""#).count();
+        assert_eq!(users, plan.nics.len(), "the same sections of device state: {text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finding QEMU, and starting machines with it.
 
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -110,7 +111,7 @@ impl Hypervisor for Qemu {
     fn spawn(
         &self,
         plan: &MachinePlan,
-        ports: Vec<UnixStream>,
+        ports: Vec<OwnedFd>,
     ) -> Result<Box<dyn Machine>, MachineError> {
         Ok(Box::new(QemuMachine::spawn(&self.binary, self.version, plan, &ports)?))
     }

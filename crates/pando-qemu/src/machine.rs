@@ -15,7 +15,7 @@ mod end;
 mod ram;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,16 +62,13 @@ impl QemuMachine {
         binary: &Path,
         version: Version,
         plan: &MachinePlan,
-        ports: &[UnixStream],
+        ports: &[OwnedFd],
     ) -> Result<Self, MachineError> {
         check_memory_image(plan)?;
         let failed = |source| MachineError::Spawn { program: binary.display().to_string(), source };
         let (qmp, qemu_qmp) = UnixStream::pair().map_err(failed)?;
         let (guest_port, qemu_guest) = UnixStream::pair().map_err(failed)?;
         let (uplinks, qemu_uplinks) = spawn_uplinks(plan)?;
-        let numbers = |sockets: &[UnixStream]| -> Vec<RawFd> {
-            sockets.iter().map(AsRawFd::as_raw_fd).collect()
-        };
         let channels = Channels {
             qmp: qemu_qmp.as_raw_fd(),
             guest: qemu_guest.as_raw_fd(),
@@ -80,8 +77,8 @@ impl QemuMachine {
         };
         let arguments = args::build(plan, channels)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let inherited = [&qemu_qmp, &qemu_guest].into_iter().chain(&qemu_uplinks).chain(ports);
-        let keep: Vec<BorrowedFd<'_>> = inherited.map(AsFd::as_fd).collect();
+        let sockets = [&qemu_qmp, &qemu_guest].into_iter().chain(&qemu_uplinks).map(AsFd::as_fd);
+        let keep: Vec<BorrowedFd<'_>> = sockets.chain(ports.iter().map(AsFd::as_fd)).collect();
         let process = Process::spawn(binary, &arguments, &plan.log, &keep).map_err(failed)?;
         Ok(Self {
             name: plan.name.clone(),
@@ -428,6 +425,10 @@ impl Machine for QemuMachine {
         self.uplinks.clear();
         EndReason::Killed
     }
+}
+
+fn numbers(descriptors: &[impl AsRawFd]) -> Vec<RawFd> {
+    descriptors.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
 /// Starts what the plan's interfaces need, and returns the sockets for QEMU as well.

@@ -56,6 +56,7 @@ fn spec() -> NetworkSpec {
             gateway: [10, 0, 2, 2].into(),
             gateway6: None,
             uplink: Uplink::None,
+            bridge: None,
         }],
         ports: (0..2).map(port).collect(),
         ..NetworkSpec::default()
@@ -159,8 +160,8 @@ fn processor_seconds(thread: &str) -> f64 {
 fn through_switch(length: usize, batch: usize) -> Rate {
     let (mut switch, mut ends) = UserSwitches.open(&spec(), None).unwrap();
     switch.release().unwrap();
-    let other = ends.pop().unwrap();
-    let rate = measure("switch", ends.pop().unwrap(), other, length, batch);
+    let other = ends.pop().unwrap().into();
+    let rate = measure("switch", ends.pop().unwrap().into(), other, length, batch);
     let lost: u64 = switch
         .observe()
         .unwrap()
@@ -238,7 +239,8 @@ fn latency() {
     };
     switch.set_faults(vec![fault]).unwrap();
     switch.release().unwrap();
-    let (mut other, mut machine) = (ends.pop().unwrap(), ends.pop().unwrap());
+    let mut end = || UnixStream::from(ends.pop().unwrap());
+    let (mut other, mut machine) = (end(), end());
     let one = framed(64);
     let mut buffer = vec![0; one.len()];
     let mut errors: Vec<f64> = (0..FRAMES)
@@ -264,7 +266,8 @@ fn cuts() {
     const CUTS: usize = 300;
     let (mut switch, mut ends) = UserSwitches.open(&spec(), None).unwrap();
     switch.release().unwrap();
-    let (mut other, mut machine) = (ends.pop().unwrap(), ends.pop().unwrap());
+    let mut end = || UnixStream::from(ends.pop().unwrap());
+    let (mut other, mut machine) = (end(), end());
     let received = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&received);
     let burst = framed(1500);

@@ -30,6 +30,7 @@ pub fn network(uplink: Uplink) -> NetworkSpec {
         gateway: Ipv4Addr::from_bits(Ipv4Addr::from(subnet).to_bits() + 2),
         gateway6,
         uplink,
+        bridge: None,
     };
     let port = |node: &str, nic, segment: &str, mac, address: [u8; 4], address6| Port {
         node: name(node),

@@ -32,7 +32,7 @@ impl Switches for UserSwitches {
         &self,
         spec: &NetworkSpec,
         state: Option<&Path>,
-    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError> {
+    ) -> Result<(Box<dyn Switch>, Vec<OwnedFd>), SwitchError> {
         let refused = |error: SpecError| SwitchError::Misused(error.to_string());
         // What is wrong with the specification is not the file's fault.
         let fresh = Core::new(spec.clone()).map_err(refused)?;
@@ -170,7 +170,7 @@ impl Switch for UserSwitch {
         self.ask(Command::Observe)
     }
 
-    fn replug(&mut self, node: &Name) -> Result<Vec<UnixStream>, SwitchError> {
+    fn replug(&mut self, node: &Name) -> Result<Vec<OwnedFd>, SwitchError> {
         let ports = self.ports_of(node);
         if ports.is_empty() {
             return Err(no_node(node));
@@ -224,9 +224,9 @@ fn no_node(node: &Name) -> SwitchError {
 }
 
 /// Returns so many pairs of sockets: ours and the machines'.
-fn pairs(count: usize) -> io::Result<(Vec<UnixStream>, Vec<UnixStream>)> {
+fn pairs(count: usize) -> io::Result<(Vec<UnixStream>, Vec<OwnedFd>)> {
     (0..count)
-        .map(|_| UnixStream::pair())
+        .map(|_| UnixStream::pair().map(|(ours, theirs)| (ours, theirs.into())))
         .collect::<io::Result<Vec<_>>>()
         .map(|pairs| pairs.into_iter().unzip())
 }

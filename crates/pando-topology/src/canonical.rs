@@ -121,7 +121,7 @@ fn ssh_entries(ssh: &Ssh) -> Vec<(String, Tree)> {
 }
 
 fn network(network: &Network) -> Tree {
-    let Network { name, subnet, prefix_bits, gateway, ipv6, uplink, link } = network;
+    let Network { name, subnet, prefix_bits, gateway, ipv6, uplink, link, bridge } = network;
     let mut map = Map::default()
         .text("name", name.as_str())
         .plain("subnet", &format!("{subnet}/{prefix_bits}"))
@@ -133,6 +133,9 @@ fn network(network: &Network) -> Tree {
         Uplink::None => "none",
         Uplink::Nat => "nat",
     };
+    if let Some(bridge) = bridge {
+        map = map.text("mode", "kernel").text("bridge", bridge.as_str());
+    }
     let link = link.as_ref().map(link_entries).unwrap_or_default();
     map.plain("uplink", &uplink).entries("link", link).done()
 }

@@ -61,8 +61,12 @@ record! {
         uplink: Option<At<OneOf<Uplink>>>,
         /// What every frame between two of its nodes suffers.
         link: Option<At<LinkInput>>,
-        /// Accepted and not used: each branch has a switch of its own, and no bridge on the host.
-        bridge: Option<At<Ignored>>,
+        /// Who carries its frames: `switch`, pando's own (the default), or `kernel`, a bridge, which
+        /// needs privileges and offers no DHCP, DNS or uplink. The same for all networks.
+        mode: Option<At<OneOf<Carrier>>>,
+        /// What its bridge is called, with `mode: kernel`; `br0`, `br1` … if left out. Not used
+        /// otherwise.
+        bridge: Option<At<Text>>,
         /// Accepted and not used: nodes have fixed addresses, which DHCP offers as well.
         dhcp: Option<At<Flag>>,
         /// Accepted and not used: the switch carries Ethernet only.
@@ -283,6 +287,20 @@ impl schemars::JsonSchema for ForwardInput {
             record,
         ]})
     }
+}
+
+/// Who carries the frames of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// A user-space switch.
+    Switch,
+    /// A bridge of the kernel.
+    Kernel,
+}
+
+impl Word for Carrier {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("switch", Self::Switch), ("kernel", Self::Kernel)];
 }
 
 impl Word for Uplink {

@@ -3,6 +3,7 @@
 //! one, so that it does not cause further errors.
 
 mod addresses;
+mod bridges;
 mod forwards;
 mod networks;
 mod nodes;

@@ -8,7 +8,7 @@ pub use pando_model::disk::ExtraDisk;
 use pando_model::fault::Impairment;
 use pando_model::guest::Command;
 use pando_model::network::MacAddress;
-use pando_model::{ByteCount, Name, Uplink};
+use pando_model::{BridgeName, ByteCount, Name, Uplink};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Note;
@@ -55,6 +55,9 @@ pub struct Network {
     pub uplink: Uplink,
     /// What every frame between two of its nodes suffers, in both directions, from the beginning.
     pub link: Option<Impairment>,
+    /// The kernel's bridge that it is, in place of a user-space switch.
+    #[serde(default)]
+    pub bridge: Option<BridgeName>,
 }
 
 /// The IPv6 side of a network.

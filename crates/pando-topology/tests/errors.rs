@@ -258,3 +258,23 @@ fn errors_have_a_limit() {
     assert_eq!((errors.errors.len(), errors.more), (32, 28));
     assert!(errors.to_string().ends_with("and 28 more"), "{errors}");
 }
+
+#[test]
+fn what_the_kernel_cannot_carry() {
+    let two = |first: &str, second: &str| {
+        with(
+            "interfaces: []",
+            &format!(
+                "networks:\n  - {{name: x, {first}}}\n  - {{name: y, subnet: 10.9.0.0/24, {second}}}\n"
+            ),
+        )
+    };
+    let cases = [
+        ("an unknown mode", with("", "network: {mode: fast}")),
+        ("an uplink", with("", "network: {mode: kernel, uplink: nat}")),
+        ("a bridge's name", with("", "network: {mode: kernel, bridge: \"br0; reboot\"}")),
+        ("both modes", two("mode: kernel", "mode: switch")),
+        ("one bridge twice", two("mode: kernel, bridge: br7", "mode: kernel, bridge: br7")),
+    ];
+    insta::assert_snapshot!(told(&cases));
+}

@@ -90,6 +90,7 @@ fn network(number: usize) -> impl Strategy<Value = Network> {
             }),
             uplink: if nat { Uplink::Nat } else { Uplink::None },
             link,
+            bridge: None,
         }
     })
 }

@@ -215,6 +215,7 @@ impl World {
             gateway: gateway(nic),
             gateway6: None,
             uplink: self.uplink,
+            bridge: None,
         };
         let network = NetworkSpec {
             domain: "test".into(),

@@ -33,6 +33,7 @@ fn spec() -> NetworkSpec {
         gateway: [10, 0, 2, 2].into(),
         gateway6: None,
         uplink: Uplink::Nat,
+        bridge: None,
     };
     let places = [
         ("n0", 0, "lan"),

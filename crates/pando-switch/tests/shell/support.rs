@@ -1,6 +1,7 @@
 //! A switch with the machines' ends of its ports in the test's hands.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -41,6 +42,7 @@ pub fn spec(nodes: usize) -> NetworkSpec {
             gateway: [10, 0, 2, 2].into(),
             gateway6: None,
             uplink: Uplink::Nat,
+            bridge: None,
         }],
         ports: (0..nodes).map(port).collect(),
         faults: Vec::new(),
@@ -68,7 +70,8 @@ pub fn soon() -> Instant {
 pub struct Machine(pub UnixStream);
 
 impl Machine {
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(end: impl Into<OwnedFd>) -> Self {
+        let stream = UnixStream::from(end.into());
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         Self(stream)

@@ -9,7 +9,7 @@ use pando_model::{Name, Uplink};
 use crate::input::{LinkInput, NetworkInput};
 use crate::record::List;
 use crate::report::{At, Report};
-use crate::resolve::{Taken, limited, ranged};
+use crate::resolve::{Taken, bridges, limited, ranged};
 use crate::scalar::{Net4, Net6, Number, V4};
 use crate::topology::{Network, Network6, Node};
 
@@ -64,6 +64,7 @@ pub fn networks(
         let name = planned.network.name.to_string();
         if names.take(report, name_at.as_ref().unwrap_or(&at), "the network", &name) {
             refuse_overlap(report, &networks, &planned);
+            bridges::refuse_mixture(report, networks.iter().map(|one| &one.network), &planned);
             networks.push(planned);
         }
     }
@@ -87,7 +88,8 @@ fn planned(
     if input.name.is_none() && !alone {
         report.wrong(&at, "`name` is missing", "add `name: …`; nodes name their networks");
     }
-    note_unused(report, &input);
+    let bridge = bridges::bridge(report, number, &at, &input);
+    note_unused(report, &input, bridge.is_some());
     let name = input.name.map_or_else(fallback_name, |at| at.value.0);
     let (subnet, prefix_bits) = match &input.subnet {
         Some(at) => subnet(report, at).unwrap_or(default),
@@ -106,6 +108,7 @@ fn planned(
     network.ipv6 = input.subnet6.as_ref().and_then(|at| subnet6(report, at, &network));
     network.uplink = input.uplink.map_or(Uplink::None, |at| at.value.0);
     let link_at = input.link.as_ref().map(|at| at.with(()));
+    network.bridge = bridge;
     network.link = input.link.and_then(|at| link(report, &at.value));
     Planned { network, at, link_at }
 }
@@ -116,21 +119,27 @@ fn fallback_name() -> Name {
 }
 
 fn network((subnet, prefix_bits): (Ipv4Addr, u8), gateway: Ipv4Addr, name: Name) -> Network {
-    Network { name, subnet, prefix_bits, gateway, ipv6: None, uplink: Uplink::None, link: None }
+    let (uplink, bridge) = (Uplink::None, None);
+    Network { name, subnet, prefix_bits, gateway, ipv6: None, uplink, link: None, bridge }
 }
 
-fn note_unused(report: &mut Report<'_>, input: &NetworkInput) {
-    if let Some(at) = &input.bridge {
+fn note_unused(report: &mut Report<'_>, input: &NetworkInput, is_bridged: bool) {
+    if let Some(at) = input.bridge.as_ref().filter(|_| !is_bridged) {
         report.note(
             at,
-            "not used: each branch has a switch of its own, which needs no bridge on this host",
+            "not used: each branch has a switch of its own, which needs no bridge on this host; \
+             `mode: kernel` makes one",
         );
         if input.uplink.is_none() {
             report.note(at, "nodes do not reach the outside unless the network has `uplink: nat`");
         }
     }
     if let Some(at) = &input.dhcp {
-        report.note(at, "not used: nodes have fixed addresses, and the switch offers them by DHCP");
+        let note = match is_bridged {
+            true => "not used: nodes have fixed addresses, and nobody offers them by DHCP",
+            false => "not used: nodes have fixed addresses, and the switch offers them by DHCP",
+        };
+        report.note(at, note);
     }
     if let Some(at) = input.rdma.as_ref().filter(|at| at.value.0) {
         report.note(at, "not used: the switch carries Ethernet only; there are no RDMA devices");
