@@ -2,22 +2,44 @@
 
 pub mod machines;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pando_api::ApiError;
+use pando_bridge::KernelSwitches;
 use pando_driver::store::StoreError;
 use pando_engine::{Config, Drivers, Engine};
 use pando_host::{HostConfig, LocalHost};
 use pando_image::{ImageConfig, ImageStore};
+use pando_machine::{Switch, SwitchError, Switches};
 use pando_model::host::HostError;
+use pando_model::network::NetworkSpec;
 use pando_model::{ByteCount, ErrorCode, Layout};
 use pando_qemu::Qcow2Layers;
 use pando_store::{FileJournal, SqliteStore};
+use pando_switch::UserSwitches;
 
 use crate::daemon;
 use crate::settings::Settings;
+
+/// Opens whichever kind of switch a network asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct EverySwitch;
+
+impl Switches for EverySwitch {
+    fn open(
+        &self,
+        spec: &NetworkSpec,
+        state: Option<&Path>,
+    ) -> Result<(Box<dyn Switch>, Vec<OwnedFd>), SwitchError> {
+        match spec.is_bridged() {
+            true => KernelSwitches.open(spec, state),
+            false => UserSwitches.open(spec, state),
+        }
+    }
+}
 
 /// The guest program's file name.
 const GUEST_PROGRAM: &str = "pando-guest";

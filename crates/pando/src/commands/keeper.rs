@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use pando_keeper::KeeperConfig;
 use pando_model::{BranchId, Layout};
-use pando_switch::UserSwitches;
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{Settings, Sources};
+use crate::wire::EverySwitch;
 use crate::wire::machines;
 
 /// Runs a keeper on this thread until its branch ends. The arguments are the daemon's own.
@@ -54,6 +54,6 @@ fn prepare(arguments: &[OsString]) -> Result<KeeperConfig, String> {
     let hypervisor = machines::qemu(&layout, &settings).map_err(|error| error.to_string())?;
     // The socket that the daemon bound and gave us as stdin.
     let listener = UnixListener::from(stdin);
-    let (hypervisor, switches) = (Arc::new(hypervisor), Arc::new(UserSwitches));
+    let (hypervisor, switches) = (Arc::new(hypervisor), Arc::new(EverySwitch));
     Ok(KeeperConfig { layout, branch, hypervisor, switches, listener })
 }
