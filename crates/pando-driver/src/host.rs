@@ -15,7 +15,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, ByteCount, CommitId, DiskRole, LayerId, Name};
+use pando_model::{BranchId, ByteCount, CommitId, DiskRole, KernelNetwork, LayerId, Name};
 use tokio::sync::mpsc;
 
 use crate::progress::Reporter;
@@ -40,6 +40,9 @@ pub trait BranchHost: Send + Sync {
 
     /// Returns what there is room for.
     async fn capacity(&self) -> Result<Capacity, HostError>;
+
+    /// Returns what the kernel can do for networks, tried now.
+    async fn kernel_network(&self) -> Result<KernelNetwork, HostError>;
 
     /// Starts a branch and returns when every guest answers and `spec.after` holds. If the keeper
     /// of this generation already runs, waits for it and returns the same report. On an error

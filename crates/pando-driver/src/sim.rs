@@ -169,6 +169,11 @@ impl SimWorld {
         state.disk_free = disk;
     }
 
+    /// Changes what the host's kernel can do for networks; at first it can do everything.
+    pub fn set_kernel_network(&self, can: pando_model::KernelNetwork) {
+        self.state().kernel_network = can;
+    }
+
     /// Changes what the host records and restores, as an upgrade of QEMU would.
     pub fn set_qemu_version(&self, version: &str) {
         self.state().qemu_version = version.to_owned();

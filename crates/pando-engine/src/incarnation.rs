@@ -72,7 +72,9 @@ pub(crate) fn interfaces(cluster: &Cluster, def: &NodeDef) -> Vec<InterfaceConfi
         let mut addresses = address.into_iter().chain(address6);
         let Some(address) = addresses.next() else { continue };
         let first = number == 0;
-        let mut dns = if first { vec![segment.gateway.to_string()] } else { Vec::new() };
+        // On a bridge of the kernel nobody is the gateway, and nobody answers for names.
+        let served = first && segment.bridge.is_none();
+        let mut dns = if served { vec![segment.gateway.to_string()] } else { Vec::new() };
         if first && segment.uplink == Uplink::Nat {
             dns.push(network::NAME_SERVER.to_string());
         }
@@ -81,7 +83,7 @@ pub(crate) fn interfaces(cluster: &Cluster, def: &NodeDef) -> Vec<InterfaceConfi
             was: born.get(number).cloned(),
             address,
             more: addresses.collect(),
-            gateway: first.then(|| segment.gateway.to_string()),
+            gateway: served.then(|| segment.gateway.to_string()),
             dns,
         });
     }

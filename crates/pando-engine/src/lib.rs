@@ -20,6 +20,7 @@ mod forwards;
 mod garbage;
 mod gate;
 mod incarnation;
+mod kernel;
 mod keys;
 mod locks;
 mod memory;

@@ -36,6 +36,13 @@ pub(crate) fn must_have_network(place: &Place) -> Result<()> {
 
 /// Returns the end of links that somebody names.
 pub(crate) fn end(place: &Place, text: &str) -> Result<End> {
+    if text == GATEWAY && place.cluster.is_bridged() {
+        let message =
+            format!("{} has no gateway: the kernel carries its frames", place.cluster.name);
+        return Err(Failure::new(ErrorCode::NotFound, message)
+            .subject(GATEWAY)
+            .hint("name nodes; with `mode: switch` a network has a gateway"));
+    }
     if text == GATEWAY {
         return Ok(End::Gateway);
     }
@@ -64,6 +71,13 @@ pub(crate) fn others(place: &Place, group: &[End]) -> Result<Vec<End>> {
     Ok(others)
 }
 
+/// Returns all ends that links of a branch can have.
+pub(crate) fn every_end(place: &Place) -> BTreeSet<End> {
+    let nodes = place.branch.nodes.iter().map(|node| End::Node(node.name.clone()));
+    let gateway = (!place.cluster.is_bridged()).then_some(End::Gateway);
+    nodes.chain(gateway).collect()
+}
+
 /// Returns the links of a partition.
 pub(crate) fn partition_links(a: &[End], b: &[End], direction: Direction) -> Vec<Link> {
     let mut links = BTreeSet::new();
@@ -82,10 +96,7 @@ pub(crate) fn partition_links(a: &[End], b: &[End], direction: Direction) -> Vec
 pub(crate) fn impaired_links(place: &Place, params: &NetImpairParams) -> Result<Vec<Link>> {
     let source = end(place, &params.source_node)?;
     let targets = match params.target_node.as_str() {
-        ALL => {
-            let nodes = place.branch.nodes.iter().map(|node| End::Node(node.name.clone()));
-            nodes.chain([End::Gateway]).filter(|target| *target != source).collect()
-        }
+        ALL => every_end(place).into_iter().filter(|target| *target != source).collect(),
         one => vec![end(place, one)?],
     };
     let direction = if params.both_directions { Direction::Both } else { Direction::AToB };

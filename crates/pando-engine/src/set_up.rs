@@ -11,6 +11,7 @@ use pando_topology::{Node, Restart, Service};
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Result};
+use crate::kernel;
 use crate::keys;
 use crate::operation::Cx;
 use crate::output::Bound;
@@ -177,7 +178,10 @@ impl SetUp<'_> {
     pub async fn run(&self, node: &Node) -> Result<()> {
         self.let_in().await?;
         let is_script = node.user_data.as_ref().is_some_and(|data| data.starts_with("#!"));
-        let acts = acts(node, is_script);
+        let mut acts = acts(node, is_script);
+        if let Some(line) = kernel::names(self.cluster) {
+            acts.insert(0, Act::Run(Command::Shell(line)));
+        }
         let total = acts.len() as u64;
         for (done, act) in acts.into_iter().enumerate() {
             let doing = format!("setting up {}", self.def.name);

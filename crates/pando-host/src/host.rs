@@ -18,7 +18,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, ByteCount, CommitId, DiskRole, LayerId, Name};
+use pando_model::{BranchId, ByteCount, CommitId, DiskRole, KernelNetwork, LayerId, Name};
 use pando_wire::keeper::{Reply, Request};
 use tokio::sync::mpsc;
 
@@ -34,6 +34,11 @@ impl BranchHost for LocalHost {
             .get_or_try_init(|| trouble::blocking("look at this machine", move || source()))
             .await?;
         Ok(profile.clone())
+    }
+
+    async fn kernel_network(&self) -> Result<KernelNetwork, HostError> {
+        let probe = self.config.kernel_network.clone();
+        trouble::blocking("look at the kernel", move || Ok(probe())).await
     }
 
     async fn capacity(&self) -> Result<Capacity, HostError> {

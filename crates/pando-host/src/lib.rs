@@ -27,13 +27,16 @@ use std::sync::{Arc, Mutex};
 use pando_machine::DiskFormat;
 use pando_model::host::HostError;
 use pando_model::machine::MachineProfile;
-use pando_model::{ByteCount, Layout};
+use pando_model::{ByteCount, KernelNetwork, Layout};
 use tokio::sync::OnceCell;
 
 use crate::idle::IdleConnections;
 
 /// Finds out what machines can be started here; may take seconds, is asked once.
 pub type ProfileSource = Arc<dyn Fn() -> Result<MachineProfile, HostError> + Send + Sync>;
+
+/// Tries what the kernel can do for networks here; takes some tens of milliseconds.
+pub type KernelProbe = Arc<dyn Fn() -> KernelNetwork + Send + Sync>;
 
 /// Makes a seed disk's bytes from its files.
 pub type SeedWriter = Arc<
@@ -49,6 +52,8 @@ pub struct HostConfig {
     pub keeper_program: PathBuf,
     /// What machines can be started here.
     pub profile: ProfileSource,
+    /// What the kernel can do for networks.
+    pub kernel_network: KernelProbe,
     /// Makes disk layers.
     pub disks: Arc<dyn DiskFormat>,
     /// Makes seed disks.

@@ -124,6 +124,11 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name == *name)
     }
 
+    /// Returns whether the kernel carries its networks, in place of a user-space switch.
+    pub fn is_bridged(&self) -> bool {
+        self.networks.iter().any(|segment| segment.bridge.is_some())
+    }
+
     /// Returns a segment by name.
     pub fn network(&self, name: &Name) -> Option<&Segment> {
         self.networks.iter().find(|segment| segment.name == *name)

@@ -91,7 +91,7 @@ codes! {
     ImageRefused = "image_refused", 422, 2, false;
     /// A topology's text is wrong; the message tells every error with its place and its fix.
     TopologyInvalid = "topology_invalid", 422, 2, true;
-    /// A program that this needs is missing or too old.
+    /// A program, privilege or part of the kernel that this needs is missing or too old.
     ToolMissing = "tool_missing", 424, 9, true;
     /// An operation could neither be finished nor undone; its remedy repairs it.
     Stuck = "stuck", 500, 1, true;

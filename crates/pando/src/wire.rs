@@ -71,6 +71,7 @@ pub async fn engine(
             ApiError::new(ErrorCode::Internal, format!("cannot find this program: {error}"))
         })?,
         profile: Arc::new(move || machines::profile(&profile_of.0, &profile_of.1)),
+        kernel_network: Arc::new(pando_bridge::probe),
         disks: Arc::new(Qcow2Layers),
         seeds: Arc::new(move |files| seed(files, &seed_guest)),
         memory_reserve: ByteCount::from_mib(settings.memory_reserve_mib),

@@ -15,7 +15,9 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::{
     CaptureLimits, CommitNetwork, FrameCapture, NetworkObservation, ProbeResult, ProbeTarget,
 };
-use pando_model::{BranchId, BranchState, ByteCount, CommitId, DiskRole, LayerId, Name};
+use pando_model::{
+    BranchId, BranchState, ByteCount, CommitId, DiskRole, KernelNetwork, LayerId, Name,
+};
 use tokio::sync::mpsc;
 
 use super::Connection;
@@ -70,6 +72,10 @@ fn facts_of_file(path: &str, mode: u32, size: u64) -> FileFacts {
 impl BranchHost for SimHost {
     async fn profile(&self) -> Result<MachineProfile, HostError> {
         Ok(machines::profile(&self.0.world.state()))
+    }
+
+    async fn kernel_network(&self) -> Result<KernelNetwork, HostError> {
+        Ok(self.0.world.state().kernel_network.clone())
     }
 
     async fn capacity(&self) -> Result<Capacity, HostError> {

@@ -7,7 +7,8 @@ use pando_model::fault::Fault;
 use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
 use pando_model::network::Link;
 use pando_model::{
-    BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, LayerId, Name, NodeLayers,
+    BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, KernelNetwork, LayerId,
+    Name, NodeLayers,
 };
 
 use crate::store::{AuditRow, JournalRecord, Row, Table};
@@ -87,6 +88,7 @@ pub(crate) struct State {
     pub qemu_version: String,
     /// Ports of the host that other programs listen on.
     pub ports: BTreeSet<u16>,
+    pub kernel_network: KernelNetwork,
 }
 
 impl Default for State {
@@ -107,6 +109,7 @@ impl Default for State {
             disk_free: ByteCount::from_gib(64),
             qemu_version: "10.0.2".to_owned(),
             ports: BTreeSet::new(),
+            kernel_network: KernelNetwork::default(),
         }
     }
 }

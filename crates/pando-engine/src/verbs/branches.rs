@@ -62,6 +62,7 @@ impl Engine {
         let names = self.new_names(&cluster.id, &params).await?;
         let count = names.len();
         self.check_disk("a new branch").await?;
+        self.check_kernel(&cluster, &[]).await?;
         self.check_memory(count * cluster.nodes.len(), "a new branch").await?;
         if let Some(commit) = &commit {
             self.must_fit(commit).await?;

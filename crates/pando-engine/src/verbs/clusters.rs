@@ -104,6 +104,7 @@ impl Engine {
     ) -> Result<Cluster> {
         let images = self.images_of(topology).await?;
         let cluster = topologies::cluster_of(topology, text, &images, &caller.principal)?;
+        self.check_kernel(&cluster, &cluster.faults).await?;
         let capacity = self.host.capacity().await?;
         let least = self.config.branch_memory.0 * cluster.nodes.len() as u64;
         if capacity.memory_total.0 < least {
@@ -205,6 +206,7 @@ impl Engine {
             self.check_ports(&cluster, &branch).await?;
         }
         if count > 0 {
+            self.check_kernel(&cluster, &branch.faults).await?;
             self.check_memory(count, "a start").await?;
         }
         let (mut layers, mut ready) = (Vec::new(), BTreeMap::new());

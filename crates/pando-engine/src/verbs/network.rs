@@ -24,6 +24,7 @@ use rand::Rng;
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::kernel;
 use crate::network::{self, working};
 use crate::operation::Plan;
 use crate::ops::faults::{Change, Faults, Seen};
@@ -85,6 +86,9 @@ impl Engine {
         let place = self.again(place).await?;
         let mut faults = working(&place.branch.faults, Timestamp::now());
         let change = change(&place, &mut faults)?;
+        if let Change::Make(_) = change {
+            self.check_kernel(&place.cluster, &faults).await?;
+        }
         let Place { cluster, branch: before } = place;
         let after = Branch { faults, ..before.clone() };
         let seen = Seen::default();
@@ -268,6 +272,7 @@ impl Engine {
         match params.action {
             CaptureAction::Start => {
                 self.must_run(&place)?;
+                kernel::must_be_captured(&place)?;
                 let NetCaptureParams { max_frames, max_bytes, snap_bytes, .. } = params;
                 let limits =
                     CaptureLimits { frames: max_frames, bytes: max_bytes, snap: snap_bytes };
@@ -349,8 +354,7 @@ fn ends(place: &Place, names: &[String]) -> Result<BTreeSet<End>> {
     if !names.is_empty() {
         return names.iter().map(|name| network::end(place, name)).collect();
     }
-    let every = place.branch.nodes.iter().map(|node| End::Node(node.name.clone()));
-    Ok(every.chain([End::Gateway]).collect())
+    Ok(network::every_end(place))
 }
 
 fn row(from: &Name, result: ProbeResult) -> ProbeRow {

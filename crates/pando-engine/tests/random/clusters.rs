@@ -313,7 +313,8 @@ fn labels(faults: &[Fault]) -> Faults {
 async fn line(bench: &Bench, branch: &Branch) -> Line {
     let host = bench.world.connect().host();
     let names = NODES.map(|name| name.parse().unwrap());
-    let layer = |name: &_| &branch.nodes.iter().find(|node| node.name == *name).unwrap().layers.root;
+    let layer =
+        |name: &_| &branch.nodes.iter().find(|node| node.name == *name).unwrap().layers.root;
     let held = names.each_ref().map(|name| Held {
         memory: bench.world.memory_value(&branch.host_id, name, "a"),
         disk: bench.world.disk_value(layer(name), "d"),

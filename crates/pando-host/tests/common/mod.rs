@@ -86,6 +86,7 @@ fn host(layout: &Layout) -> LocalHost {
         layout: layout.clone(),
         keeper_program: tests.parent().unwrap().parent().unwrap().join("examples/keeper"),
         profile: Arc::new(move || Ok(profile.clone())),
+        kernel_network: Arc::new(Default::default),
         disks: Arc::new(Qcow2Layers),
         seeds: Arc::new(|_| Ok(Vec::new())),
         memory_reserve: ByteCount(0),

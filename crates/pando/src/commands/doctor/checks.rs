@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pando_model::{ByteCount, Layout};
+use pando_model::{ByteCount, KernelNetwork, Layout};
 use pando_qemu::probe::Report;
 use pando_qemu::{QemuError, Version};
 use rustix::fs::{Access, access, ioctl_ficlone, statvfs};
@@ -56,6 +56,27 @@ pub(super) fn all(
         findings.push(reflink(layout.home()));
     }
     findings.extend(TOOLS.iter().map(tool));
+    findings.push(kernel_network(&pando_bridge::probe()));
+}
+
+/// What clusters with `mode: kernel` need; no other does.
+fn kernel_network(can: &KernelNetwork) -> Finding {
+    const WHAT: &str = "kernel network";
+    const FOR: &str = "for networks with `mode: kernel`; others need nothing";
+    let poor =
+        |found: String, remedy: &str| Finding::poor(WHAT, found, format!("{remedy}\n({FOR})"));
+    if let Some(lack) = can.lacks.first() {
+        return poor(lack.what.clone(), &lack.remedy);
+    }
+    let (less, remedies): (Vec<&str>, Vec<&str>) = [&can.no_rate, &can.no_netem]
+        .into_iter()
+        .flatten()
+        .map(|lack| (lack.what.as_str(), lack.remedy.as_str()))
+        .unzip();
+    if less.is_empty() {
+        return Finding::fine(WHAT, "bridges, partitions, rates and impairments");
+    }
+    poor(format!("bridges and partitions work, but {}", less.join(", ")), &remedies.join("\n"))
 }
 
 fn distribution() -> Finding {
