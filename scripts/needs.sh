@@ -33,6 +33,7 @@ NEEDS=(
   "test|program:npm|npm|fetches the programs of others that check the MCP server"
   "test|file:/usr/lib/python3.*/ensurepip|python3-venv|holds the protocol's Python client"
   "test|program:ip|iproute2|makes the networks that tests use"
+  "test|program:nft|nftables|filters bridges, for networks that the kernel carries"
   "test|program:sfdisk|fdisk|partitions the cloud image that tests import"
   "test|program:mcopy|mtools|fills that image's boot partition, without root"
   "test|program:syslinux|syslinux|boots that image under BIOS"

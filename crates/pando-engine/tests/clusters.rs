@@ -12,8 +12,8 @@ mod common;
 
 use common::{Bench, DUO};
 use pando_driver::store::Query;
-use pando_model::Branch;
 use pando_model::commit::Layer;
+use pando_model::{Branch, ErrorCode, KernelNetwork, Lack};
 use serde_json::{Value, json};
 
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -393,4 +393,30 @@ async fn fixed_ports_are_the_first_branchs_and_are_refused_where_they_are_taken(
     let error = bench.fails("cluster_start", json!({"cluster_name": "duo"})).await;
     assert!(error.hint.unwrap().contains("host_port"), "somebody else's");
     bench.assert_consistent("fixed ports").await;
+}
+
+/// Two nodes whose frames the kernel carries.
+const BRIDGED: &str = "name: duo\nimage: default\nnetwork: {mode: kernel, subnet: 10.7.0.0/24}\n\
+                       nodes: [{name: db, memory: 128M}, {name: web, memory: 128M}]\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_asks_for_the_kernels_network_is_refused_where_there_is_none() {
+    let bench = Bench::new().await;
+    let lack = Lack { what: "`nft` is missing".into(), remedy: "apt-get install nftables".into() };
+    let none = KernelNetwork { lacks: vec![lack], ..KernelNetwork::default() };
+    bench.world.set_kernel_network(none.clone());
+    let refused = |error: pando_api::ApiError| {
+        assert_eq!(error.code, ErrorCode::ToolMissing);
+        assert!(error.message.contains("`nft` is missing"), "{error:?}");
+        assert!(error.hint.unwrap().contains("apt-get install nftables"));
+    };
+    let before = bench.world.fingerprint();
+    refused(bench.fails("cluster_define", json!({"topology": BRIDGED})).await);
+    assert_eq!(bench.world.fingerprint(), before);
+    bench.world.set_kernel_network(KernelNetwork::default());
+    bench.ok("cluster_define", json!({"topology": BRIDGED})).await;
+    bench.world.set_kernel_network(none);
+    refused(bench.fails("cluster_start", json!({"cluster_name": "duo"})).await);
+    bench.world.set_kernel_network(KernelNetwork::default());
+    bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
 }

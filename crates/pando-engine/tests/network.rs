@@ -13,9 +13,10 @@ mod common;
 use common::Bench;
 use pando_driver::sim::Fault as Strike;
 use pando_driver::store::Transaction;
+use pando_model::branch::BranchNode;
 use pando_model::cluster::{Interface, Uplink};
 use pando_model::network::{NetworkSpec, Port, Segment};
-use pando_model::{Branch, Cluster};
+use pando_model::{Branch, Cluster, ErrorCode, KernelNetwork, Lack};
 use serde_json::{Value, json};
 
 /// `shop@main` and `shop@side`, each with its own switch; both nodes have an IPv6 address as well.
@@ -292,4 +293,61 @@ async fn a_total_loss_survives_every_failure() {
 async fn a_healing_survives_every_failure() {
     survives("net_heal", json!({"cluster_name": "shop@main", "fault_handle": "it"})).await;
     survives("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+}
+
+/// [`bench`], with the kernel carrying the frames.
+async fn bridged() -> Bench {
+    let bench = bench().await;
+    let store = bench.world.connect().store();
+    let mut cluster: Cluster = store.named("", "shop").await.unwrap().unwrap();
+    cluster.networks[0].bridge = Some("br0".parse().unwrap());
+    store.write(Transaction::new().put(&cluster)).await.unwrap();
+    bench
+}
+
+fn lack(what: &str, remedy: &str) -> Lack {
+    Lack { what: what.to_owned(), remedy: remedy.to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_the_kernel_cannot_make_is_refused_before_it_is_registered() {
+    let bench = bridged().await;
+    let store = bench.world.connect().store();
+    let mut cluster: Cluster = store.named("", "shop").await.unwrap().unwrap();
+    let mut second = cluster.nodes[0].clone();
+    second.name = "db".parse().unwrap();
+    cluster.nodes.push(second);
+    let branch: Branch = store.named(cluster.id.as_str(), "main").await.unwrap().unwrap();
+    let mut both = branch.clone();
+    both.nodes.push(BranchNode { name: "db".parse().unwrap(), ..branch.nodes[0].clone() });
+    store.write(Transaction::new().put(&cluster).put(&both)).await.unwrap();
+    let no_netem = Some(lack("there is no netem", "modprobe sch_netem"));
+    bench.world.set_kernel_network(KernelNetwork { no_netem, ..KernelNetwork::default() });
+    let on = json!({"cluster_name": "shop@main", "source_node": "shop", "target_node": "db"});
+    let with = |name: &str, value: u32| {
+        let mut params = on.clone();
+        params[name] = value.into();
+        params
+    };
+    let error = bench.fails("net_impair", with("latency_ms", 5)).await;
+    assert_eq!(error.code, ErrorCode::ToolMissing);
+    assert!(error.message.contains("there is no netem"), "{error:?}");
+    assert!(error.hint.unwrap().contains("modprobe sch_netem"));
+    assert!(faults(&bench, "shop@main").await.is_empty());
+    bench.ok("net_impair", with("rate_kbit", 500)).await;
+    assert_eq!(faults(&bench, "shop@main").await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_switch_does_is_refused_where_the_kernel_carries() {
+    let bench = bridged().await;
+    let error = bench.fails("net_partition", cut_off("shop@main")).await;
+    assert_eq!(error.code, ErrorCode::NotFound);
+    assert!(error.message.contains("no gateway"), "{error:?}");
+    let probe = bench.ok("net_probe", json!({"cluster_name": "shop@main"})).await;
+    assert_eq!(probe["rows"], json!([]), "nobody else is there: {probe}");
+    let capture = json!({"cluster_name": "shop@main", "action": "start"});
+    let error = bench.fails("net_capture", capture).await;
+    assert_eq!(error.code, ErrorCode::WrongState);
+    assert!(error.hint.unwrap().contains("tcpdump"));
 }

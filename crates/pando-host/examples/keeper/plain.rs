@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -34,9 +35,9 @@ impl Switches for Wire {
         &self,
         _: &NetworkSpec,
         _: Option<&Path>,
-    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError> {
+    ) -> Result<(Box<dyn Switch>, Vec<OwnedFd>), SwitchError> {
         let (one, other) = pair()?;
-        Ok((Box::new(Plain(Vec::new())), vec![one, other]))
+        Ok((Box::new(Plain(Vec::new())), vec![one.into(), other.into()]))
     }
 }
 
@@ -45,13 +46,13 @@ impl Switches for Relay {
         &self,
         _: &NetworkSpec,
         _: Option<&Path>,
-    ) -> Result<(Box<dyn Switch>, Vec<UnixStream>), SwitchError> {
+    ) -> Result<(Box<dyn Switch>, Vec<OwnedFd>), SwitchError> {
         let ((one, ours), (other, theirs)) = (pair()?, pair()?);
         for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             thread::spawn(move || relay(from, to));
         }
-        Ok((Box::new(Plain(vec![ours, theirs])), vec![one, other]))
+        Ok((Box::new(Plain(vec![ours, theirs])), vec![one.into(), other.into()]))
     }
 }
 
@@ -105,7 +106,7 @@ impl Switch for Plain {
         Ok(NetworkObservation::default())
     }
 
-    fn replug(&mut self, _: &Name) -> Result<Vec<UnixStream>, SwitchError> {
+    fn replug(&mut self, _: &Name) -> Result<Vec<OwnedFd>, SwitchError> {
         no()
     }
 

@@ -12,6 +12,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod bridges;
 mod clients;
 mod clusters;
 mod cycles;
