@@ -97,6 +97,8 @@ pub(crate) fn act(
             Act::Ended(Vec::new(), 0)
         }
         ["systemctl", ..] => Act::Ended(Vec::new(), 0),
+        // What a node is told of its cluster's names.
+        ["cat", ">>/etc/hosts", ..] => Act::Ended(Vec::new(), 0),
         _ => Act::Ended(Vec::new(), 127),
     })
 }
