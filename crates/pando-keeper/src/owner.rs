@@ -1,27 +1,27 @@
 //! The owner: the keeper's main thread, and the only one that touches machines. It starts them,
 //! then does one command after another, and hears of machines that end.
 
+mod ends;
+mod start;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError, Switches};
 use pando_model::branch::BranchState;
 use pando_model::fault::Fault;
-use pando_model::guest::{Command as GuestCommand, ExecSpec, Stdin};
-use pando_model::host::{AfterStart, BranchSpec, Clock, CutSpec, HostError, StartReport, StopMode};
+use pando_model::host::{BranchSpec, Clock, CutSpec, HostError, StopMode};
 use pando_model::network::CaptureLimits;
 use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use self::ends::describe;
 use crate::clock::Clocks;
 use crate::cut::{self, CutContext};
 use crate::network::Network;
 use crate::node::{Node, each, try_each};
-use crate::plan::Begin;
 use crate::published::{BranchView, NodeView, Published};
 use crate::{KeeperConfig, limits, server, trouble};
 
@@ -138,84 +138,6 @@ fn first_view(node: &Node) -> NodeView {
 }
 
 impl Owner {
-    /// Brings all nodes up, as the spec says.
-    fn start(&mut self) -> Result<StartReport, HostError> {
-        let began = Instant::now();
-        let Self { layout, spec, hypervisor, switches, nodes, network, .. } = self;
-        let mut ports = network.open(layout, spec, switches.as_ref(), hypervisor.as_ref())?;
-        for node in nodes.iter_mut() {
-            let ports = ports.remove(&node.spec.name).unwrap_or_default();
-            node.spawn(layout, spec, hypervisor.as_ref(), Begin::AsSpecified, ports)?;
-        }
-        try_each(nodes, |node| node.prepare(layout))?;
-        network.wait_ready()?;
-        if spec.after == AfterStart::Hold {
-            self.publish_all(BranchState::Paused);
-            self.watch_all();
-            let held_us = trouble::micros(began.elapsed());
-            return Ok(StartReport {
-                answered_us: held_us,
-                ready_us: held_us,
-                inherited: std::collections::BTreeMap::new(),
-            });
-        }
-        try_each(nodes, Node::resume)?;
-        let become_somebody = become_somebody(nodes);
-        if !become_somebody {
-            network.release()?;
-        }
-        let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
-        let greeted = each(nodes, |node| {
-            let welcome = node.greet(branch, clock, timeout)?;
-            let answered = began.elapsed();
-            if !node.plan.restore {
-                wait_booted(node, branch, timeout)?;
-            }
-            touch(node, branch, spec.after)?;
-            Ok((node.spec.name.clone(), welcome.inherited, answered))
-        });
-        let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
-        if become_somebody {
-            network.release()?;
-        }
-        let answered = greeted.iter().map(|(.., answered)| *answered).max().unwrap_or_default();
-        let inherited = greeted.into_iter().map(|(node, inherited, _)| (node, inherited)).collect();
-        let state = match spec.after {
-            AfterStart::Park => {
-                network.hold()?;
-                try_each(nodes, Node::pause)?;
-                BranchState::Paused
-            }
-            AfterStart::Run | AfterStart::Hold => BranchState::Running,
-        };
-        self.publish_all(state);
-        self.watch_all();
-        if state == BranchState::Running && self.spec.clock == Clock::Step {
-            self.follow_clocks();
-        }
-        let ready_us = trouble::micros(began.elapsed());
-        tracing::info!(branch = %self.branch, ready_us, "started");
-        Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
-    }
-
-    /// Returns the better reason for a failed start: a machine that ended, and what it said last.
-    fn explain(&mut self, error: HostError) -> HostError {
-        for node in &mut self.nodes {
-            let ended = node.machine.as_mut().map(|machine| machine.wait_end(limits::LINGER));
-            let Some(Ok(Some(reason))) = ended else { continue };
-            let console = std::fs::read(&node.plan.console).unwrap_or_default();
-            let console = String::from_utf8_lossy(&console);
-            let last: Vec<&str> =
-                console.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
-            let said = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
-            return HostError::Machine {
-                node: node.spec.name.to_string(),
-                detail: format!("{}; its console ends: {said}", describe(&reason)),
-            };
-        }
-        error
-    }
-
     fn publish_all(&self, state: BranchState) {
         self.published.change(|view| {
             for (view, node) in view.nodes.iter_mut().zip(&self.nodes) {
@@ -227,38 +149,6 @@ impl Owner {
                 view.layers = node.layers.clone();
             }
         });
-    }
-
-    fn watch_all(&self) {
-        for number in 0..self.nodes.len() {
-            self.watch(number);
-        }
-    }
-
-    /// Lets the owner hear when a node's machine ends.
-    fn watch(&self, number: usize) {
-        let node = &self.nodes[number];
-        let pid = node
-            .machine
-            .as_ref()
-            .and_then(|machine| i32::try_from(machine.pid()).ok())
-            .and_then(Pid::from_raw);
-        let (sender, boot) = (self.sender.clone(), node.boot);
-        let Some(pid) = pid else { return };
-        // The machine is our child and not yet reaped, so its pid is its own.
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
-            let _ = sender.send(Message::Ended { node: number, boot });
-            return;
-        };
-        let watch = move || {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
-            let _ = sender.send(Message::Ended { node: number, boot });
-        };
-        let started = thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(watch);
-        if let Err(error) = started {
-            tracing::error!(%error, "a machine's end will not be noticed");
-        }
     }
 
     fn serve(&mut self, messages: &Receiver<Message>) {
@@ -523,139 +413,6 @@ impl Owner {
             }
         });
     }
-
-    /// A machine's process ended by itself: a guest that rebooted is booted again on its disks, any
-    /// other stays down; with the last one, the keeper ends.
-    fn machine_ended(&mut self, number: usize, boot: u64) -> Next {
-        let Some(node) = self.nodes.get_mut(number).filter(|node| node.boot == boot) else {
-            return Next::GoOn;
-        };
-        let Some(mut machine) = node.machine.take() else { return Next::GoOn };
-        let reason = match machine.wait_end(limits::PAUSED_COMMAND) {
-            Ok(Some(reason)) => reason,
-            Ok(None) => machine.kill(),
-            Err(error) => EndReason::Crashed { detail: trouble::chain(&error) },
-        };
-        drop(machine);
-        node.link = None;
-        tracing::info!(branch = %self.branch, node = %node.spec.name, ?reason, "machine ended");
-        if reason == EndReason::GuestReset {
-            match self.boot_again(number) {
-                Ok(()) => return Next::GoOn,
-                Err(error) => self.publish_end(number, error.to_string()),
-            }
-        } else {
-            self.publish_end(number, describe(&reason));
-        }
-        let gone = self.nodes.iter().all(|node| node.machine.is_none());
-        if gone && !self.outlives_machines { Next::End } else { Next::GoOn }
-    }
-
-    fn publish_end(&mut self, number: usize, why: String) {
-        self.nodes[number].kill();
-        let ended: Vec<(Name, String)> = self.published.change(|view| {
-            let node = &mut view.nodes[number];
-            (node.state, node.ended) = (BranchState::Stopped, Some(why));
-            (node.link, node.pid, node.greeted) = (None, None, false);
-            view.nodes
-                .iter()
-                .filter_map(|node| Some((node.name.clone(), node.ended.clone()?)))
-                .collect()
-        });
-        let path = self.layout.branch(&self.branch).join("ended.json");
-        match serde_json::to_vec(&ended) {
-            Ok(json) => {
-                if let Err(error) = std::fs::write(path, json) {
-                    tracing::warn!(%error, "why the branch ended is lost");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "why the branch ended is lost"),
-        }
-    }
-
-    fn boot_again(&mut self, number: usize) -> Result<(), HostError> {
-        let Self { layout, spec, hypervisor, nodes, network, .. } = self;
-        let node = &mut nodes[number];
-        let ports = network.replug(&node.spec.name)?;
-        node.spawn(layout, spec, hypervisor.as_ref(), Begin::Boot, ports)?;
-        node.prepare(layout)?;
-        node.resume()?;
-        self.published.change(|view| {
-            let (view, node) = (&mut view.nodes[number], &self.nodes[number]);
-            (view.state, view.greeted, view.ended) = (BranchState::Running, false, None);
-            view.pid = node.machine.as_ref().map(|machine| machine.pid());
-            view.link = node.link.clone();
-            view.started_at = node.started_at;
-        });
-        self.watch(number);
-        self.greet_when_up(number);
-        Ok(())
-    }
-
-    /// Waits, beside the owner, for a guest that boots.
-    fn greet_when_up(&self, number: usize) {
-        let node = &self.nodes[number];
-        let Some(link) = node.link.clone() else { return };
-        let (published, timeout) = (self.published.clone(), self.spec.ready_timeout);
-        let greet = move || {
-            let welcome = link.hello(pando_link::GuestClock::Step, Instant::now() + timeout);
-            match welcome {
-                Ok(_) => published.change(|view| {
-                    let view = &mut view.nodes[number];
-                    view.greeted =
-                        view.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
-                }),
-                Err(error) => tracing::warn!(%error, "the guest does not answer after its reboot"),
-            }
-        };
-        let started = thread::Builder::new().name("greet".into()).spawn(greet);
-        if let Err(error) = started {
-            tracing::error!(%error, "a rebooted guest cannot be greeted");
-        }
-    }
-}
-
-/// Whether restored guests become nodes of their own. Until they have, they are the ready state of an
-/// image, which must not speak to anybody. A guest that boots may need its network for that.
-fn become_somebody(nodes: &[Node]) -> bool {
-    nodes.iter().all(|node| node.plan.restore)
-        && nodes.iter().any(|node| node.spec.identity.is_some())
-}
-
-/// Waits until a guest that boots has booted: its guest program answers long before its services.
-fn wait_booted(node: &Node, branch: &BranchId, timeout: Duration) -> Result<(), HostError> {
-    let Some(link) = &node.link else { return Ok(()) };
-    let booted = link.wait_booted(Instant::now() + timeout);
-    let booted = booted.map_err(|e| trouble::link(branch, &node.spec.name, &e))?;
-    if booted == pando_link::Booted::Degraded {
-        tracing::warn!(node = %node.spec.name, "some services failed to start");
-    }
-    Ok(())
-}
-
-/// Does to a fresh guest what the spec wants: its identity, and a first command for parked copies.
-fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostError> {
-    let Some(link) = &node.link else { return Ok(()) };
-    let failed = |e| trouble::link(branch, &node.spec.name, &e);
-    let soon = Instant::now() + limits::GUEST_ANSWER;
-    if let Some(identity) = &node.spec.identity {
-        link.set_identity(identity, soon).map_err(failed)?;
-    }
-    if after == AfterStart::Park {
-        let warm_up = ExecSpec {
-            command: GuestCommand::Argv(vec!["true".into()]),
-            env: std::collections::BTreeMap::new(),
-            cwd: None,
-            user: None,
-            timeout_ms: trouble::millis(limits::GUEST_ANSWER),
-            terminal: None,
-            stdin: Stdin::Empty,
-        };
-        let handle = link.exec(&warm_up, soon).map_err(failed)?;
-        while !matches!(handle.next_event(soon).map_err(failed)?, pando_link::ExecEvent::Ended(_)) {
-        }
-    }
-    Ok(())
 }
 
 fn set_clock(node: &Node, branch: &BranchId) -> Result<(), HostError> {
@@ -677,15 +434,5 @@ fn shut_down(node: &mut Node, deadline: Instant) {
         Ok(Some(_)) => {}
         Ok(None) => tracing::warn!(node = %node.spec.name, "did not shut down in time: killed"),
         Err(error) => tracing::warn!(%error, "shutting down"),
-    }
-}
-
-fn describe(reason: &EndReason) -> String {
-    match reason {
-        EndReason::GuestShutdown => "the guest shut down".into(),
-        EndReason::GuestReset => "the guest rebooted".into(),
-        EndReason::GuestPanic => "the guest's kernel panicked".into(),
-        EndReason::Killed => "killed".into(),
-        EndReason::Crashed { detail } => format!("the machine crashed: {detail}"),
     }
 }

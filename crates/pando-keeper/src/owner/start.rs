@@ -1,0 +1,137 @@
+//! Bringing a branch up: its switch, its machines, and its guests to where somebody may speak to them.
+
+use std::time::{Duration, Instant};
+
+use pando_model::BranchId;
+use pando_model::branch::BranchState;
+use pando_model::guest::{Command, ExecSpec, Stdin};
+use pando_model::host::{AfterStart, Clock, HostError, StartReport};
+
+use super::Owner;
+use super::ends::describe;
+use crate::node::{Node, each, try_each};
+use crate::plan::Begin;
+use crate::{limits, trouble};
+
+impl Owner {
+    /// Brings all nodes up, as the spec says.
+    pub(super) fn start(&mut self) -> Result<StartReport, HostError> {
+        let began = Instant::now();
+        let Self { layout, spec, hypervisor, switches, nodes, network, .. } = self;
+        let mut ports = network.open(layout, spec, switches.as_ref(), hypervisor.as_ref())?;
+        for node in nodes.iter_mut() {
+            let ports = ports.remove(&node.spec.name).unwrap_or_default();
+            node.spawn(layout, spec, hypervisor.as_ref(), Begin::AsSpecified, ports)?;
+        }
+        try_each(nodes, |node| node.prepare(layout))?;
+        network.wait_ready()?;
+        if spec.after == AfterStart::Hold {
+            self.publish_all(BranchState::Paused);
+            self.watch_all();
+            let held_us = trouble::micros(began.elapsed());
+            return Ok(StartReport {
+                answered_us: held_us,
+                ready_us: held_us,
+                inherited: std::collections::BTreeMap::new(),
+            });
+        }
+        try_each(nodes, Node::resume)?;
+        let become_somebody = become_somebody(nodes);
+        if !become_somebody {
+            network.release()?;
+        }
+        let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
+        let greeted = each(nodes, |node| {
+            let welcome = node.greet(branch, clock, timeout)?;
+            let answered = began.elapsed();
+            if !node.plan.restore {
+                wait_booted(node, branch, timeout)?;
+            }
+            touch(node, branch, spec.after)?;
+            Ok((node.spec.name.clone(), welcome.inherited, answered))
+        });
+        let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
+        if become_somebody {
+            network.release()?;
+        }
+        let answered = greeted.iter().map(|(.., answered)| *answered).max().unwrap_or_default();
+        let inherited = greeted.into_iter().map(|(node, inherited, _)| (node, inherited)).collect();
+        let state = match spec.after {
+            AfterStart::Park => {
+                network.hold()?;
+                try_each(nodes, Node::pause)?;
+                BranchState::Paused
+            }
+            AfterStart::Run | AfterStart::Hold => BranchState::Running,
+        };
+        self.publish_all(state);
+        self.watch_all();
+        if state == BranchState::Running && self.spec.clock == Clock::Step {
+            self.follow_clocks();
+        }
+        let ready_us = trouble::micros(began.elapsed());
+        tracing::info!(branch = %self.branch, ready_us, "started");
+        Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
+    }
+
+    /// Returns the better reason for a failed start: a machine that ended, and what it said last.
+    pub(super) fn explain(&mut self, error: HostError) -> HostError {
+        for node in &mut self.nodes {
+            let ended = node.machine.as_mut().map(|machine| machine.wait_end(limits::LINGER));
+            let Some(Ok(Some(reason))) = ended else { continue };
+            let console = std::fs::read(&node.plan.console).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            let last: Vec<&str> =
+                console.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+            let said = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            return HostError::Machine {
+                node: node.spec.name.to_string(),
+                detail: format!("{}; its console ends: {said}", describe(&reason)),
+            };
+        }
+        error
+    }
+}
+
+/// Whether restored guests become nodes of their own. Until they have, they are the ready state of an
+/// image, which must not speak to anybody. A guest that boots may need its network for that.
+fn become_somebody(nodes: &[Node]) -> bool {
+    nodes.iter().all(|node| node.plan.restore)
+        && nodes.iter().any(|node| node.spec.identity.is_some())
+}
+
+/// Waits until a guest that boots has booted: its guest program answers long before its services.
+fn wait_booted(node: &Node, branch: &BranchId, timeout: Duration) -> Result<(), HostError> {
+    let Some(link) = &node.link else { return Ok(()) };
+    let booted = link.wait_booted(Instant::now() + timeout);
+    let booted = booted.map_err(|e| trouble::link(branch, &node.spec.name, &e))?;
+    if booted == pando_link::Booted::Degraded {
+        tracing::warn!(node = %node.spec.name, "some services failed to start");
+    }
+    Ok(())
+}
+
+/// Does to a fresh guest what the spec wants: its identity, and a first command for parked copies.
+fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostError> {
+    let Some(link) = &node.link else { return Ok(()) };
+    let failed = |e| trouble::link(branch, &node.spec.name, &e);
+    let soon = Instant::now() + limits::GUEST_ANSWER;
+    if let Some(identity) = &node.spec.identity {
+        link.set_identity(identity, soon).map_err(failed)?;
+    }
+    if after == AfterStart::Park {
+        let warm_up = ExecSpec {
+            command: Command::Argv(vec!["true".into()]),
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+            user: None,
+            timeout_ms: trouble::millis(limits::GUEST_ANSWER),
+            terminal: None,
+            stdin: Stdin::Empty,
+        };
+        let handle = link.exec(&warm_up, soon).map_err(failed)?;
+        while !matches!(handle.next_event(soon).map_err(failed)?, pando_link::ExecEvent::Ended(_)) {
+        }
+    }
+    Ok(())
+}
