@@ -77,7 +77,10 @@ impl Disks {
     pub fn note(&mut self, event: &Event) {
         if event.name == "BLOCK_IO_ERROR" && event.text("action") == Some("stop") {
             let reason = event.text("reason").unwrap_or("no reason given");
-            self.trouble = Some(format!("a disk could not be written: {reason}"));
+            let of =
+                |node: &str| event.text("node-name").is_some_and(|name| name.starts_with(node));
+            let disk = if of("root-") { "the root disk" } else { "a disk beside the root disk" };
+            self.trouble = Some(format!("{disk} could not be written: {reason}"));
         }
         let Some(job) = &mut self.job else { return };
         let is_about_it = [event.text("device"), event.text("id")].contains(&Some(job.id.as_str()));
