@@ -181,11 +181,32 @@ async fn a_deleted_commit_stays_while_others_are_made_of_it() {
     for branch in ["child", "again"] {
         bench.ok("branch_delete", json!({"branch": format!("shop@{branch}"), "force": true})).await;
     }
+    bench.ok("vm_control", json!({"address": "shop", "action": "stop"})).await;
     bench.ok("commit_delete", json!({"commit": "shop@v2", "force": true})).await;
     bench.assert_consistent("after all").await;
     let commits: Vec<pando_model::Commit> =
         bench.world.connect().store().list(&Default::default()).await.unwrap();
     assert_eq!(commits.len(), 1, "only the ready state is left: {commits:#?}");
+}
+
+/// A running branch writes what changed since its latest commit, even if that is no longer wanted.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_commit_stays_while_the_next_one_will_be_made_of_it() {
+    let bench = Bench::with_vm().await;
+    for (value, tag) in [("1", "v1"), ("2", "v2"), ("3", "v3")] {
+        bench.exec("shop", &format!("set-mem {tag} {value}")).await;
+        bench.ok("commit_create", json!({"branch": "shop", "tag": tag})).await;
+        if tag != "v3" {
+            let commit = format!("shop@{tag}");
+            let gone = bench.ok("commit_delete", json!({"commit": commit, "force": true})).await;
+            assert_eq!(gone["kept_for_others"], true, "{tag}");
+        }
+    }
+    bench.ok("branch_create", json!({"from": "shop@v3", "name": "copy"})).await;
+    for (value, tag) in [("1", "v1"), ("2", "v2"), ("3", "v3")] {
+        assert_eq!(bench.mem("shop@copy", tag).await, value);
+    }
+    bench.assert_consistent("three commits, one kept").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ pub fn cut(
         network: None,
         failed: None,
     };
-    let durable = make_durable(nodes, context, spec, &spool, saved, &mut report);
+    let (bases, durable) = make_durable(nodes, context, spec, &spool, saved, &mut report);
     let network = save_network(&spool, frames, stood.stalled);
     let network = network.map(|network| report.network = network);
     let synced = sync_directories(context.layout, &spool);
@@ -131,6 +131,12 @@ pub fn cut(
         "cut"
     );
     spool::write_report(&spool, &report)?;
+    if report.failed.is_none() {
+        // Not before: what failed is nothing to build on.
+        for (node, base) in nodes.iter_mut().zip(bases) {
+            node.memory = base.unwrap_or(std::mem::take(&mut node.memory));
+        }
+    }
     Ok(report)
 }
 
@@ -299,9 +305,10 @@ fn make_durable(
     spool: &Path,
     saved: Vec<SavedNode>,
     report: &mut CutReport,
-) -> Result<(), HostError> {
+) -> (Vec<Option<MemoryBase>>, Result<(), HostError>) {
     let mut first_error = Ok(());
-    for (node, saved) in nodes.iter_mut().zip(saved) {
+    let mut bases = Vec::with_capacity(nodes.len());
+    for (node, saved) in nodes.iter().zip(saved) {
         let result = saved.and_then(|saved| {
             let mut entry = CutNodeReport {
                 name: node.spec.name.clone(),
@@ -314,9 +321,12 @@ fn make_durable(
             report.nodes.push(entry);
             result
         });
-        first_error = first_error.and(result);
+        match result {
+            Ok(base) => bases.push(base),
+            Err(error) => first_error = first_error.and(Err(error)),
+        }
     }
-    first_error
+    (bases, first_error)
 }
 
 /// What is synced must also be found after a power cut.
@@ -342,14 +352,17 @@ fn save_network(
     Ok(Some(CommitNetwork { faults, frames, stalled, bytes, digest }))
 }
 
+/// Makes a node's part durable, and returns what its next delta will apply to; `None` if that is what
+/// it was.
 fn save_node(
-    node: &mut Node,
+    node: &Node,
     context: &CutContext<'_>,
     spec: &CutSpec,
     spool: &Path,
     saved: Saved,
     entry: &mut CutNodeReport,
-) -> Result<(), HostError> {
+) -> Result<Option<MemoryBase>, HostError> {
+    let mut base = None;
     if let Some(captured) = saved.capture {
         let summary = match captured.overflow {
             Some(Overflow { summary }) => summary,
@@ -371,16 +384,16 @@ fn save_node(
             device_digest,
         });
         entry.profile = Some(context.profile.clone());
-        node.memory = MemoryBase {
+        base = Some(MemoryBase {
             commit: Some(spec.commit.clone()),
             digests: summary.digests,
             on_zero: node.memory.on_zero,
-        };
+        });
     }
     for layer in saved.tops.iter() {
         entry.disk_bytes.0 += sync_layer(&context.layout.layer(layer))?.0;
     }
-    Ok(())
+    Ok(base)
 }
 
 fn sync_and_digest(path: &Path) -> Result<String, HostError> {

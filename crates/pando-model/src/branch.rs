@@ -76,6 +76,10 @@ pub struct Branch {
     pub parent: Option<BranchId>,
     /// The commit that its present incarnation was restored from, if it was.
     pub base: Option<CommitId>,
+    /// The commit that its next one's memory is a change of: the latest that was cut from its present
+    /// incarnation, whether it is kept or not; `None` before the first.
+    #[serde(default)]
+    pub delta_base: Option<CommitId>,
     /// Its latest commit, or the one it was made from.
     pub head: Option<CommitId>,
     /// Its nodes' disks.
@@ -115,15 +119,17 @@ pub struct Checkout {
 }
 
 impl Branch {
-    /// Returns the commits that its memory is made of: its base, and its nodes' ready states.
+    /// Returns the commits that its memory is made of, and its next commit's will be.
     pub fn bases(&self) -> impl Iterator<Item = &CommitId> {
-        self.base.iter().chain(self.nodes.iter().filter_map(|node| node.ready.as_ref()))
+        let ready = self.nodes.iter().filter_map(|node| node.ready.as_ref());
+        self.base.iter().chain(&self.delta_base).chain(ready)
     }
 
     /// Returns the branch without an incarnation.
     #[must_use]
     pub fn stopped(&self) -> Self {
-        let mut branch = Self { state: BranchState::Stopped, base: None, ..self.clone() };
+        let mut branch =
+            Self { state: BranchState::Stopped, base: None, delta_base: None, ..self.clone() };
         branch.forget_ready();
         branch
     }

@@ -93,7 +93,14 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
         let starts = memory.get("uplinks").and_then(|count| count.parse().ok()).unwrap_or(0);
         memory.insert("uplinks".to_owned(), (starts + 1_u32).to_string());
     }
-    Ok(Node { memory, base, base_memory, layers: spec.layers.clone(), crashed: false })
+    Ok(Node {
+        memory,
+        delta_base: base.clone(),
+        base,
+        base_memory,
+        layers: spec.layers.clone(),
+        crashed: false,
+    })
 }
 
 pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport, HostError> {
@@ -151,7 +158,7 @@ pub(crate) fn cut(
         let node = state.node(branch, &wanted.name)?;
         let tops = node.layers.clone();
         let (base, base_memory, memory) =
-            (node.base.clone(), node.base_memory.clone(), node.memory.clone());
+            (node.delta_base.clone(), node.base_memory.clone(), node.memory.clone());
         if !wanted.next.fits(&tops) {
             return Err(refused("cut", format!("{} has other disks", wanted.name)));
         }
@@ -181,6 +188,10 @@ pub(crate) fn cut(
     for wanted in &spec.nodes {
         let node = state.node(branch, &wanted.name)?;
         node.layers = wanted.next.clone();
+        if spec.kind == CommitKind::Full {
+            node.delta_base = Some(spec.commit.clone());
+            node.base_memory = node.memory.clone();
+        }
     }
     if spec.then == AfterCut::StayPaused {
         state.keeper(branch)?.state = BranchState::Paused;
@@ -213,7 +224,8 @@ pub(crate) fn discard_commit(state: &mut State, commit: &CommitId) -> Result<(),
         }
     }
     for (branch, keeper) in &state.keepers {
-        if keeper.nodes.values().any(|node| node.base.as_ref() == Some(commit)) {
+        let needs = |node: &Node| [&node.base, &node.delta_base].contains(&&Some(commit.clone()));
+        if keeper.nodes.values().any(needs) {
             return Err(refused("remove a commit", format!("{branch} runs on {commit}")));
         }
     }

@@ -120,6 +120,7 @@ pub(crate) fn boot_node(
     if node.crashed {
         node.crashed = false;
         node.base = None;
+        node.delta_base = None;
         node.base_memory = Contents::new();
         node.memory
             .retain(|key, _| ["hostname", "machine-id", "name-server"].contains(&key.as_str()));
@@ -261,6 +262,7 @@ mod tests {
         let node = || Node {
             memory: Contents::from([("hostname".to_owned(), "db".to_owned())]),
             base: None,
+            delta_base: None,
             base_memory: Contents::new(),
             layers: NodeLayers::of_root(LayerId::random()),
             crashed: false,

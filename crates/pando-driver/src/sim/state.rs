@@ -28,7 +28,8 @@ pub(crate) struct LayerFile {
 pub(crate) struct Node {
     pub memory: Contents,
     pub base: Option<CommitId>,
-    /// Memory at the start of the incarnation, what deltas are taken against.
+    /// The commit that the next one's memory is a change of, and that memory.
+    pub delta_base: Option<CommitId>,
     pub base_memory: Contents,
     pub layers: NodeLayers,
     /// Its machine was killed and not booted again.

@@ -84,6 +84,7 @@ pub(crate) fn new_branch(origin: &Origin<'_>, name: Name, disks: &Disks, actor: 
         keeper_token: random_hex(),
         parent: Some(origin.parent.clone()),
         base: (origin.kind == CommitKind::Full).then(|| origin.commit.clone()),
+        delta_base: None,
         head: Some(origin.commit.clone()),
         nodes: disks.nodes.clone(),
         advanced_ms: 0,
@@ -307,7 +308,7 @@ impl Kind for BranchCreate {
         }
         let Some(cut) = &mut self.cut else { return Ok(Transaction::new()) };
         let mut records = Transaction::new();
-        records.put(&cut.branch).delete::<Commit>(cut.commit.as_str());
+        records.put(&cut.branch);
         records.merge(cut.undo(cx).await?);
         Ok(records)
     }

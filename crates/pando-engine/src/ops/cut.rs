@@ -158,8 +158,13 @@ impl Cut {
 
     /// Returns the branch as it is after the cut.
     pub fn branch_after(&self) -> Branch {
+        let delta_base = match self.kind {
+            CommitKind::Full => Some(self.commit.clone()),
+            CommitKind::Disk => self.branch.delta_base.clone(),
+        };
         Branch {
             nodes: self.next.nodes.clone(),
+            delta_base,
             head: Some(self.commit.clone()),
             unchanged: !self.live,
             ..self.branch.clone()
@@ -178,11 +183,13 @@ impl Cut {
     }
 
     /// Undoes the cut, whether or not it was made: no commit, and the branch goes on, on
-    /// whichever disks it is by then. Returns the records of those disks.
+    /// whichever disks it is by then. Of a cut that was made, a deleted commit is left as long as the
+    /// memory of the branch's next one is a change of it. Returns the records of all that.
     pub async fn undo(&mut self, cx: &Cx) -> Result<Transaction> {
         let host = &cx.engine.host;
         let mut records = Transaction::new();
         if !self.live {
+            records.delete::<Commit>(self.commit.as_str());
             self.next.discard(&cx.engine).await?;
             for layer in &self.next.layers {
                 records.delete::<Layer>(layer.id.as_str());
@@ -190,11 +197,21 @@ impl Cut {
             return Ok(records);
         }
         // Waits for a cut that is under way, so that what is seen below is final.
-        host.adopt_cut(&self.branch.host_id, &self.commit).await?;
-        host.discard_commit(&self.commit).await?;
+        let made = host.adopt_cut(&self.branch.host_id, &self.commit).await?;
         let observed = host.observe(&self.branch.host_id).await?;
         let there = host.list_layers().await?;
         let mut branch = self.branch.clone();
+        let is_base = self.kind == CommitKind::Full
+            && observed.is_some()
+            && made.as_ref().is_some_and(|report| report.failed.is_none());
+        if is_base {
+            self.report = made;
+            branch.delta_base = Some(self.commit.clone());
+            records.put(&Commit { deleted: true, warm: 0, ..self.record(cx) });
+        } else {
+            host.discard_commit(&self.commit).await?;
+            records.delete::<Commit>(self.commit.as_str());
+        }
         let mut moved = Vec::new();
         for (node, next) in branch.nodes.iter_mut().zip(&self.next.nodes) {
             let runs = observed

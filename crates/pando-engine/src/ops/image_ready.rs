@@ -83,6 +83,7 @@ impl ImageReady {
             keeper_token: random_hex(),
             parent: None,
             base: None,
+            delta_base: None,
             head: None,
             nodes: disks.nodes.clone(),
             advanced_ms: 0,

@@ -308,6 +308,7 @@ impl Engine {
             keeper_token,
             generation,
             base: (target.kind == CommitKind::Full).then(|| target.id.clone()),
+            delta_base: None,
             head: Some(target.id.clone()),
             unchanged: false,
             fresh: false,

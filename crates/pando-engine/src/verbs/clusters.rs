@@ -401,6 +401,7 @@ fn fresh_branch(cluster: &Cluster, actor: &str) -> Result<Branch> {
         keeper_token: random_hex(),
         parent: None,
         base: None,
+        delta_base: None,
         head: None,
         nodes: Vec::new(),
         advanced_ms: 0,

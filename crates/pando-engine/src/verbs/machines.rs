@@ -117,6 +117,7 @@ impl Engine {
             keeper_token: random_hex(),
             parent: None,
             base: None,
+            delta_base: None,
             head: None,
             nodes: Vec::new(),
             advanced_ms: 0,
