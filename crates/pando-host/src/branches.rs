@@ -104,6 +104,8 @@ impl LocalHost {
     /// ended.
     async fn keeper_of(&self, spec: &BranchSpec) -> Result<bool, HostError> {
         if !keepers::is_alive(self.layout(), &spec.branch)? {
+            // The machines of one that was killed may still write to the disks.
+            keepers::wait_gone(self.layout(), &spec.branch, limits::GONE).await?;
             return Ok(false);
         }
         match self.connect(&spec.branch).await {

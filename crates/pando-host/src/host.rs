@@ -81,6 +81,7 @@ impl BranchHost for LocalHost {
                 wanted: "stopped".into(),
             });
         }
+        keepers::wait_gone(self.layout(), branch, limits::GONE).await?;
         keepers::remove_socket(self.layout(), branch)?;
         files::remove_tree(&self.layout().branch(branch))
     }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 use crate::client::Peer;
-use crate::{limits, trouble};
+use crate::{files, limits, trouble};
 
 /// Returns whether a keeper of the branch lives: whether its lock is held.
 pub fn is_alive(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
@@ -31,17 +31,33 @@ pub fn is_alive(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
     }
 }
 
-/// Waits until no keeper of the branch lives.
+/// Returns whether a machine of the branch, or another process of its keeper, lives: whether the
+/// log that it writes to is locked. Those of a keeper that was killed die with it, but not at once.
+fn has_machines(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
+    let directory = layout.branch(branch);
+    for name in files::ids_in::<String>(&directory, ".log")? {
+        let path = directory.join(format!("{name}.log"));
+        let log = File::open(&path).map_err(|e| trouble::path("open", &path, &e))?;
+        match log.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(true),
+            Err(fs::TryLockError::Error(error)) => return Err(trouble::path("lock", &path, &error)),
+        }
+    }
+    Ok(false)
+}
+
+/// Waits until no keeper of the branch lives, and no machine.
 pub async fn wait_gone(
     layout: &Layout,
     branch: &BranchId,
     wait: Duration,
 ) -> Result<(), HostError> {
     let deadline = Instant::now() + wait;
-    while is_alive(layout, branch)? {
+    while is_alive(layout, branch)? || has_machines(layout, branch)? {
         if Instant::now() >= deadline {
             return Err(HostError::Deadline {
-                what: format!("the end of the keeper of {branch}"),
+                what: format!("the end of the keeper of {branch} and of its machines"),
                 waited_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             });
         }
@@ -109,27 +125,30 @@ pub fn spawn(layout: &Layout, program: &Path, branch: &BranchId) -> Result<(), H
     Ok(())
 }
 
-/// Ends a keeper that does not answer. Its lock holds its process id; the lock being held proves
-/// that the process lives, and the command line that the number was not reused.
+/// Ends a keeper that does not answer, and waits until it is gone with its machines.
 pub async fn kill(layout: &Layout, branch: &BranchId) -> Result<(), HostError> {
-    if !is_alive(layout, branch)? {
-        return Ok(());
-    }
-    let path = layout.keeper_lock(branch);
-    let text = fs::read_to_string(&path).map_err(|e| trouble::path("read", &path, &e))?;
-    let pid = text.trim().parse::<i32>().ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        let pidfd = pidfd_open(pid, PidfdFlags::empty());
-        let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
-        let is_ours = command.is_ok_and(|command| {
-            command.split(|byte| *byte == 0).any(|word| word == branch.as_str().as_bytes())
-        });
-        if let (Ok(pidfd), true) = (pidfd, is_ours) {
-            tracing::warn!(%branch, pid = pid.as_raw_nonzero(), "killing a keeper");
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        }
+    if is_alive(layout, branch)? {
+        signal(layout, branch)?;
     }
     wait_gone(layout, branch, limits::GONE).await
+}
+
+/// Sends SIGKILL to a keeper. Its lock holds its process id; the lock being held proves that the
+/// process lives, and the command line that the number was not reused.
+fn signal(layout: &Layout, branch: &BranchId) -> Result<(), HostError> {
+    let path = layout.keeper_lock(branch);
+    let text = fs::read_to_string(&path).map_err(|e| trouble::path("read", &path, &e))?;
+    let Some(pid) = text.trim().parse::<i32>().ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let pidfd = pidfd_open(pid, PidfdFlags::empty());
+    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+    let is_ours = command.is_ok_and(|command| {
+        command.split(|byte| *byte == 0).any(|word| word == branch.as_str().as_bytes())
+    });
+    if let (Ok(pidfd), true) = (pidfd, is_ours) {
+        tracing::warn!(%branch, pid = pid.as_raw_nonzero(), "killing a keeper");
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    Ok(())
 }
 
 /// Removes the socket of a keeper that is gone.

@@ -27,9 +27,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` in a session of its own, its output appended to `log`. It inherits `keep`
-    /// under their present numbers, and nothing else, and gets SIGKILL when the calling thread
-    /// ends.
+    /// Starts `program` in a session of its own, its output appended to `log`, which stays locked
+    /// (shared) until the process is gone. It inherits `keep` under their present numbers, and
+    /// nothing else, and gets SIGKILL when the calling thread ends.
     pub fn spawn(
         program: &Path,
         arguments: &[OsString],
@@ -37,6 +37,7 @@ impl Process {
         keep: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
         let output = OpenOptions::new().append(true).create(true).open(log)?;
+        output.lock_shared()?;
         let log_start = output.metadata()?.len();
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -153,6 +154,17 @@ mod tests {
         let mut process = start("echo out; echo wrong >&2; exit 3", &log, &[a.as_fd(), b.as_fd()]);
         assert_eq!(process.wait(soon()).unwrap().unwrap().code(), Some(3));
         assert_eq!(process.log_tail(), "out\nwrong");
+    }
+
+    #[test]
+    fn the_log_is_locked_until_the_process_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let mut process = start("exec cat /dev/zero > /dev/null", &log, &[]);
+        let held = || File::open(&log).unwrap().try_lock().is_err();
+        assert!(held());
+        process.kill().unwrap();
+        assert!(!held());
     }
 
     #[test]
