@@ -189,8 +189,9 @@ impl Bitmap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PageRun;
+    use crate::capture::Piece;
     use crate::format::DeltaHeader;
-    use crate::pages::PageRun;
     use crate::writer::{DeltaWriter, PageDigests};
     use proptest::prelude::*;
 
@@ -205,7 +206,8 @@ mod tests {
         let header = DeltaHeader { ram: u64::from(PAGES) * PAGE as u64 };
         let mut writer = DeltaWriter::create(path, header, previous, on_zero).unwrap();
         for (page, fill) in pages {
-            writer.append(&[PageRun { start: *page, count: 1 }], &[*fill; PAGE]).unwrap();
+            let run = PageRun { start: *page, count: 1 };
+            writer.append(&[Piece { run, at: 0 }], &[*fill; PAGE]).unwrap();
         }
         writer.finish().unwrap().digests
     }

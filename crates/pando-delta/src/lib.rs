@@ -22,7 +22,10 @@ pub mod capture;
 pub mod flat;
 pub mod format;
 pub mod limits;
+pub mod live;
 pub mod pages;
+pub mod runs;
+pub mod tracking;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +33,9 @@ use std::path::{Path, PathBuf};
 pub use buffer::PageBuffer;
 pub use capture::Capture;
 pub use format::{DeltaHeader, DeltaReader};
-pub use pages::{PageRun, written_pages};
+pub use live::LiveMemory;
+pub use pages::written_pages;
+pub use runs::PageRun;
 pub use writer::{DeltaSummary, DeltaWriter, PageDigests};
 
 /// Size of a guest page, in bytes: x86's small page, and QEMU's unit of dirtying.

@@ -7,27 +7,16 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use crate::runs::{PageRun, push};
 use crate::{DeltaError, PAGE, limits};
 
-/// A run of guest pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageRun {
-    /// First page number in guest RAM.
-    pub start: u32,
-    /// Number of pages, at least one.
-    pub count: u32,
-}
-
-impl PageRun {
-    /// Returns the page numbers of the run.
-    pub fn pages(self) -> std::ops::Range<u32> {
-        self.start..self.start + self.count
-    }
-}
-
-/// Returns the number of pages in all runs.
-pub fn page_count(runs: &[PageRun]) -> usize {
-    runs.iter().map(|run| run.count as usize).sum()
+/// What one look at a mapping saw; all runs in order, and none touches another.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The pages that belong to the process alone.
+    pub own: Vec<PageRun>,
+    /// Those of them that it wrote since the look before.
+    pub written: Vec<PageRun>,
 }
 
 /// Returns the pages of the private file mapping at `address` (`length` bytes) in process `pid`
@@ -39,20 +28,20 @@ pub fn page_count(runs: &[PageRun]) -> usize {
 pub fn written_pages(pid: u32, address: u64, length: u64) -> Result<Vec<PageRun>, DeltaError> {
     let fail = |source| DeltaError::Process { pid, source };
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(fail)?;
-    match scan(&pagemap, address, length) {
+    match scan(&pagemap, address, length, 0) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOTTY) => {
             read_entries(&pagemap, address, length).map_err(fail)
         }
-        result => result.map_err(fail),
+        result => Ok(result.map_err(fail)?.own),
     }
 }
 
-/// Appends a run, merging it with the last one where they touch.
-fn push(runs: &mut Vec<PageRun>, start: u32, count: u32) {
-    match runs.last_mut() {
-        Some(last) if last.start + last.count == start => last.count += count,
-        _ => runs.push(PageRun { start, count }),
-    }
+/// Looks at a mapping whose writes the kernel notes, and lets it begin to note them anew, page by page
+/// at the moment that it is seen.
+pub(crate) fn look_and_protect(pagemap: &File, address: u64, length: u64) -> io::Result<Look> {
+    const PROTECT_SEEN: u64 = 1 << 0;
+    const ONLY_WHERE_NOTED: u64 = 1 << 1;
+    scan(pagemap, address, length, PROTECT_SEEN | ONLY_WHERE_NOTED)
 }
 
 /// The classic interface: 8 bytes a page; bit 63 present, 62 swapped, 61 file page or shared.
@@ -134,7 +123,8 @@ mod ioctl {
     }
 }
 
-fn scan(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
+fn scan(pagemap: &File, address: u64, length: u64, flags: u64) -> io::Result<Look> {
+    const IS_WRITTEN: u64 = 1 << 1;
     const IS_FILE: u64 = 1 << 2;
     const IS_PRESENT: u64 = 1 << 3;
     const IS_SWAPPED: u64 = 1 << 4;
@@ -142,20 +132,30 @@ fn scan(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
     let mut regions = vec![Region::default(); limits::SCAN_REGIONS];
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
+        flags,
         start: address,
         end,
         category_inverted: IS_FILE,
         category_mask: IS_FILE,
         category_anyof_mask: IS_PRESENT | IS_SWAPPED,
-        return_mask: IS_PRESENT | IS_SWAPPED,
+        return_mask: IS_WRITTEN | IS_PRESENT | IS_SWAPPED,
         ..ScanArg::default()
     };
-    let mut runs = Vec::new();
+    let mut look = Look::default();
     while arg.start < end {
         let count = ioctl::scan(pagemap.as_raw_fd(), &mut arg, &mut regions)?;
         for region in &regions[..count] {
             let start = page_number((region.start - address) / PAGE as u64)?;
-            push(&mut runs, start, page_number((region.end - region.start) / PAGE as u64)?);
+            let count = page_number((region.end - region.start) / PAGE as u64)?;
+            if region.categories & (IS_WRITTEN | IS_PRESENT) == 0 {
+                // Given back: where writes are noted, the kernel keeps in its place that it was not
+                // written, and says that it is swapped out. It may be so, too; nobody can tell.
+                continue;
+            }
+            push(&mut look.own, start, count);
+            if region.categories & IS_WRITTEN != 0 {
+                push(&mut look.written, start, count);
+            }
         }
         // `walk_end` cannot be trusted: the kernel walks in batches of its own and leaves there
         // where the last batch but one ended. A list with room left is complete; a full one goes on
@@ -165,7 +165,7 @@ fn scan(pagemap: &File, address: u64, length: u64) -> io::Result<Vec<PageRun>> {
             _ => break,
         }
     }
-    Ok(runs)
+    Ok(look)
 }
 
 #[cfg(test)]
@@ -187,8 +187,8 @@ mod tests {
         ];
         let pagemap = File::open("/proc/self/pagemap").unwrap();
         assert_eq!(read_entries(&pagemap, mapping.address(), mapping.length()).unwrap(), expected);
-        match scan(&pagemap, mapping.address(), mapping.length()) {
-            Ok(runs) => assert_eq!(runs, expected),
+        match scan(&pagemap, mapping.address(), mapping.length(), 0) {
+            Ok(look) => assert_eq!(look.own, expected),
             Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTTY), "{error}"),
         }
         let runs = written_pages(std::process::id(), mapping.address(), mapping.length()).unwrap();

@@ -3,20 +3,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::capture::threads_for;
+use crate::capture::{Piece, threads_for};
 use crate::format::{
     DeltaHeader, Entry, PageDigest, ZERO_PAGE, digest_page, encode_index, encode_trailer,
     open_direct,
 };
-use crate::pages::PageRun;
 use crate::{DeltaError, PAGE, limits};
 
 /// What a machine's written pages held at its latest commit: the keeper's memory of what need not
-/// be written again. 20 bytes a page.
+/// be written again. 20 bytes a page. Those that the process gave back since must be read again, for
+/// their contents changed without a write.
 #[derive(Debug, Clone, Default)]
 pub struct PageDigests {
     sorted: Vec<(u32, PageDigest)>,
@@ -29,18 +30,24 @@ impl PageDigests {
         Some(&self.sorted[at].1)
     }
 
-    /// Returns the runs of pages that are known here and not in `runs`: pages that the process
-    /// gave back since. They must be read as well, for their contents changed without a write.
-    pub fn missing_from(&self, runs: &[PageRun]) -> Vec<PageRun> {
-        let mut missing = Vec::new();
-        let mut runs = runs.iter().peekable();
-        for (page, _) in &self.sorted {
-            while runs.next_if(|run| run.pages().end <= *page).is_some() {}
-            if !runs.peek().is_some_and(|run| run.pages().contains(page)) {
-                missing.push(PageRun { start: *page, count: 1 });
+    /// Returns the pages that are known, in ascending order.
+    pub fn pages(&self) -> impl Iterator<Item = u32> {
+        self.sorted.iter().map(|(page, _)| *page)
+    }
+
+    /// Returns these, with what is known of some pages anew.
+    fn overlaid(&self, seen: Vec<(u32, PageDigest)>) -> Self {
+        let mut sorted = Vec::with_capacity(self.sorted.len().max(seen.len()));
+        let mut before = self.sorted.iter().copied().peekable();
+        for new in seen {
+            while let Some(old) = before.next_if(|(page, _)| *page < new.0) {
+                sorted.push(old);
             }
+            before.next_if(|(page, _)| *page == new.0);
+            sorted.push(new);
         }
-        missing
+        sorted.extend(before);
+        Self { sorted }
     }
 
     /// Returns the number of pages known.
@@ -117,34 +124,32 @@ impl<'a> DeltaWriter<'a> {
         })
     }
 
-    /// Adds captured pages; runs must come in ascending order over all calls. Each part is hashed
-    /// while the one before it is written.
+    /// Adds captured pages, which are in `data` where `pieces` say; they must come in ascending order
+    /// over all calls. Each part is hashed while the one before it is written.
     ///
     /// # Errors
     /// [`DeltaError::File`], also when the disk is full.
-    pub fn append(&mut self, runs: &[PageRun], data: &[u8]) -> Result<(), DeltaError> {
-        let pages: Vec<u32> = runs.iter().flat_map(|run| run.pages()).collect();
-        let mut changed: Vec<&[u8]> = Vec::new();
-        for (pages, data) in
-            pages.chunks(limits::HASH_CHUNK / PAGE).zip(data.chunks(limits::HASH_CHUNK))
-        {
-            let (digests, written) = hash_pages(data, || self.write_pages(&changed));
+    pub fn append(&mut self, pieces: &[Piece], data: &[u8]) -> Result<(), DeltaError> {
+        let pages: Vec<(u32, usize)> = pieces
+            .iter()
+            .flat_map(|piece| piece.run.pages().zip((piece.at as usize * PAGE..).step_by(PAGE)))
+            .collect();
+        // Stretches of `data`.
+        let mut changed: Vec<Range<usize>> = Vec::new();
+        for pages in pages.chunks(limits::HASH_CHUNK / PAGE) {
+            let (digests, written) = hash_pages(pages, data, || self.write_pages(&changed, data));
             written?;
             changed.clear();
-            let mut from = None;
-            for (at, (page, digest)) in pages.iter().zip(digests).enumerate() {
-                match (self.add(*page, digest)?, from) {
-                    (true, None) => from = Some(at),
-                    (false, Some(start)) => {
-                        changed.push(&data[start * PAGE..at * PAGE]);
-                        from = None;
+            for ((page, at), digest) in pages.iter().zip(digests) {
+                if self.add(*page, digest)? {
+                    match changed.last_mut() {
+                        Some(last) if last.end == *at => last.end += PAGE,
+                        _ => changed.push(*at..*at + PAGE),
                     }
-                    _ => {}
                 }
             }
-            changed.extend(from.map(|start| &data[start * PAGE..]));
         }
-        self.write_pages(&changed)
+        self.write_pages(&changed, data)
     }
 
     /// Notes a page and returns whether its data must be written.
@@ -167,10 +172,11 @@ impl<'a> DeltaWriter<'a> {
         Ok(data.is_some())
     }
 
-    fn write_pages(&mut self, pages: &[&[u8]]) -> Result<(), DeltaError> {
-        for batch in pages.chunks(limits::IOV_MAX) {
+    fn write_pages(&mut self, stretches: &[Range<usize>], data: &[u8]) -> Result<(), DeltaError> {
+        for batch in stretches.chunks(limits::IOV_MAX) {
+            let batch: Vec<&[u8]> = batch.iter().map(|range| &data[range.clone()]).collect();
             let length = batch.iter().map(|pages| pages.len() as u64).sum();
-            let direct = self.direct.as_ref().map(|file| write_all(file, batch, self.written));
+            let direct = self.direct.as_ref().map(|file| write_all(file, &batch, self.written));
             match direct {
                 Some(Ok(())) => {}
                 // The file system has let us open it so, and does not write so; or a short write
@@ -180,7 +186,7 @@ impl<'a> DeltaWriter<'a> {
                 }
                 _ => {
                     self.direct = None;
-                    write_all(&self.file, batch, self.written)
+                    write_all(&self.file, &batch, self.written)
                         .map_err(|e| DeltaError::file("write", &self.path, e))?;
                     start_writeback(&self.file, self.written, length);
                 }
@@ -208,7 +214,7 @@ impl<'a> DeltaWriter<'a> {
             digest: blake3::hash(&index).to_hex().to_string(),
             pages: self.entries.len() as u64,
             bytes: self.written,
-            digests: PageDigests { sorted: self.seen },
+            digests: self.previous.overlaid(self.seen),
         })
     }
 }
@@ -251,17 +257,20 @@ fn start_writeback(file: &File, offset: u64, length: u64) {
     }
 }
 
-/// Returns the digests of pages, and what `beside` returned, which runs meanwhile.
-fn hash_pages<T>(data: &[u8], beside: impl FnOnce() -> T) -> (Vec<PageDigest>, T) {
-    let pages = data.len() / PAGE;
-    let threads = threads_for(data.len());
-    let share = pages.div_ceil(threads).max(1);
-    let mut digests = vec![ZERO_PAGE; pages];
+/// Returns the digests of pages, given as numbers and places in `data`, and what `beside` returned, which runs meanwhile.
+fn hash_pages<T>(
+    pages: &[(u32, usize)],
+    data: &[u8],
+    beside: impl FnOnce() -> T,
+) -> (Vec<PageDigest>, T) {
+    let threads = threads_for(pages.len() * PAGE);
+    let share = pages.len().div_ceil(threads).max(1);
+    let mut digests = vec![ZERO_PAGE; pages.len()];
     let result = thread::scope(|scope| {
-        for (out, bytes) in digests.chunks_mut(share).zip(data.chunks(share * PAGE)) {
+        for (out, pages) in digests.chunks_mut(share).zip(pages.chunks(share)) {
             scope.spawn(move || {
-                for (digest, page) in out.iter_mut().zip(bytes.chunks_exact(PAGE)) {
-                    *digest = digest_page(page);
+                for (digest, (_, at)) in out.iter_mut().zip(pages) {
+                    *digest = digest_page(&data[*at..at + PAGE]);
                 }
             });
         }
@@ -273,6 +282,7 @@ fn hash_pages<T>(data: &[u8], beside: impl FnOnce() -> T) -> (Vec<PageDigest>, T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PageRun;
     use crate::format::DeltaReader;
 
     fn write(
@@ -284,7 +294,8 @@ mod tests {
         let header = DeltaHeader { ram: 64 * PAGE as u64 };
         let mut writer = DeltaWriter::create(path, header, previous, on_zero).unwrap();
         for (page, fill) in pages {
-            writer.append(&[PageRun { start: *page, count: 1 }], &[*fill; PAGE]).unwrap();
+            let run = PageRun { start: *page, count: 1 };
+            writer.append(&[Piece { run, at: 0 }], &[*fill; PAGE]).unwrap();
         }
         writer.finish().unwrap()
     }
@@ -322,7 +333,7 @@ mod tests {
         let files = [("aligned", &aligned[..]), ("shifted", &shifted[1..])].map(|(name, data)| {
             let path = dir.path().join(name);
             let mut writer = DeltaWriter::create(&path, header, &before, false).unwrap();
-            writer.append(&[run], data).unwrap();
+            writer.append(&[Piece { run, at: 0 }], data).unwrap();
             writer.finish().unwrap();
             DeltaReader::open(&path, None).unwrap().verify().unwrap();
             std::fs::read(path).unwrap()
@@ -331,12 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_were_given_back_are_found() {
+    fn what_was_not_read_again_stays_known() {
         let dir = tempfile::tempdir().unwrap();
         let one = write(&dir.path().join("1"), &PageDigests::default(), true, &[(1, 1), (5, 5)]);
-        let runs = [PageRun { start: 0, count: 2 }, PageRun { start: 6, count: 1 }];
-        assert_eq!(one.digests.missing_from(&runs), [PageRun { start: 5, count: 1 }]);
-        assert!(one.digests.missing_from(&[PageRun { start: 0, count: 9 }]).is_empty());
+        let two = write(&dir.path().join("2"), &one.digests, true, &[(0, 4), (5, 6), (7, 7)]);
+        assert!(two.digests.pages().eq([0, 1, 5, 7]));
+        assert_eq!(two.digests.get(1), one.digests.get(1));
+        assert_ne!(two.digests.get(5), one.digests.get(5));
     }
 
     #[test]

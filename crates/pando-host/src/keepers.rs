@@ -41,7 +41,9 @@ fn has_machines(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
         match log.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Ok(true),
-            Err(fs::TryLockError::Error(error)) => return Err(trouble::path("lock", &path, &error)),
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(trouble::path("lock", &path, &error));
+            }
         }
     }
     Ok(false)

@@ -2,7 +2,7 @@
 //! be. Order and reasons: the prototype's protocol, measured over hundreds of cuts.
 //!
 //! ```text
-//!   guests run      prepare   overlays, a scan of the written pages, buffers touched
+//!   guests run      prepare   overlays, written pages read ahead
 //!                   intent    spool/spec.json: from here on the next layers are the tops
 //!                   hold      the switch forwards nothing, machines and guests take in what it sent
 //!   ──────────────  pause     all nodes
@@ -10,7 +10,7 @@
 //!   still                     on and try again
 //!                   devices   device state to a file, disks to their next layers; beside them the
 //!                             switch: tables, frames on their way, faults
-//!                   memory    written pages copied into the buffers, after the devices
+//!                   memory    what was written since copied into the buffers, after the devices
 //!   ──────────────  resume    all nodes, then release: what was queued, then what came in meanwhile
 //!   guests run      save      hash, compare, write and sync deltas, states and frozen layers
 //!                   report    spool/report.json: the cut is durable
@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use pando_delta::{Capture, DeltaHeader, DeltaWriter, PageRun, pages, written_pages};
-use pando_machine::{GuestRam, Hypervisor, SavedSwitch};
+use pando_delta::{Capture, DeltaHeader, DeltaSummary, DeltaWriter, LiveMemory};
+use pando_machine::{Hypervisor, SavedSwitch};
 use pando_model::commit::{CommitKind, CommitMemory};
 use pando_model::host::{AfterCut, CutNodeReport, CutReport, CutSpec, HostError};
 use pando_model::machine::MachineProfile;
@@ -39,7 +39,7 @@ use crate::network::Network;
 use crate::node::{MemoryBase, Node, each, each_and, try_each};
 use crate::spool::{self, CutIntent};
 use crate::standstill::stand_still;
-use crate::{limits, trouble};
+use crate::trouble;
 
 /// What a cut works with.
 pub struct CutContext<'a> {
@@ -59,16 +59,11 @@ struct Saved {
 type SavedNode = Result<Saved, HostError>;
 type SavedNetwork = Result<Option<SavedSwitch>, HostError>;
 
-struct Captured {
-    ram: GuestRam,
-    buffer: Capture,
-    /// Runs beyond the buffer; empty unless the guest wrote more than it may hold.
-    overflow: Option<Overflow>,
-}
-
-/// A delta that had to be written while the guest stood still, for want of memory.
-struct Overflow {
-    summary: pando_delta::DeltaSummary,
+/// A node's memory at the pause.
+enum Captured {
+    InBuffer(Capture),
+    /// More than a buffer may hold: written while the guest stood still.
+    Written(DeltaSummary),
 }
 
 /// Makes a cut. On an error nothing changed; a report that says `failed` means that only the disks
@@ -134,7 +129,9 @@ pub fn cut(
     if report.failed.is_none() {
         // Not before: what failed is nothing to build on.
         for (node, base) in nodes.iter_mut().zip(bases) {
-            node.memory = base.unwrap_or(std::mem::take(&mut node.memory));
+            let Some(base) = base else { continue };
+            node.memory = base;
+            node.live.iter_mut().for_each(LiveMemory::saved);
         }
     }
     Ok(report)
@@ -201,25 +198,11 @@ fn prepare(
         if spec.kind == CommitKind::Disk {
             return Ok(Capture::default());
         }
-        let ram = node.ram()?;
-        let runs = runs_to_read(node, ram)?;
-        let seen = pages::page_count(&runs);
-        let spare = seen / limits::CAPTURE_SPARE + limits::CAPTURE_SPARE_PAGES;
-        Capture::prepare(seen + spare).map_err(|e| trouble::delta(&e))
+        node.find_memory()?;
+        let (live, base) = node.memory()?;
+        live.read_ahead(&base.digests).map_err(|e| trouble::delta(&e))
     };
     each(nodes, prepare_node).into_iter().collect()
-}
-
-/// Returns the pages that differ, or may, from the memory that the delta applies to.
-fn runs_to_read(node: &Node, ram: GuestRam) -> Result<Vec<PageRun>, HostError> {
-    let mut runs =
-        written_pages(ram.pid, ram.address, ram.length).map_err(|e| trouble::delta(&e))?;
-    let given_back = node.memory.digests.missing_from(&runs);
-    if !given_back.is_empty() {
-        runs.extend(given_back);
-        runs.sort_by_key(|run| run.start);
-    }
-    Ok(runs)
 }
 
 /// While all stand still: devices and disks, then memory; beside them the switch.
@@ -266,35 +249,33 @@ fn state_file(spool: &Path, node: &Node) -> PathBuf {
 }
 
 fn capture(node: &mut Node, spool: &Path, mut buffer: Capture) -> Result<Captured, HostError> {
-    let ram = node.ram()?;
-    let runs = runs_to_read(node, ram)?;
     let failed = |e| trouble::delta(&e);
-    let mut left = buffer.take(ram.pid, ram.address, &runs).map_err(failed)?;
+    let path = Layout::pages_file(spool, &node.spec.name);
+    let (live, base) = node.memory()?;
+    let mut left = live.complete(&mut buffer, &base.digests).map_err(failed)?;
     if left.is_empty() {
-        return Ok(Captured { ram, buffer, overflow: None });
+        return Ok(Captured::InBuffer(buffer));
     }
-    tracing::warn!(node = %node.spec.name, "memory is saved while paused");
-    let mut writer = delta_writer(node, ram, spool)?;
+    tracing::warn!(path = %path.display(), "memory is saved while paused");
+    let mut writer = delta_writer(live, base, &path)?;
     loop {
-        writer.append(buffer.runs(), buffer.data()).map_err(failed)?;
+        writer.append(buffer.pieces(), buffer.data()).map_err(failed)?;
         if left.is_empty() {
             break;
         }
-        left = buffer.take(ram.pid, ram.address, &left).map_err(failed)?;
+        buffer.clear();
+        left = live.read(&mut buffer, &left).map_err(failed)?;
     }
-    let summary = writer.finish().map_err(failed)?;
-    Ok(Captured { ram, buffer: Capture::default(), overflow: Some(Overflow { summary }) })
+    writer.finish().map(Captured::Written).map_err(failed)
 }
 
 fn delta_writer<'a>(
-    node: &'a Node,
-    ram: GuestRam,
-    spool: &Path,
+    live: &LiveMemory,
+    base: &'a MemoryBase,
+    path: &Path,
 ) -> Result<DeltaWriter<'a>, HostError> {
-    let path = Layout::pages_file(spool, &node.spec.name);
-    let header = DeltaHeader { ram: ram.length };
-    DeltaWriter::create(&path, header, &node.memory.digests, node.memory.on_zero)
-        .map_err(|e| trouble::delta(&e))
+    let header = DeltaHeader { ram: live.len() };
+    DeltaWriter::create(path, header, &base.digests, base.on_zero).map_err(|e| trouble::delta(&e))
 }
 
 /// With the guests running again: writes and syncs everything, and fills in the report.
@@ -308,7 +289,7 @@ fn make_durable(
 ) -> (Vec<Option<MemoryBase>>, Result<(), HostError>) {
     let mut first_error = Ok(());
     let mut bases = Vec::with_capacity(nodes.len());
-    for (node, saved) in nodes.iter().zip(saved) {
+    for (node, saved) in nodes.iter_mut().zip(saved) {
         let result = saved.and_then(|saved| {
             let mut entry = CutNodeReport {
                 name: node.spec.name.clone(),
@@ -355,7 +336,7 @@ fn save_network(
 /// Makes a node's part durable, and returns what its next delta will apply to; `None` if that is what
 /// it was.
 fn save_node(
-    node: &Node,
+    node: &mut Node,
     context: &CutContext<'_>,
     spec: &CutSpec,
     spool: &Path,
@@ -364,13 +345,13 @@ fn save_node(
 ) -> Result<Option<MemoryBase>, HostError> {
     let mut base = None;
     if let Some(captured) = saved.capture {
-        let summary = match captured.overflow {
-            Some(Overflow { summary }) => summary,
-            None => {
-                let mut writer = delta_writer(node, captured.ram, spool)?;
-                writer
-                    .append(captured.buffer.runs(), captured.buffer.data())
-                    .map_err(|e| trouble::delta(&e))?;
+        let summary = match captured {
+            Captured::Written(summary) => summary,
+            Captured::InBuffer(buffer) => {
+                let path = Layout::pages_file(spool, &node.spec.name);
+                let (live, base) = node.memory()?;
+                let mut writer = delta_writer(live, base, &path)?;
+                writer.append(buffer.pieces(), buffer.data()).map_err(|e| trouble::delta(&e))?;
                 writer.finish().map_err(|e| trouble::delta(&e))?
             }
         };

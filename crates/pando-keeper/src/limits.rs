@@ -53,10 +53,6 @@ pub const MAX_FORWARD_CONNECTIONS: usize = 64;
 pub const RELAY_BUFFER: usize = 32 << 10;
 /// Time that a keeper which ends gives its answers to go out, and a failed start to be asked about.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// Spare pages in a capture buffer beyond those seen before the pause, as a fraction of them.
-pub const CAPTURE_SPARE: usize = 8;
-/// Spare pages in a capture buffer in any case.
-pub const CAPTURE_SPARE_PAGES: usize = 1024;
 /// How long a guest may take to tell its state: a large file system from a cold disk, translated.
 pub const CAPTURE: Duration = Duration::from_secs(120);
 /// How far a guest's clock may be from the host's, in nanoseconds: what the exchange that tells takes

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pando_delta::PageDigests;
+use pando_delta::{LiveMemory, PageDigests};
 use pando_link::{GuestClock, GuestLink, Welcome};
-use pando_machine::{EndReason, GuestRam, Hypervisor, Machine, MachinePlan};
+use pando_machine::{EndReason, Hypervisor, Machine, MachinePlan};
 use pando_model::host::{BranchSpec, Clock, HostError, NodeSpec, NodeStart};
 use pando_model::{BranchId, CommitId, Layout, NodeLayers};
 
@@ -36,8 +36,8 @@ pub struct Node {
     /// Counts this node's machines; an end that is reported late is recognised by it.
     pub boot: u64,
     pub started_at: Instant,
-    /// Where the guest's memory is in the machine, once asked: it stays there.
-    ram: Option<GuestRam>,
+    /// The guest's memory in the machine, once a commit asked for it: it stays where it is.
+    pub live: Option<LiveMemory>,
 }
 
 impl Node {
@@ -50,7 +50,7 @@ impl Node {
             memory: MemoryBase::default(),
             boot: 0,
             started_at: Instant::now(),
-            ram: None,
+            live: None,
             spec,
         }
     }
@@ -81,7 +81,7 @@ impl Node {
             }
         };
         self.boot += 1;
-        self.ram = None;
+        self.live = None;
         self.started_at = Instant::now();
         let name = &self.spec.name;
         let mut machine =
@@ -146,14 +146,29 @@ impl Node {
         }
     }
 
-    /// Returns where the guest's memory is in the machine.
-    pub fn ram(&mut self) -> Result<GuestRam, HostError> {
-        if let Some(ram) = self.ram {
-            return Ok(ram);
+    /// Finds the guest's memory in the machine; from the first time on, its writes are noted where the
+    /// kernel can.
+    pub fn find_memory(&mut self) -> Result<(), HostError> {
+        if self.live.is_none() {
+            let ram = self.with_machine(|machine, _| machine.ram())?;
+            let live = LiveMemory::new(ram.pid, ram.address, ram.length);
+            if !live.is_tracked() {
+                tracing::info!(node = %self.spec.name, "the kernel does not note writes");
+            }
+            self.live = Some(live);
         }
-        let ram = self.with_machine(|machine, _| machine.ram())?;
-        self.ram = Some(ram);
-        Ok(ram)
+        Ok(())
+    }
+
+    /// Returns the guest's memory, and what the latest commit holds of it.
+    pub fn memory(&mut self) -> Result<(&mut LiveMemory, &MemoryBase), HostError> {
+        match &mut self.live {
+            Some(live) => Ok((live, &self.memory)),
+            None => Err(HostError::Machine {
+                node: self.spec.name.to_string(),
+                detail: "where its memory is was not asked".into(),
+            }),
+        }
     }
 
     /// Opens a new epoch with the guest.

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pando_delta::{Capture, DeltaHeader, DeltaReader, DeltaWriter, PageDigests, written_pages};
+use pando_delta::format::{ZERO_PAGE, digest_page};
+use pando_delta::{
+    Capture, DeltaHeader, DeltaReader, DeltaWriter, LiveMemory, PageDigests, written_pages,
+};
 use pando_machine::{
     DiskRole, EndReason, Firmware, Hypervisor as _, Link, Machine, MachinePlan, Nic, NicBackend,
 };
@@ -162,7 +165,7 @@ impl World {
         let ram = machine.ram().unwrap();
         let expected = written_pages(ram.pid, ram.address, ram.length).unwrap();
         let mut capture =
-            Capture::prepare(pando_delta::pages::page_count(&expected) + 4096).unwrap();
+            Capture::prepare(pando_delta::runs::page_count(&expected) + 4096).unwrap();
 
         let started = Instant::now();
         while !machine.stand_still(soon()).unwrap().quiet {
@@ -178,14 +181,14 @@ impl World {
         eprintln!(
             "{name}: paused for {:?} (devices and disks {saved:?}, {} pages)",
             started.elapsed(),
-            pando_delta::pages::page_count(&runs)
+            pando_delta::runs::page_count(&runs)
         );
 
         let delta = self.path(&format!("{name}.pages"));
         let header = DeltaHeader { ram: ram.length };
         let nothing = PageDigests::default();
         let mut writer = DeltaWriter::create(&delta, header, &nothing, node.is_root).unwrap();
-        writer.append(capture.runs(), capture.data()).unwrap();
+        writer.append(capture.pieces(), capture.data()).unwrap();
         let summary = writer.finish().unwrap();
         let memory = self.path(&format!("{name}.ram"));
         let reader = DeltaReader::open(&delta, Some(&summary.digest)).unwrap();
@@ -325,6 +328,59 @@ fn a_host_disk_that_takes_no_more_stops_the_guest() {
     assert_eq!(node.ask("disk-read 41943040"), "[34, 34, 34, 34]");
 }
 
+/// A commit reads what the kernel noted as written: nothing else may have changed, whoever wrote it.
+fn every_write_is_noted(rounds: u32) {
+    let world = World::new(direct(), 2);
+    let mut node = world.boot("node", &[(DiskRole::Root, "image".to_owned())]);
+    let ram = node.machine.ram().unwrap();
+    let mut live = LiveMemory::new(ram.pid, ram.address, ram.length);
+    let mut known = PageDigests::default();
+    let (mut read, mut own_pages) = (0, 0);
+    for round in 1..=rounds {
+        // CPUs and the disk write while it is read ahead.
+        node.tell(&format!("fill-disk 16 {round}"));
+        let mut capture = live.read_ahead(&known).unwrap();
+        while !node.machine.stand_still(soon()).unwrap().quiet {
+            node.machine.resume(soon()).unwrap();
+        }
+        assert!(live.complete(&mut capture, &known).unwrap().is_empty());
+        let own = written_pages(ram.pid, ram.address, ram.length).unwrap();
+        let mut all = Capture::prepare(0).unwrap();
+        assert!(all.take(ram.pid, ram.address, &own).unwrap().is_empty());
+        node.machine.resume(soon()).unwrap();
+
+        let header = DeltaHeader { ram: ram.length };
+        let mut writer = DeltaWriter::create(&world.path("delta"), header, &known, true).unwrap();
+        writer.append(capture.pieces(), capture.data()).unwrap();
+        known = writer.finish().unwrap().digests;
+        live.saved();
+        for piece in all.pieces() {
+            let pages =
+                all.data()[piece.at as usize * pando_delta::PAGE..].chunks(pando_delta::PAGE);
+            for (page, data) in piece.run.pages().zip(pages) {
+                assert_eq!(known.get(page), Some(&digest_page(data)), "{round}: page {page}");
+            }
+        }
+        let given_back =
+            known.pages().filter(|page| !own.iter().any(|run| run.pages().contains(page)));
+        for page in given_back {
+            assert_eq!(known.get(page), Some(&ZERO_PAGE), "{round}: page {page}");
+        }
+        (read, own_pages) = (read + capture.len(), own_pages + all.len());
+        assert_eq!(node.read(), "ok");
+    }
+    eprintln!("{read} pages read of {own_pages}");
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let version: Vec<u32> = release.split(['.', '-']).flat_map(str::parse).take(2).collect();
+    assert_eq!(live.is_tracked(), version >= vec![6, 7], "on Linux {release}");
+    assert!(read < own_pages || !live.is_tracked());
+}
+
+#[test]
+fn nothing_is_written_unnoticed() {
+    every_write_is_noted(20);
+}
+
 /// UEFI keeps its variables on a disk that it writes by itself: it must be cut with the rest.
 #[test]
 fn firmware_with_a_disk_of_its_own() {
@@ -370,6 +426,7 @@ fn ovmf() -> Option<(PathBuf, PathBuf)> {
 fn two_cpus_as_an_ordinary_user() {
     const NOBODY: u32 = 65534;
     if !rustix::process::getuid().is_root() {
+        every_write_is_noted(3);
         return commit_branch_grandchild_reboot(2);
     }
     let assets = Assets::get();
