@@ -24,7 +24,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use pando_delta::{Capture, DeltaHeader, DeltaSummary, DeltaWriter, LiveMemory};
@@ -36,7 +35,7 @@ use pando_model::network::CommitNetwork;
 use pando_model::{BranchId, ByteCount, Layout, Name, NodeLayers};
 
 use crate::network::Network;
-use crate::node::{MemoryBase, Node, each, each_and, try_each};
+use crate::node::{MemoryBase, Node, each, each_and, each_with, try_each};
 use crate::spool::{self, CutIntent};
 use crate::standstill::stand_still;
 use crate::trouble;
@@ -84,7 +83,7 @@ pub fn cut(
         spool::write_intent(&spool, &intent(nodes, spec))?;
         Ok(buffers)
     });
-    let mut buffers = match prepared {
+    let buffers = match prepared {
         Ok(buffers) => buffers,
         Err(error) => return Err(abandon(nodes, &spool, error)),
     };
@@ -94,7 +93,7 @@ pub fn cut(
         Err(error) => return Err(abandon(nodes, &spool, error)),
     };
     let stopped = stood.since.elapsed();
-    let (saved, frames) = save_all(nodes, network, spec, &spool, &mut buffers);
+    let (saved, frames) = save_all(nodes, network, spec, &spool, buffers);
     let all_saved = stood.since.elapsed();
     let goes_on = context.running && spec.then == AfterCut::Continue;
     let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
@@ -211,36 +210,24 @@ fn save_all(
     network: &mut Network,
     spec: &CutSpec,
     spool: &Path,
-    buffers: &mut Vec<Capture>,
+    buffers: Vec<Capture>,
 ) -> (Vec<SavedNode>, SavedNetwork) {
-    let queue = Mutex::new(
-        nodes
-            .iter()
-            .map(|node| node.spec.name.clone())
-            .zip(std::mem::take(buffers))
-            .collect::<Vec<_>>(),
-    );
-    let buffer_of = |node: &Node| {
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = queue.iter().position(|(name, _)| *name == node.spec.name);
-        at.map(|at| queue.swap_remove(at).1).unwrap_or_default()
-    };
-    let save = |node: &mut Node| {
+    let save = |node: &mut Node, buffer: Capture| {
         let state = (spec.kind == CommitKind::Full).then(|| state_file(spool, node));
         node.with_machine(|machine, deadline| machine.save_devices(state.as_deref(), deadline))?;
         let next = next_layers(spec, node).clone();
         let tops = std::mem::replace(&mut node.layers, next);
         let capture = match spec.kind {
             CommitKind::Disk => None,
-            CommitKind::Full => Some(capture(node, spool, buffer_of(node))?),
+            CommitKind::Full => Some(capture(node, spool, buffer)?),
         };
         Ok(Saved { tops, capture })
     };
     match spec.kind {
         CommitKind::Full if network.is_open() => {
-            each_and(nodes, save, || network.save(&Layout::network_file(spool)))
+            each_and(nodes, buffers, save, || network.save(&Layout::network_file(spool)))
         }
-        CommitKind::Full | CommitKind::Disk => (each(nodes, save), Ok(None)),
+        CommitKind::Full | CommitKind::Disk => (each_with(nodes, buffers, save), Ok(None)),
     }
 }
 
@@ -287,22 +274,26 @@ fn make_durable(
     saved: Vec<SavedNode>,
     report: &mut CutReport,
 ) -> (Vec<Option<MemoryBase>>, Result<(), HostError>) {
+    let save = |node: &mut Node, saved: SavedNode| {
+        let saved = saved?;
+        let mut entry = CutNodeReport {
+            name: node.spec.name.clone(),
+            layers: saved.tops.clone(),
+            memory: None,
+            profile: None,
+            disk_bytes: ByteCount(0),
+        };
+        let base = save_node(node, context, spec, spool, saved, &mut entry);
+        Ok((entry, base))
+    };
     let mut first_error = Ok(());
     let mut bases = Vec::with_capacity(nodes.len());
-    for (node, saved) in nodes.iter_mut().zip(saved) {
-        let result = saved.and_then(|saved| {
-            let mut entry = CutNodeReport {
-                name: node.spec.name.clone(),
-                layers: saved.tops.clone(),
-                memory: None,
-                profile: None,
-                disk_bytes: ByteCount(0),
-            };
-            let result = save_node(node, context, spec, spool, saved, &mut entry);
+    for saved in each_with(nodes, saved, save) {
+        let base = saved.and_then(|(entry, base)| {
             report.nodes.push(entry);
-            result
+            base
         });
-        match result {
+        match base {
             Ok(base) => bases.push(base),
             Err(error) => first_error = first_error.and(Err(error)),
         }

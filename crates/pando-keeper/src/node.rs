@@ -200,22 +200,37 @@ impl Node {
 
 /// Runs `work` on every node, at once where there are several, and returns the results in order.
 pub fn each<R: Send>(nodes: &mut [Node], work: impl Fn(&mut Node) -> R + Sync) -> Vec<R> {
-    if let [node] = nodes {
-        return vec![work(node)];
-    }
-    each_and(nodes, work, || ()).0
+    let nothing = nodes.iter().map(|_| ()).collect();
+    each_with(nodes, nothing, |node, ()| work(node))
 }
 
-/// Runs `work` on every node at once, and `beside` on this thread meanwhile.
-pub fn each_and<R: Send, B>(
+/// Runs `work` on every node with its item, at once where there are several, and returns the results in
+/// order.
+pub fn each_with<T: Send, R: Send>(
     nodes: &mut [Node],
-    work: impl Fn(&mut Node) -> R + Sync,
+    items: Vec<T>,
+    work: impl Fn(&mut Node, T) -> R + Sync,
+) -> Vec<R> {
+    match nodes {
+        [node] => items.into_iter().map(|item| work(node, item)).collect(),
+        _ => each_and(nodes, items, work, || ()).0,
+    }
+}
+
+/// Runs `work` on every node with its item at once, and `beside` on this thread meanwhile.
+pub fn each_and<T: Send, R: Send, B>(
+    nodes: &mut [Node],
+    items: Vec<T>,
+    work: impl Fn(&mut Node, T) -> R + Sync,
     beside: impl FnOnce() -> B,
 ) -> (Vec<R>, B) {
     std::thread::scope(|scope| {
         let work = &work;
-        let workers: Vec<_> =
-            nodes.iter_mut().map(|node| scope.spawn(move || work(node))).collect();
+        let workers: Vec<_> = nodes
+            .iter_mut()
+            .zip(items)
+            .map(|(node, item)| scope.spawn(move || work(node, item)))
+            .collect();
         let beside = beside();
         (workers.into_iter().map(joined).collect(), beside)
     })
