@@ -1,5 +1,6 @@
 //! Memory chains: from a commit's delta down to zero memory, through other commits' deltas.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use pando_driver::Reporter;
 use pando_driver::host::{MemoryChain, MemoryLink};
 use pando_model::{Commit, CommitNode};
@@ -56,10 +57,13 @@ impl Engine {
         let locks = LockSet::new().with(format!("memory of {}", commit.id), Hold::Exclusive);
         let patience = self.config.restore_timeout;
         let _turn = self.locks.acquire(locks, "making memory mappable", patience).await?;
+        let mut work = Vec::with_capacity(commit.nodes.len());
         for node in commit.nodes.iter().filter(|node| node.memory.is_some()) {
             let chain = self.memory_chain(commit, node).await?;
-            self.host.materialise(&chain, reporter).await?;
+            work.push(async move { self.host.materialise(&chain, reporter).await });
         }
+        let mut made = stream::iter(work).buffer_unordered(self.config.workers);
+        while made.try_next().await?.is_some() {}
         Ok(())
     }
 }

@@ -344,7 +344,8 @@ async fn extra_disks_are_committed_branched_and_shortened_as_the_root_disk_is() 
     assert_eq!(db.layers.disks().count(), 3);
     for layer in db.layers.iter() {
         let depth = layers.iter().find(|other| other.id == *layer).unwrap().depth;
-        assert!(depth < 4, "{layer} has {depth} layers");
+        // How much shorter depends on the commit at which it was noticed.
+        assert!(depth < pando_model::limits::MAX_CHAIN_LAYERS, "{layer} has {depth} layers");
     }
     let last = pando_model::limits::MAX_CHAIN_LAYERS.to_string();
     assert_eq!(bench.exec("duo/db", "get-extra data turn").await, last);
