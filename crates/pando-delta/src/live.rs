@@ -272,6 +272,7 @@ mod tests {
         let version = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
         let version: Vec<u32> = version.split(['.', '-']).flat_map(str::parse).take(2).collect();
         assert_eq!(live.is_tracked(), version >= vec![6, 7], "on Linux {version:?}");
+        assert_eq!(crate::tracking::try_out().is_ok(), live.is_tracked());
         let tracked = commit_often(directory.path(), &scribbler, &mut live);
 
         let (scribbler, mut blind) = begin();

@@ -16,6 +16,7 @@ mod tracee;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -77,6 +78,44 @@ impl WriteTracker {
     pub fn saved(&mut self) {
         self.unsaved.clear();
     }
+}
+
+/// Tries all that tracking needs on a process that waits for nothing.
+///
+/// # Errors
+/// What is missing: the system does not know it, or does not permit it.
+pub fn try_out() -> io::Result<()> {
+    let mut child = Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let tried = first_private(child.id()).and_then(|(start, end)| {
+        let mut tracker = WriteTracker::start(child.id(), start, end - start).map_err(source)?;
+        tracker.look().map(drop).map_err(source)
+    });
+    drop(child.stdin.take());
+    child.wait()?;
+    tried
+}
+
+fn source(error: DeltaError) -> io::Error {
+    match error {
+        DeltaError::Process { source, .. } => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// Returns where the first writable private mapping of a process begins and ends.
+fn first_private(pid: u32) -> io::Result<(u64, u64)> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let range = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = rest.starts_with("rw-p").then(|| range.split_once('-'))??;
+        let parse = |text| u64::from_str_radix(text, 16).ok();
+        Some((parse(start)?, parse(end)?))
+    });
+    range.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Makes a userfaultfd for the memory of another process, and returns our copy of it.
