@@ -14,9 +14,9 @@
 mod tracee;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -87,16 +87,25 @@ impl WriteTracker {
 pub fn try_out() -> io::Result<()> {
     let mut child = Command::new("cat")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let tried = first_private(child.id()).and_then(|(start, end)| {
-        let mut tracker = WriteTracker::start(child.id(), start, end - start).map_err(source)?;
-        tracker.look().map(drop).map_err(source)
-    });
-    drop(child.stdin.take());
+    let pid = child.id();
+    let tried = match (child.stdin.take(), child.stdout.take()) {
+        (Some(stdin), Some(stdout)) => try_on(pid, stdin, stdout),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
+    };
     child.wait()?;
     tried
+}
+
+fn try_on(pid: u32, mut stdin: ChildStdin, mut stdout: ChildStdout) -> io::Result<()> {
+    // It has begun when it answers.
+    stdin.write_all(b".")?;
+    stdout.read_exact(&mut [0])?;
+    let (start, end) = first_private(pid)?;
+    let mut tracker = WriteTracker::start(pid, start, end - start).map_err(source)?;
+    tracker.look().map(drop).map_err(source)
 }
 
 fn source(error: DeltaError) -> io::Error {
