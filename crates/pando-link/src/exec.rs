@@ -78,6 +78,20 @@ impl ExecHandle {
         self.open.send_data(bytes, "command", deadline)
     }
 
+    /// Writes what the command's standard input takes of `bytes`, which are not empty, once it takes
+    /// any, and returns how many bytes those are: 0 if it has taken none by `patience`.
+    ///
+    /// # Errors
+    /// As [`ExecHandle::write_stdin`].
+    pub fn write_some(
+        &self,
+        bytes: &[u8],
+        patience: Instant,
+        deadline: Instant,
+    ) -> Result<usize, LinkError> {
+        self.open.send_some(bytes, "command", patience, deadline)
+    }
+
     /// Ends the command's standard input; that of one that has ended already is.
     ///
     /// # Errors

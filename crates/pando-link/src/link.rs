@@ -115,9 +115,15 @@ impl GuestLink {
             });
         }
         if clock == GuestClock::Step {
-            self.set_clock(deadline)?;
+            self.step_clock(epoch, deadline)?;
         }
         Ok(welcome)
+    }
+
+    /// Returns whether there is an epoch that the guest has answered.
+    pub fn is_greeted(&self) -> bool {
+        let state = self.shared.state();
+        state.epoch.is_some() && state.welcome.is_some() && !state.closed
     }
 
     /// Sets the guest's wall clock to the host's, inside the present epoch: after a pause.
@@ -126,10 +132,14 @@ impl GuestLink {
     /// [`LinkError::EpochEnded`] when there is no epoch; [`LinkError::Deadline`],
     /// [`LinkError::Closed`]. The guest does not answer.
     pub fn set_clock(&self, deadline: Instant) -> Result<(), LinkError> {
-        let started = Instant::now();
         let Some(epoch) = self.shared.state().epoch else {
             return Err(LinkError::EpochEnded { guest: self.shared.name.clone() });
         };
+        self.step_clock(epoch, deadline)
+    }
+
+    fn step_clock(&self, epoch: u64, deadline: Instant) -> Result<(), LinkError> {
+        let started = Instant::now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let sent = self.shared.gate.send(epoch, &HostMessage::Clock { unix_ns }, deadline);
@@ -314,23 +324,41 @@ impl OpenStream {
     ) -> Result<(), LinkError> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let wanted = rest.len().min(MAX_CHUNK_BYTES);
-            let granted = self.stream.wait(deadline, |inbox| match inbox.end {
-                Some(_) => Some(0),
-                None => Some(inbox.spend(wanted)).filter(|&granted| granted > 0),
-            });
-            let (chunk, after) = match granted {
-                None => return Err(self.late()),
-                Some(0) => {
-                    let guest = self.shared.name.clone();
-                    return Err(self.ended().unwrap_or(LinkError::Ended { guest, what: kind }));
-                }
-                Some(granted) => rest.split_at(granted),
-            };
-            self.send(&HostMessage::Data { stream: self.stream.id, bytes: chunk }, deadline)?;
-            rest = after;
+            match self.send_some(rest, kind, deadline, deadline)? {
+                0 => return Err(self.late()),
+                sent => rest = rest.get(sent..).unwrap_or_default(),
+            }
         }
         Ok(())
+    }
+
+    /// Sends as much of `bytes` as the guest grants at once, once it grants any; returns how much:
+    /// nothing if it has granted none by `patience`.
+    ///
+    /// # Errors
+    /// As [`OpenStream::send_data`].
+    pub(crate) fn send_some(
+        &self,
+        bytes: &[u8],
+        kind: &'static str,
+        patience: Instant,
+        deadline: Instant,
+    ) -> Result<usize, LinkError> {
+        let wanted = bytes.len().min(MAX_CHUNK_BYTES);
+        let granted = self.stream.wait(patience, |inbox| match inbox.end {
+            Some(_) => Some(0),
+            None => Some(inbox.spend(wanted)).filter(|&granted| granted > 0),
+        });
+        let chunk = match granted {
+            None => return Ok(0),
+            Some(0) => {
+                let guest = self.shared.name.clone();
+                return Err(self.ended().unwrap_or(LinkError::Ended { guest, what: kind }));
+            }
+            Some(granted) => bytes.get(..granted).unwrap_or_default(),
+        };
+        self.send(&HostMessage::Data { stream: self.stream.id, bytes: chunk }, deadline)?;
+        Ok(chunk.len())
     }
 
     /// Grants the guest what the caller has consumed.
