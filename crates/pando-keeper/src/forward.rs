@@ -5,16 +5,18 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pando_link::TcpHandle;
 use pando_model::Name;
 use pando_model::host::HostError;
 
 use crate::published::Published;
+use crate::server::accepted;
 use crate::{limits, trouble};
 
 /// The forwards of a branch.
@@ -72,7 +74,7 @@ impl Forwards {
 
 fn accept(listener: &TcpListener, published: &Arc<Published>, node: &Name, guest_port: u16) {
     let busy = Arc::new(AtomicUsize::new(0));
-    for client in listener.incoming().flatten() {
+    for client in listener.incoming().filter_map(accepted) {
         if busy.fetch_add(1, Ordering::Relaxed) >= limits::MAX_FORWARD_CONNECTIONS {
             busy.fetch_sub(1, Ordering::Relaxed);
             continue;
@@ -101,20 +103,45 @@ fn relay(
     let failed = |e| trouble::link(published.branch(), node, &e);
     let guest = link.connect(guest_port, soon).map_err(failed)?;
     let _ = client.set_nodelay(true);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            if upward(client, &guest).is_err() {
-                guest.abort();
-            }
-        });
-        let down = downward(client, &guest);
-        // Whatever ended this direction, the other one must not wait for the client for ever.
-        let _ = client.shutdown(if down.is_ok() { Shutdown::Write } else { Shutdown::Both });
-    });
+    carry(client, &guest, limits::CLIENT_STALLED, limits::HALF_CLOSED);
     Ok(())
 }
 
-fn upward(mut client: &TcpStream, guest: &TcpHandle) -> io::Result<()> {
+/// Carries bytes both ways until both sides have closed, or the client takes nothing for so long as
+/// `stalled` says, or neither says anything nor closes for as long as `half_closed` says after the
+/// guest has closed.
+fn carry(client: &TcpStream, guest: &TcpHandle, stalled: Duration, half_closed: Duration) {
+    let _ = client.set_write_timeout(Some(stalled));
+    let sent = AtomicU64::new(0);
+    let (done, is_done) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            if upward(client, guest, &sent).is_err() {
+                guest.abort();
+            }
+            drop(done);
+        });
+        if downward(client, guest).is_err() {
+            guest.abort();
+            let _ = client.shutdown(Shutdown::Both);
+            return;
+        }
+        let _ = client.shutdown(Shutdown::Write);
+        let mut before = sent.load(Ordering::Relaxed);
+        while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(half_closed) {
+            let now = sent.load(Ordering::Relaxed);
+            if now == before {
+                guest.abort();
+                let _ = client.shutdown(Shutdown::Both);
+                return;
+            }
+            before = now;
+        }
+    });
+}
+
+/// Counts in `sent` what the guest took.
+fn upward(mut client: &TcpStream, guest: &TcpHandle, sent: &AtomicU64) -> io::Result<()> {
     let mut buffer = vec![0; limits::RELAY_BUFFER];
     loop {
         let count = client.read(&mut buffer)?;
@@ -123,6 +150,7 @@ fn upward(mut client: &TcpStream, guest: &TcpHandle) -> io::Result<()> {
             return guest.shutdown_write(deadline).map_err(io::Error::other);
         }
         guest.write_all(&buffer[..count], deadline).map_err(io::Error::other)?;
+        sent.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
@@ -135,5 +163,69 @@ fn downward(mut client: &TcpStream, guest: &TcpHandle) -> io::Result<()> {
             return Ok(());
         }
         client.write_all(&buffer[..count])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::real_guest;
+
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Connects a client through the guest to a server on this machine, and carries until it ends;
+    /// returns the client, the server's connection and how long it is carried.
+    fn forward(
+        stalled: Duration,
+        half_closed: Duration,
+    ) -> (TcpStream, TcpStream, thread::JoinHandle<Duration>) {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let link = real_guest();
+        let guest = link.connect(port, Instant::now() + limits::GUEST_ANSWER).unwrap();
+        let front = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(front.local_addr().unwrap()).unwrap();
+        let ours = front.accept().unwrap().0;
+        let carried = thread::spawn(move || {
+            let began = Instant::now();
+            carry(&ours, &guest, stalled, half_closed);
+            drop(link);
+            began.elapsed()
+        });
+        (client, server.accept().unwrap().0, carried)
+    }
+
+    #[test]
+    fn a_client_that_never_closes_does_not_hold_a_connection_that_the_guest_closed() {
+        let (mut client, server, carried) = forward(LONG, SHORT);
+        drop(server);
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        assert!(carried.join().unwrap() < LONG / 2);
+    }
+
+    #[test]
+    fn a_client_that_still_sends_is_heard_after_the_guest_has_closed_its_side() {
+        let (mut client, mut server, carried) = forward(LONG, SHORT);
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        for _ in 0..4 {
+            client.write_all(b"word").unwrap();
+            thread::sleep(SHORT / 2);
+        }
+        drop(client);
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard.len(), 16);
+        carried.join().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_does_not_hold_a_connection() {
+        let (client, mut server, carried) = forward(SHORT, LONG);
+        // Ends when the guest's side is closed.
+        while server.write_all(&[0; limits::RELAY_BUFFER]).is_ok() {}
+        assert!(carried.join().unwrap() < LONG / 2);
+        drop(client);
     }
 }

@@ -23,6 +23,8 @@
 
 mod clock;
 mod cut;
+#[cfg(test)]
+mod fake;
 mod forward;
 mod limits;
 mod network;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 use pando_machine::{Hypervisor, Switches};
 use pando_model::host::BranchSpec;
 use pando_model::{BranchId, Layout};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use spool::{SpoolState, adopt, inspect};
 
@@ -77,6 +80,7 @@ enum BeginError {
 
 /// Runs a keeper until its branch ends. Call it on the process' main thread.
 pub fn run(config: KeeperConfig) -> ExitCode {
+    raise_file_limit();
     match begin(&config) {
         Ok((spec, lock)) => {
             let code = owner::run(config, spec);
@@ -87,6 +91,19 @@ pub fn run(config: KeeperConfig) -> ExitCode {
             tracing::error!(branch = %config.branch, error = &error as &dyn std::error::Error, "no start");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets this process open as many files as it may need, where the host allows.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(limits::OPEN_FILES);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "few files can be open at once");
     }
 }
 
@@ -108,4 +125,19 @@ fn begin(config: &KeeperConfig) -> Result<(BranchSpec, File), BeginError> {
     let spec =
         std::fs::read(config.layout.branch_spec(&config.branch)).map_err(BeginError::Read)?;
     Ok((serde_json::from_slice(&spec).map_err(BeginError::Spec)?, lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_may_open_as_many_files_as_it_has_clients() {
+        let few = Rlimit { current: Some(64), maximum: getrlimit(Resource::Nofile).maximum };
+        setrlimit(Resource::Nofile, few).unwrap();
+        raise_file_limit();
+        let raised = getrlimit(Resource::Nofile);
+        let allowed = raised.maximum.unwrap_or(u64::MAX);
+        assert_eq!(raised.current, Some(allowed.min(limits::OPEN_FILES)));
+    }
 }

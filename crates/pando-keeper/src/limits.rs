@@ -38,6 +38,18 @@ pub const MAX_CONNECTIONS: usize = 512;
 pub const CLIENT_STALLED: Duration = Duration::from_secs(60);
 /// Time for a client to say hello.
 pub const CLIENT_HELLO: Duration = Duration::from_secs(10);
+/// Time that a command is given to take some of its input before its client is looked at again: what
+/// a signal or a hang-up may wait for.
+pub const INPUT_SLICE: Duration = Duration::from_millis(100);
+/// Bytes of input that wait here for a command, so that a signal passes them: twice a Linux pipe.
+pub const INPUT_AHEAD: usize = 128 << 10;
+/// Pieces of such input, for a client that types.
+pub const INPUT_AHEAD_PIECES: usize = 1024;
+/// Pause after a client could not be accepted: long enough to cost nothing, short enough for whoever
+/// waits.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Open files that a keeper asks for: its clients, all connections of some forwards, and its machines.
+pub const OPEN_FILES: u64 = 16 << 10;
 /// Longest wait that a request may ask for.
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// Slice of a disk flattening between which other commands get their turn.
@@ -49,6 +61,9 @@ pub const LOOK_AFTER: Duration = Duration::from_secs(2);
 pub const MAX_FORWARDS: usize = 64;
 /// Connections of one forward at once.
 pub const MAX_FORWARD_CONNECTIONS: usize = 64;
+/// Time that a client of a forward may keep its side open without a word after the guest has closed
+/// its own; it holds a connection of the forward meanwhile.
+pub const HALF_CLOSED: Duration = Duration::from_secs(60);
 /// Buffer of a relay, in bytes.
 pub const RELAY_BUFFER: usize = 32 << 10;
 /// Time that a keeper which ends gives its answers to go out, and a failed start to be asked about.

@@ -29,12 +29,14 @@ pub struct Network {
     ports: Vec<(Name, u8)>,
     /// Ended after the switch that they are attached to.
     uplinks: Vec<Box<dyn Uplink>>,
+    /// Whether the switch shall forward, and was told so in vain.
+    owes_release: bool,
 }
 
 impl Network {
     /// Returns no network yet.
     pub fn none(branch: BranchId) -> Self {
-        Self { branch, switch: None, ports: Vec::new(), uplinks: Vec::new() }
+        Self { branch, switch: None, ports: Vec::new(), uplinks: Vec::new(), owes_release: false }
     }
 
     /// Opens what the spec says, holding. Main thread only: uplinks are processes.
@@ -105,6 +107,7 @@ impl Network {
     /// are stopped, because a stopped machine takes in frames that no commit has. Returns the ports
     /// whose machine does not read.
     pub fn hold(&mut self) -> Result<Vec<(Name, u8)>, HostError> {
+        self.owes_release = false;
         let stalled = self.try_ask(|switch| {
             switch.hold()?;
             switch.drain(Instant::now() + limits::DRAIN)
@@ -123,14 +126,22 @@ impl Network {
         self.try_ask(|switch| switch.save(to))
     }
 
-    /// Goes on.
+    /// Goes on. If the switch does not take it, [`Network::look_after`] tells it again.
     pub fn release(&mut self) -> Result<(), HostError> {
-        self.try_ask(|switch| switch.release()).map(drop)
+        let released = self.try_ask(|switch| switch.release()).map(drop);
+        self.owes_release = released.is_err();
+        released
     }
 
-    /// Returns why the switch no longer works, if it does not.
-    pub fn trouble(&mut self) -> Option<String> {
-        self.try_ask(|switch| switch.check()).err().map(|error| error.to_string())
+    /// Releases what should have been released, and returns why the switch does not work, if it
+    /// does not.
+    pub fn look_after(&mut self) -> Option<String> {
+        let works = if self.owes_release {
+            self.release()
+        } else {
+            self.try_ask(|switch| switch.check()).map(drop)
+        };
+        works.err().map(|error| error.to_string())
     }
 
     /// Returns a node's new ends of its ports.
@@ -144,6 +155,7 @@ impl Network {
     /// Ends the switch and the ways to the outside.
     pub fn close(&mut self) {
         self.switch = None;
+        self.owes_release = false;
         self.uplinks.clear();
     }
 

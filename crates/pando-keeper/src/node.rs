@@ -179,12 +179,13 @@ impl Node {
         timeout: Duration,
     ) -> Result<Welcome, HostError> {
         let link = self.link.as_ref().ok_or_else(|| self.has_no_machine())?;
-        let clock = match clock {
-            Clock::Step => GuestClock::Step,
-            Clock::Frozen => GuestClock::Keep,
-        };
-        link.hello(clock, Instant::now() + timeout)
+        link.hello(guest_clock(clock), Instant::now() + timeout)
             .map_err(|e| trouble::link(branch, &self.spec.name, &e))
+    }
+
+    /// Whether requests can be made of the guest.
+    pub fn is_greeted(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_greeted())
     }
 
     /// Kills the machine, if it runs.
@@ -195,6 +196,14 @@ impl Node {
 
     pub fn has_no_machine(&self) -> HostError {
         HostError::Machine { node: self.spec.name.to_string(), detail: "it does not run".into() }
+    }
+}
+
+/// Returns what a branch's clock is to a guest that is greeted.
+pub fn guest_clock(clock: Clock) -> GuestClock {
+    match clock {
+        Clock::Step => GuestClock::Step,
+        Clock::Frozen => GuestClock::Keep,
     }
 }
 

@@ -2,7 +2,10 @@
 //! then does one command after another, and hears of machines that end.
 
 mod ends;
+mod pause;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 use pando_machine::{DiskRole, EndReason, Hypervisor, MachineError, Switches};
 use pando_model::branch::BranchState;
 use pando_model::fault::Fault;
-use pando_model::host::{BranchSpec, Clock, CutSpec, HostError, StopMode};
+use pando_model::host::{AfterCut, BranchSpec, Clock, CutSpec, HostError, StopMode};
 use pando_model::network::CaptureLimits;
 use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
@@ -49,6 +52,14 @@ pub enum Message {
     Ended { node: usize, boot: u64 },
 }
 
+/// What an owner is made of.
+struct Parts {
+    layout: Layout,
+    branch: BranchId,
+    hypervisor: Arc<dyn Hypervisor>,
+    switches: Arc<dyn Switches>,
+}
+
 struct Owner {
     layout: Layout,
     branch: BranchId,
@@ -59,6 +70,8 @@ struct Owner {
     nodes: Vec<Node>,
     network: Network,
     clocks: Clocks,
+    /// Whether the start ended with the guests as they were restored: the first resume ends it.
+    held: bool,
     /// Whether the branch goes on when its last machine has ended, because it was ended on purpose.
     outlives_machines: bool,
     sender: Sender<Message>,
@@ -73,29 +86,16 @@ enum Next {
 /// Starts the branch and serves it until it ends.
 pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
     let (sender, receiver) = channel();
-    let nodes: Vec<Node> =
-        spec.nodes.iter().map(|node| Node::new(&config.layout, &spec, node.clone())).collect();
-    let published =
-        Arc::new(Published::new(config.branch.clone(), nodes.iter().map(first_view).collect()));
-    let mut owner = Owner {
-        layout: config.layout,
-        branch: config.branch,
-        hypervisor: config.hypervisor,
-        switches: config.switches,
-        published: published.clone(),
-        nodes,
-        network: Network::none(spec.branch.clone()),
-        clocks: Clocks::default(),
-        outlives_machines: false,
-        sender: sender.clone(),
-        spec,
-    };
+    let KeeperConfig { layout, branch, hypervisor, switches, listener } = config;
+    let parts = Parts { layout, branch, hypervisor, switches };
+    let mut owner = Owner::new(parts, spec, sender.clone());
+    let published = owner.published.clone();
     let identity = server::Identity {
         branch: owner.branch.clone(),
         token: owner.spec.token.clone(),
         generation: owner.spec.generation,
     };
-    server::start(config.listener, identity, published.clone(), sender);
+    server::start(listener, identity, published.clone(), sender);
 
     let started = owner.start().map_err(|error| owner.explain(error));
     let failed = started.is_err();
@@ -138,13 +138,34 @@ fn first_view(node: &Node) -> NodeView {
 }
 
 impl Owner {
+    fn new(parts: Parts, spec: BranchSpec, sender: Sender<Message>) -> Self {
+        let Parts { layout, branch, hypervisor, switches } = parts;
+        let nodes: Vec<Node> =
+            spec.nodes.iter().map(|node| Node::new(&layout, &spec, node.clone())).collect();
+        let views = nodes.iter().map(first_view).collect();
+        Self {
+            published: Arc::new(Published::new(branch.clone(), views)),
+            network: Network::none(spec.branch.clone()),
+            layout,
+            branch,
+            spec,
+            hypervisor,
+            switches,
+            nodes,
+            clocks: Clocks::default(),
+            held: false,
+            outlives_machines: false,
+            sender,
+        }
+    }
+
     fn publish_all(&self, state: BranchState) {
         self.published.change(|view| {
             for (view, node) in view.nodes.iter_mut().zip(&self.nodes) {
                 view.state = state;
                 view.pid = node.machine.as_ref().map(|machine| machine.pid());
                 view.link = node.link.clone();
-                view.greeted = true;
+                view.greeted = node.is_greeted();
                 view.started_at = node.started_at;
                 view.layers = node.layers.clone();
             }
@@ -152,15 +173,22 @@ impl Owner {
     }
 
     fn serve(&mut self, messages: &Receiver<Message>) {
+        let mut next_look = Instant::now() + limits::LOOK_AFTER;
         loop {
-            let next = match messages.recv_timeout(limits::LOOK_AFTER) {
+            let patience = next_look.saturating_duration_since(Instant::now());
+            let next = match messages.recv_timeout(patience) {
                 Ok(Message::Do(command, reply)) => self.obey(command, &reply),
                 Ok(Message::Ended { node, boot }) => self.machine_ended(node, boot),
-                Err(RecvTimeoutError::Timeout) => self.look_after(),
+                Err(RecvTimeoutError::Timeout) => Next::GoOn,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             if let Next::End = next {
                 break;
+            }
+            // Each turn, for clients that never stop asking.
+            if Instant::now() >= next_look {
+                self.look_after();
+                next_look = Instant::now() + limits::LOOK_AFTER;
             }
         }
         self.kill_all();
@@ -192,10 +220,10 @@ impl Owner {
         Next::GoOn
     }
 
-    /// Notices guests that were stopped by trouble of the host, such as a full disk, and the end of
-    /// the switch.
-    fn look_after(&mut self) -> Next {
-        let ended = self.network.trouble();
+    /// Notices guests that were stopped by trouble of the host, such as a full disk, and a switch that
+    /// has ended or does not carry what it should.
+    fn look_after(&mut self) {
+        let ended = self.network.look_after();
         if ended != self.published.read(|view| view.network_ended.clone()) {
             tracing::error!(branch = %self.branch, ended, "the switch");
             self.published.change(|view| view.network_ended = ended);
@@ -216,7 +244,6 @@ impl Owner {
                 });
             }
         }
-        Next::GoOn
     }
 
     fn state(&self) -> BranchState {
@@ -232,46 +259,6 @@ impl Owner {
                 }
             }
         });
-    }
-
-    fn pause(&mut self) -> Answer {
-        let running = self.state() == BranchState::Running;
-        let paused = self.network.hold().and_then(|_| self.live_nodes(Node::pause));
-        if let (Err(error), true) = (&paused, running) {
-            tracing::warn!(%error, "not paused: the guests go on");
-            let resumed = self.live_nodes(Node::resume_if_it_answers);
-            self.network.release().and(resumed)?;
-        }
-        paused?;
-        self.set_state(BranchState::Paused);
-        Ok(Reply::Done)
-    }
-
-    fn resume(&mut self, clock: Clock) -> Answer {
-        let stands =
-            |view: &BranchView| view.nodes.iter().any(|node| node.state == BranchState::Paused);
-        if !self.published.read(stands) {
-            return Ok(Reply::Done);
-        }
-        self.live_nodes(Node::resume)?;
-        self.network.release()?;
-        match clock {
-            Clock::Step => self.set_clocks()?,
-            Clock::Frozen => self.clocks.leave(),
-        }
-        self.set_state(BranchState::Running);
-        Ok(Reply::Done)
-    }
-
-    fn set_clocks(&mut self) -> Result<(), HostError> {
-        let branch = self.branch.clone();
-        self.live_nodes(|node| set_clock(node, &branch))?;
-        self.follow_clocks();
-        Ok(())
-    }
-
-    fn follow_clocks(&self) {
-        self.clocks.follow(self.nodes.iter().filter_map(|node| node.link.clone()).collect());
     }
 
     fn live_nodes(
@@ -291,7 +278,7 @@ impl Owner {
         if result.is_ok() && running {
             self.catch_up(spec);
         }
-        let stays = result.is_ok() && spec.then == pando_model::host::AfterCut::StayPaused;
+        let stays = result.is_ok() && spec.then == AfterCut::StayPaused;
         self.published.change(|view| {
             view.cuts_due.retain(|due| *due != spec.commit);
             view.last_cut = result.as_ref().ok().cloned();
@@ -303,18 +290,6 @@ impl Owner {
             }
         });
         result.map(|report| Reply::Cut { report })
-    }
-
-    /// Sets the clocks of guests that went on after a cut: without it they would be behind by the
-    /// pauses of all cuts, and what they say of the time of a change would be wrong by as much.
-    fn catch_up(&mut self, spec: &CutSpec) {
-        let goes_on = spec.then == pando_model::host::AfterCut::Continue;
-        if !goes_on || self.spec.clock == Clock::Frozen {
-            return;
-        }
-        if let Err(error) = self.set_clocks() {
-            tracing::warn!(%error, "a guest's clock is behind by the pause of a cut");
-        }
     }
 
     fn number_of(&self, name: &Name) -> Result<usize, HostError> {
@@ -350,6 +325,11 @@ impl Owner {
                 is: "paused".into(),
                 wanted: "running".into(),
             });
+        }
+        if self.state() == BranchState::Stopped {
+            // It may have been paused when its last machine ended.
+            self.held = false;
+            self.network.release()?;
         }
         if let Err(error) = self.boot_again(number) {
             self.publish_end(number, error.to_string());
@@ -413,12 +393,6 @@ impl Owner {
             }
         });
     }
-}
-
-fn set_clock(node: &Node, branch: &BranchId) -> Result<(), HostError> {
-    let Some(link) = &node.link else { return Ok(()) };
-    link.set_clock(Instant::now() + limits::GUEST_ANSWER)
-        .map_err(|e| trouble::link(branch, &node.spec.name, &e))
 }
 
 /// Asks the guest to switch itself off and waits for its machine's end until the deadline.

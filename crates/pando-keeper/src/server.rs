@@ -11,6 +11,10 @@
 //! A connection has a thread that reads, and from its first command on one that pumps; both stay for
 //! the next command, because starting a thread takes longer on a busy host than most commands run.
 
+mod input;
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,6 +34,7 @@ use pando_wire::keeper::{
     Answer, Control, Frame, Hello, KeeperWireError, MAX_DATA, PROTOCOL, Reply, Request,
 };
 
+use self::input::{Input, Seen};
 use crate::forward::Forwards;
 use crate::owner::{Command, Message};
 use crate::published::Published;
@@ -99,7 +104,7 @@ pub fn start(
         connections: AtomicUsize::new(0),
     });
     let accept = move || {
-        for client in listener.incoming().flatten() {
+        for client in listener.incoming().filter_map(accepted) {
             if server.connections.fetch_add(1, Ordering::Relaxed) >= limits::MAX_CONNECTIONS {
                 server.connections.fetch_sub(1, Ordering::Relaxed);
                 continue;
@@ -121,6 +126,16 @@ pub fn start(
     }
 }
 
+/// Returns a client, or waits a moment: what cannot be accepted for want of descriptors waits, and
+/// the next try fails as fast as this one did.
+pub fn accepted<T>(client: io::Result<T>) -> Option<T> {
+    if let Err(error) = &client {
+        tracing::warn!(%error, "a client cannot be accepted");
+        thread::sleep(limits::ACCEPT_PAUSE);
+    }
+    client.ok()
+}
+
 fn send(mut stream: &UnixStream, frame: &Frame) -> io::Result<()> {
     stream.write_all(&frame.encode())
 }
@@ -135,6 +150,22 @@ fn receive(mut stream: &UnixStream) -> Result<Option<Frame>, ConnectionError> {
     let mut body = vec![0; Frame::body_length(prefix)?];
     stream.read_exact(&mut body)?;
     Ok(Some(Frame::from_body(body)?))
+}
+
+/// Reads the next frame, and meanwhile gives a command the input that waits for it.
+fn next_frame(
+    client: &UnixStream,
+    running: &Running,
+    input: &mut Input,
+) -> Result<Option<Frame>, ConnectionError> {
+    while let Some(job) = running.get().filter(|_| input.waits()) {
+        match input::look(client)? {
+            Seen::Gone => return Ok(None),
+            Seen::Words if input.has_room() => break,
+            Seen::Words | Seen::Nothing => input.give(&job),
+        }
+    }
+    receive(client)
 }
 
 impl Server {
@@ -181,15 +212,17 @@ impl Server {
         running: &Running,
         mut start: impl FnMut(Arc<Job>) -> io::Result<()>,
     ) -> Result<(), ConnectionError> {
-        while let Some(frame) = receive(client)? {
+        let mut input = Input::default();
+        while let Some(frame) = next_frame(client, running, &mut input)? {
             if let Some(job) = running.get() {
-                feed(&frame, &job)?;
+                input.take_in(frame, &job)?;
                 continue;
             }
+            input = Input::default();
             let request = match frame.parse::<Request>() {
                 Ok(request) => request,
                 // Input of a command that has ended meanwhile.
-                Err(_) if is_input(&frame) => continue,
+                Err(_) if input::is_input(&frame) => continue,
                 Err(error) => return Err(error.into()),
             };
             self.published.change(|view| view.answers_due += 1);
@@ -445,29 +478,6 @@ impl Server {
         records.flush().map_err(|e| trouble::io("send a capture to the client", &e))?;
         Ok(Reply::Captured { end })
     }
-}
-
-/// Whether a frame is for a command, and no request.
-fn is_input(frame: &Frame) -> bool {
-    matches!(frame, Frame::Data(..)) || frame.parse::<Control>().is_ok()
-}
-
-/// Gives a client's input to a command.
-fn feed(frame: &Frame, job: &Job) -> Result<(), ConnectionError> {
-    let handle = &job.handle;
-    let taken = match frame {
-        Frame::Data(_, bytes) => handle.write_stdin(bytes, job.deadline),
-        Frame::Message(_) => match frame.parse()? {
-            Control::Eof => handle.close_stdin(job.deadline),
-            Control::Signal { signal } => handle.signal(signal, job.deadline),
-            Control::Resize { size } => handle.resize(size, job.deadline),
-        },
-    };
-    if let Err(error) = taken {
-        // It no longer reads; what it still says is the pump's.
-        tracing::debug!(%error, "a command takes no input");
-    }
-    Ok(())
 }
 
 /// A client's file, as it arrives.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use pando_link::LinkError;
 use pando_machine::EndReason;
 use pando_model::Name;
 use pando_model::branch::BranchState;
@@ -11,6 +12,7 @@ use pando_model::host::HostError;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Message, Next, Owner};
+use crate::node::guest_clock;
 use crate::plan::Begin;
 use crate::{limits, trouble};
 
@@ -102,32 +104,42 @@ impl Owner {
         let ports = network.replug(&node.spec.name)?;
         node.spawn(layout, spec, hypervisor.as_ref(), Begin::Boot, ports)?;
         node.prepare(layout)?;
-        node.resume()?;
+        // A guest may have rebooted just before its branch was paused.
+        let stands = self.published.read(|view| view.nodes[number].state == BranchState::Paused);
+        let state = if stands { BranchState::Paused } else { BranchState::Running };
+        if !stands {
+            node.resume()?;
+        }
         self.published.change(|view| {
             let (view, node) = (&mut view.nodes[number], &self.nodes[number]);
-            (view.state, view.greeted, view.ended) = (BranchState::Running, false, None);
+            (view.state, view.greeted, view.ended) = (state, false, None);
             view.pid = node.machine.as_ref().map(|machine| machine.pid());
             view.link = node.link.clone();
             view.started_at = node.started_at;
         });
         self.watch(number);
-        self.greet_when_up(number);
+        if !stands {
+            self.greet_when_up(number);
+        }
         Ok(())
     }
 
-    /// Waits, beside the owner, for a guest that boots.
-    fn greet_when_up(&self, number: usize) {
+    /// Waits, beside the owner, for a guest that boots. Whoever waits for the same guest already
+    /// hears that its epoch ended.
+    pub(super) fn greet_when_up(&self, number: usize) {
         let node = &self.nodes[number];
         let Some(link) = node.link.clone() else { return };
         let (published, timeout) = (self.published.clone(), self.spec.ready_timeout);
+        let clock = guest_clock(self.spec.clock);
         let greet = move || {
-            let welcome = link.hello(pando_link::GuestClock::Step, Instant::now() + timeout);
+            let welcome = link.hello(clock, Instant::now() + timeout);
             match welcome {
                 Ok(_) => published.change(|view| {
                     let view = &mut view.nodes[number];
                     view.greeted =
                         view.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
                 }),
+                Err(LinkError::EpochEnded { .. }) => {}
                 Err(error) => tracing::warn!(%error, "the guest does not answer after its reboot"),
             }
         };

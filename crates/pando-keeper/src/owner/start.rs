@@ -1,17 +1,27 @@
 //! Bringing a branch up: its switch, its machines, and its guests to where somebody may speak to them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pando_model::BranchId;
 use pando_model::branch::BranchState;
-use pando_model::guest::{Command, ExecSpec, Stdin};
+use pando_model::guest::{Command, ExecSpec, Inherited, Stdin};
 use pando_model::host::{AfterStart, Clock, HostError, StartReport};
+use pando_model::{BranchId, Name};
 
 use super::Owner;
 use super::ends::describe;
 use crate::node::{Node, each, try_each};
 use crate::plan::Begin;
 use crate::{limits, trouble};
+
+/// What a guest answered to its machine's first greeting.
+pub(super) struct Greeted {
+    node: Name,
+    /// Commands that were running at the cut and run on.
+    pub inherited: Vec<Inherited>,
+    /// How long after the machines' start.
+    after: Duration,
+}
 
 impl Owner {
     /// Brings all nodes up, as the spec says.
@@ -26,40 +36,22 @@ impl Owner {
         try_each(nodes, |node| node.prepare(layout))?;
         network.wait_ready()?;
         if spec.after == AfterStart::Hold {
+            self.held = true;
             self.publish_all(BranchState::Paused);
             self.watch_all();
             let held_us = trouble::micros(began.elapsed());
             return Ok(StartReport {
                 answered_us: held_us,
                 ready_us: held_us,
-                inherited: std::collections::BTreeMap::new(),
+                inherited: BTreeMap::new(),
             });
         }
-        try_each(nodes, Node::resume)?;
-        let become_somebody = become_somebody(nodes);
-        if !become_somebody {
-            network.release()?;
-        }
-        let (branch, clock, timeout) = (&self.branch, spec.clock, spec.ready_timeout);
-        let greeted = each(nodes, |node| {
-            let welcome = node.greet(branch, clock, timeout)?;
-            let answered = began.elapsed();
-            if !node.plan.restore {
-                wait_booted(node, branch, timeout)?;
-            }
-            touch(node, branch, spec.after)?;
-            Ok((node.spec.name.clone(), welcome.inherited, answered))
-        });
-        let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
-        if become_somebody {
-            network.release()?;
-        }
-        let answered = greeted.iter().map(|(.., answered)| *answered).max().unwrap_or_default();
-        let inherited = greeted.into_iter().map(|(node, inherited, _)| (node, inherited)).collect();
-        let state = match spec.after {
+        let after = spec.after;
+        let answers = self.come_up(after, began)?;
+        let state = match after {
             AfterStart::Park => {
-                network.hold()?;
-                try_each(nodes, Node::pause)?;
+                self.network.hold()?;
+                try_each(&mut self.nodes, Node::pause)?;
                 BranchState::Paused
             }
             AfterStart::Run | AfterStart::Hold => BranchState::Running,
@@ -71,13 +63,54 @@ impl Owner {
         }
         let ready_us = trouble::micros(began.elapsed());
         tracing::info!(branch = %self.branch, ready_us, "started");
-        Ok(StartReport { answered_us: trouble::micros(answered), ready_us, inherited })
+        let answered = answers.iter().map(|answer| answer.after).max().unwrap_or_default();
+        Ok(StartReport {
+            answered_us: trouble::micros(answered),
+            ready_us,
+            inherited: answers.into_iter().map(|answer| (answer.node, answer.inherited)).collect(),
+        })
+    }
+
+    /// Lets prepared machines run for the first time, greets their guests, and makes them who they
+    /// shall be; the network works from then on. Returns what the guests answered.
+    pub(super) fn come_up(
+        &mut self,
+        after: AfterStart,
+        began: Instant,
+    ) -> Result<Vec<Greeted>, HostError> {
+        let Self { nodes, network, spec, branch, .. } = self;
+        let lives = |node: &Node| node.machine.is_some();
+        try_each(nodes, |node| if lives(node) { node.resume() } else { Ok(()) })?;
+        let become_somebody = become_somebody(nodes);
+        if !become_somebody {
+            network.release()?;
+        }
+        let greeted = each(nodes, |node| {
+            if !lives(node) {
+                return Ok(None);
+            }
+            let welcome = node.greet(branch, spec.clock, spec.ready_timeout)?;
+            let answered = began.elapsed();
+            if !node.plan.restore {
+                wait_booted(node, branch, spec.ready_timeout)?;
+            }
+            touch(node, branch, after)?;
+            let node = node.spec.name.clone();
+            Ok(Some(Greeted { node, inherited: welcome.inherited, after: answered }))
+        });
+        let greeted = greeted.into_iter().collect::<Result<Vec<_>, HostError>>()?;
+        if become_somebody {
+            network.release()?;
+        }
+        Ok(greeted.into_iter().flatten().collect())
     }
 
     /// Returns the better reason for a failed start: a machine that ended, and what it said last.
     pub(super) fn explain(&mut self, error: HostError) -> HostError {
+        let deadline = Instant::now() + limits::LINGER;
         for node in &mut self.nodes {
-            let ended = node.machine.as_mut().map(|machine| machine.wait_end(limits::LINGER));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ended = node.machine.as_mut().map(|machine| machine.wait_end(left));
             let Some(Ok(Some(reason))) = ended else { continue };
             let console = std::fs::read(&node.plan.console).unwrap_or_default();
             let console = String::from_utf8_lossy(&console);
@@ -122,7 +155,7 @@ fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostEr
     if after == AfterStart::Park {
         let warm_up = ExecSpec {
             command: Command::Argv(vec!["true".into()]),
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             cwd: None,
             user: None,
             timeout_ms: trouble::millis(limits::GUEST_ANSWER),
