@@ -206,7 +206,10 @@ impl LocalHost {
         branch: &BranchId,
         clock: Clock,
     ) -> Result<(), HostError> {
-        self.tell(branch, &Request::Resume { clock }).await
+        match self.ask(branch, &Request::Resume { clock }, limits::RESUME).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     pub(crate) async fn stop_branch(

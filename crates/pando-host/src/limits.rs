@@ -6,8 +6,11 @@ use std::time::Duration;
 pub const ANSWER: Duration = Duration::from_secs(10);
 /// Time beyond a request's own for its answer to arrive.
 pub const GRACE: Duration = Duration::from_secs(15);
-/// Time that the branch's resume after a pause may take: two hypervisor commands a node.
+/// Time that a command which a keeper's owner does may take: two hypervisor commands a node.
 pub const COMMAND: Duration = Duration::from_secs(45);
+/// Time that a branch's resume may take: one that was made paused comes up then, and may have to
+/// boot. A keeper that is lost is heard of at once.
+pub const RESUME: Duration = Duration::from_secs(600);
 /// Time for a keeper's process to be gone once it said goodbye.
 pub const GONE: Duration = Duration::from_secs(10);
 /// How often a lock is tried while a process ends: the kernel offers no wait with a deadline.

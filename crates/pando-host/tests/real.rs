@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::World;
 use pando_driver::BranchHost;
-use pando_driver::host::{AfterStart, NodeStart, StopMode};
+use pando_driver::host::{AfterStart, Clock, NodeStart, StopMode};
 use pando_driver::progress::Reporter;
+use pando_model::BranchState;
 use pando_model::commit::CommitKind;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,6 +63,39 @@ async fn a_guest_that_reboots_comes_back_on_its_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_branch_made_paused_answers_once_it_is_resumed_and_after_a_pause_amid_its_reboot() {
+    let world = World::new();
+    let main = world.boot("main").await;
+    world.sh(&main, "echo memory > /dev/shm/note").await;
+    let commit = world.cut(&main, CommitKind::Full).await;
+    world.end(&[&main]).await;
+    let held = world.held_branch(&commit).await;
+    let branch = &held.spec.branch;
+    let observed = world.host.observe(branch).await.unwrap().unwrap();
+    assert_eq!((observed.state, observed.nodes[0].answers), (BranchState::Paused, false));
+    world.host.facts(branch, &"db".parse().unwrap()).await.unwrap_err();
+
+    world.host.resume(branch, Clock::Step).await.unwrap();
+    let observed = world.host.observe(branch).await.unwrap().unwrap();
+    assert_eq!((observed.state, observed.nodes[0].answers), (BranchState::Running, true));
+    assert_eq!(world.sh(&held, "cat /dev/shm/note").await, "memory\n");
+    world.host.pause(branch).await.unwrap();
+    world.host.resume(branch, Clock::Step).await.unwrap();
+    let first = world.sh(&held, "cat /proc/sys/kernel/random/boot_id").await;
+
+    world.detach(&held, "systemctl reboot").await;
+    let machine = observed.nodes[0].pid;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while world.host.observe(branch).await.unwrap().unwrap().nodes[0].pid == machine {
+        assert!(Instant::now() < deadline, "it does not reboot");
+    }
+    world.host.pause(branch).await.unwrap();
+    world.host.resume(branch, Clock::Step).await.unwrap();
+    world.until_boot_changes(&held, &first).await;
+    world.end(&[&held]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_cannot_work_leaves_nothing() {
     let world = World::new();
     let mut branch = world.new_branch("broken", NodeStart::Boot).await;
@@ -80,7 +116,7 @@ async fn a_cut_whose_client_vanishes_is_adopted_by_the_next_host() {
         let silent = Reporter::silent();
         let cut = world.host.cut(&main.spec.branch, &spec, &silent);
         // Long enough for the request to be on its way, too short for the cut to end.
-        let gave_up = tokio::time::timeout(std::time::Duration::from_millis(15), cut).await;
+        let gave_up = tokio::time::timeout(Duration::from_millis(15), cut).await;
         assert!(gave_up.is_err(), "the cut was over before its client could vanish");
     }
     let next = world.another_host();
@@ -104,7 +140,7 @@ async fn a_keeper_killed_during_a_cut_takes_its_machines_along_and_loses_no_disk
         let silent = Reporter::silent();
         let cut = world.host.cut(&main.spec.branch, &spec, &silent);
         let kill = async {
-            tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             common::kill(observed.keeper_pid);
         };
         let (result, ()) = tokio::join!(cut, kill);
@@ -147,7 +183,7 @@ async fn a_machine_that_is_killed_ends_its_keeper_and_says_why() {
 async fn a_ready_state_becomes_nodes_with_identities_of_their_own() {
     let world = World::new();
     let template = world.boot("template").await;
-    let wait = std::time::Duration::from_secs(60);
+    let wait = Duration::from_secs(60);
     let db = "db".parse().unwrap();
     world.host.make_anonymous(&template.spec.branch, &db, wait).await.unwrap();
     let ready = world.cut(&template, CommitKind::Full).await;

@@ -227,6 +227,17 @@ impl World {
         MemoryChain { links, size: ByteCount::from_mib(512) }
     }
 
+    /// Returns a branch whose guests stand as they were cut.
+    pub async fn held_branch(&self, cut: &Cut) -> Branch {
+        self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
+        let below = Below::Layer(cut.report.nodes[0].layers.root.clone());
+        let start = NodeStart::Restore { commit: cut.report.commit.clone(), saved_as: name("db") };
+        let mut branch = self.branch_over("held", start, below).await;
+        branch.spec.after = AfterStart::Hold;
+        self.host.start(&branch.spec, &Reporter::silent()).await.unwrap();
+        branch
+    }
+
     pub async fn branch(&self, cut: &Cut, after: AfterStart) -> Branch {
         let began = Instant::now();
         self.host.materialise(&cut.chain, &Reporter::silent()).await.unwrap();
