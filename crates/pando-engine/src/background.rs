@@ -237,10 +237,12 @@ impl Engine {
             }
             let all = self.parked().await?;
             let own = all.iter().filter(|branch| branch.head.as_ref() == Some(id)).count();
-            if own >= commit.warm as usize || all.len() >= self.config.max_parked {
+            let machines = commit.nodes.len();
+            let parked: usize = all.iter().map(|branch| branch.nodes.len()).sum();
+            if own >= commit.warm as usize || parked + machines > self.config.max_parked {
                 return Ok(());
             }
-            self.check_memory(1, "a parked copy").await?;
+            self.check_memory(machines, "a parked copy").await?;
             self.materialise(&commit, &Reporter::silent()).await?;
             let kind = Box::new(Park::plan(self, cluster, commit).await?);
             let plan = Plan { kind, guard, timeout: self.config.restore_timeout };

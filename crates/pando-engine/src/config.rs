@@ -25,7 +25,7 @@ pub struct Config {
     pub branch_memory: ByteCount,
     /// Most bytes of flat memory that nothing runs on.
     pub memory_cache: ByteCount,
-    /// Most parked copies in the whole home; each takes about `branch_memory`.
+    /// Most machines of parked copies in the whole home; each takes about `branch_memory`.
     pub max_parked: usize,
     /// How long the making of a new parked copy waits after one was taken, so that it does not
     /// compete with the first commands of whoever took it.

@@ -13,7 +13,7 @@ mod common;
 use common::{Bench, DUO};
 use pando_driver::store::Query;
 use pando_model::commit::Layer;
-use pando_model::{Branch, ErrorCode, KernelNetwork, Lack};
+use pando_model::{Branch, ByteCount, ErrorCode, KernelNetwork, Lack};
 use serde_json::{Value, json};
 
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -26,6 +26,27 @@ async fn on(bench: &Bench, cluster: &str, name: &str, command: &str) -> String {
     let ran = bench.ok("node_exec", params).await;
     assert_eq!(ran["exit_code"], 0, "{cluster}/{name}: {command}: {ran}");
     ran["stdout"].as_str().unwrap().trim().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_copy_of_a_cluster_counts_for_each_of_its_nodes() {
+    let mut bench = Bench::with_cluster().await;
+    let ready = async |bench: &Bench, tag: &str| {
+        let shown = bench.ok("commit_show", json!({"commit": format!("duo@{tag}")})).await;
+        shown["warm_ready"].clone()
+    };
+    // One more machine has room, and a copy is two.
+    bench.world.set_free(ByteCount::from_mib(340), ByteCount::from_gib(8));
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v1", "warm": 2})).await;
+    bench.engine.idle().await;
+    assert_eq!(ready(&bench, "v1").await, 0);
+
+    bench.world.set_free(ByteCount::from_gib(8), ByteCount::from_gib(8));
+    bench.park_at_most(3).await;
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v2", "warm": 2})).await;
+    bench.engine.idle().await;
+    let both = [ready(&bench, "v1").await, ready(&bench, "v2").await];
+    assert_eq!(both, [json!(1), json!(0)], "one copy is two machines, and a second would be four");
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ settings! {
     disk_reserve_mib: u64 = 1024, "limits.disk_reserve_mib";
     /// Most disk space for flat memory that nothing runs on, in MiB.
     memory_cache_mib: u64 = 8192, "limits.memory_cache_mib";
-    /// Most warm copies in the whole home.
+    /// Most machines of warm copies in the whole home.
     max_parked: u64 = 16, "limits.max_parked";
     /// Branches that one call starts at the same time; 0 for one per processor.
     workers: u64 = 0, "limits.workers";

@@ -109,6 +109,13 @@ impl Bench {
         self.engine.idle().await;
     }
 
+    /// Starts a new engine on the same world that parks so many machines at most.
+    pub async fn park_at_most(&mut self, max_parked: usize) {
+        let config = Config { max_parked, ..config(self.home.path()) };
+        self.engine = engine(&self.world, config).await;
+        self.engine.idle().await;
+    }
+
     /// Starts a new engine on the same world, as after a crash, and waits for its recovery.
     pub async fn restart(&mut self) {
         self.engine = engine(&self.world, config(self.home.path())).await;
