@@ -20,6 +20,9 @@ pub const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub const WATCHED_OPERATIONS: u32 = 20;
 /// Bytes of a file that are read and sent at a time.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Time in which a signal gets behind the input that a command is reading; a command that reads none
+/// is given up then.
+pub const SIGNAL_PASSES: Duration = Duration::from_secs(1);
 /// Chunks between a file or terminal and the socket.
 pub const CHUNKS: usize = 8;
 /// Lines of the daemon's log in the error of one that did not start.

@@ -10,12 +10,13 @@ use pando_model::{Address, ErrorCode};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 use crate::app::{App, Ending};
 use crate::cli::generated::{pairs, seconds, size};
 use crate::commands::terminal::{self, Escape, Raw};
 use crate::commands::{text, texts, typed};
-use crate::limits::CHUNKS;
+use crate::limits::{CHUNKS, SIGNAL_PASSES};
 use crate::output::{Format, Ui, failure};
 
 const SIGINT: i32 = 2;
@@ -261,42 +262,58 @@ fn signals(kind: SignalKind) -> Result<Signal, ApiError> {
 async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
     let (sender, input) = mpsc::channel(CHUNKS);
     let (output, received) = mpsc::channel(CHUNKS);
-    let mut interrupts = signals(SignalKind::interrupt())?;
-    let mut terminations = signals(SignalKind::terminate())?;
-    let hand_on = async {
-        let mut typed = wants_input.then(terminal::input);
-        let mut interrupted = false;
-        if typed.is_none() {
-            let _ = sender.send(ExecInput::Eof).await;
-        }
-        loop {
-            // Cancel-safe: channels and signal streams lose nothing.
-            let piece = tokio::select! {
-                piece = next(&mut typed) => match piece {
-                    Some(bytes) => ExecInput::Data(bytes),
-                    None => { typed = None; ExecInput::Eof }
-                },
-                _ = interrupts.recv() => {
-                    if interrupted { return }
-                    interrupted = true;
-                    ExecInput::Signal(SIGINT)
-                }
-                _ = terminations.recv() => ExecInput::Signal(SIGTERM),
-            };
-            if sender.send(piece).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
+    let interrupts = signals(SignalKind::interrupt())?;
+    let terminations = signals(SignalKind::terminate())?;
+    let hand_on = hand_on(sender, wants_input.then(terminal::input), interrupts, terminations);
     let caller = app.caller();
     let run = app.client.attach(&caller, request, AttachIo { input, output });
     let finished = async { tokio::join!(run, write_out(received)).0 };
-    // Cancel-safe: the second interrupt gives the command up, and with it its streams.
+    // Cancel-safe: leaving gives the command up, and with it its streams.
     let outcome = tokio::select! {
         outcome = finished => outcome,
         () = hand_on => return Ok(130),
     };
     ended(app, outcome)
+}
+
+/// Hands input and signals on to a command. Returns when it is to be given up: at the second
+/// interrupt, or when a signal does not get past input that the command does not read.
+async fn hand_on(
+    sender: mpsc::Sender<ExecInput>,
+    mut typed: Option<mpsc::Receiver<Vec<u8>>>,
+    mut interrupts: Signal,
+    mut terminations: Signal,
+) {
+    let mut interrupted = false;
+    if typed.is_none() {
+        let _ = sender.send(ExecInput::Eof).await;
+    }
+    loop {
+        // Cancel-safe: channels and signal streams lose nothing, and a piece is taken last.
+        let signal = tokio::select! {
+            (room, piece) = async { (sender.reserve().await, next(&mut typed).await) } => {
+                let piece = piece.map_or(ExecInput::Eof, ExecInput::Data);
+                if piece == ExecInput::Eof {
+                    typed = None;
+                }
+                match room {
+                    Ok(room) => room.send(piece),
+                    Err(_) => std::future::pending().await,
+                }
+                continue;
+            }
+            _ = interrupts.recv() => SIGINT,
+            _ = terminations.recv() => SIGTERM,
+        };
+        if signal == SIGINT && std::mem::replace(&mut interrupted, true) {
+            return;
+        }
+        match sender.send_timeout(ExecInput::Signal(signal), SIGNAL_PASSES).await {
+            Err(SendTimeoutError::Timeout(_)) => return,
+            Err(SendTimeoutError::Closed(_)) => std::future::pending().await,
+            Ok(()) => {}
+        }
+    }
 }
 
 /// Returns the exit status of a command as ours; what a guest cannot start has that of shells.
@@ -398,4 +415,44 @@ async fn interactive(app: &App, mut request: AttachRequest) -> Ending {
 
 fn left(ui: &Ui) {
     ui.remark("\nleft; what ran on that terminal was ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interrupt_gives_up_a_command_that_does_not_read_its_input() {
+        let (sender, mut input) = mpsc::channel(1);
+        let (typing, typed) = mpsc::channel(4);
+        for _ in 0..4 {
+            typing.send(vec![7]).await.unwrap();
+        }
+        let [interrupts, terminations] =
+            [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signals(kind).unwrap());
+        let handing_on = tokio::spawn(hand_on(sender, Some(typed), interrupts, terminations));
+        assert_eq!(input.recv().await, Some(ExecInput::Data(vec![7])));
+        kill_process(getpid(), rustix::process::Signal::INT).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), handing_on).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_signal_goes_on_behind_what_was_read() {
+        let (sender, mut input) = mpsc::channel(4);
+        let (typing, typed) = mpsc::channel(4);
+        typing.send(vec![7]).await.unwrap();
+        let [interrupts, terminations] =
+            [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signals(kind).unwrap());
+        let handing_on = tokio::spawn(hand_on(sender, Some(typed), interrupts, terminations));
+        assert_eq!(input.recv().await, Some(ExecInput::Data(vec![7])));
+        kill_process(getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(input.recv().await, Some(ExecInput::Signal(SIGTERM)));
+        drop(typing);
+        assert_eq!(input.recv().await, Some(ExecInput::Eof));
+        handing_on.abort();
+    }
 }
