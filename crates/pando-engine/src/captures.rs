@@ -28,13 +28,31 @@ const MAX_LISTS: usize = 64;
 /// What was seen of a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sight {
-    pub capture: Capture,
+    /// Some megabytes, which several comparisons may hold.
+    #[serde(with = "shared")]
+    pub capture: Arc<Capture>,
     /// Paths of the files of packages, where those were needed.
     #[serde(default)]
     pub lists: BTreeMap<String, Vec<String>>,
     /// Contents of files that were asked for; `None` for what is none or too long.
     #[serde(skip)]
     pub files: BTreeMap<String, Option<String>>,
+}
+
+/// A shared capture is written as any other.
+mod shared {
+    use std::sync::Arc;
+
+    use pando_model::capture::Capture;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(capture: &Capture, to: S) -> Result<S::Ok, S::Error> {
+        capture.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Capture>, D::Error> {
+        Capture::deserialize(from).map(Arc::new)
+    }
 }
 
 /// A sight and where it is from.

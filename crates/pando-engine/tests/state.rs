@@ -4,7 +4,12 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::Bench;
+use pando_driver::Store;
+use pando_driver::store::{AuditRow, Query, StoreError, Table, Transaction};
 use serde_json::{Value, json};
 
 fn told(rows: &Value) -> Vec<String> {
@@ -288,6 +293,10 @@ async fn clusters_differ_node_by_node_and_between_them() {
     let observed = &diff["cluster"]["reachability"];
     assert_eq!(observed["not_observed"]["to"], "duo@left is stopped");
     assert_eq!((&observed["differ"], &observed["total"]), (&json!(0), &json!(4)));
+    assert_eq!(
+        diff["unknown"]["reachability"],
+        "not observed on the side `to`: duo@left is stopped"
+    );
     bench.assert_consistent("compared").await;
 }
 
@@ -295,11 +304,21 @@ async fn clusters_differ_node_by_node_and_between_them() {
 async fn a_clusters_commit_is_looked_into_once_for_all_nodes() {
     let bench = Bench::with_cluster().await;
     bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
+    let before = looks(&bench).await;
+    let same = bench.ok("state_diff", json!({"from": "duo"})).await;
+    assert_eq!(
+        (&same["total"], &same["equal"]),
+        (&json!(0), &json!(false)),
+        "unknown is not equal"
+    );
+    let why = "not observed on the side `from`: a commit's guests cannot be asked";
+    assert_eq!(same["unknown"]["reachability"], why);
+    let asked = json!({"from": "duo", "aspects": ["files"]});
+    assert_eq!(bench.ok("state_diff", asked).await["equal"], true, "nobody asked who reaches whom");
     pass_time();
     bench.exec("duo/web", "set-disk /srv/early 1").await;
     pass_time();
     bench.exec("duo/db", "set-disk /srv/late 1").await;
-    let before = looks(&bench).await;
     let diff = bench.ok("state_diff", json!({"from": "duo"})).await;
     let late = r#"added files:/srv/late on to by ["set-disk /srv/late 1"]"#;
     let early = r#"added files:/srv/early on to by ["set-disk /srv/early 1"]"#;
@@ -384,4 +403,76 @@ async fn results_of_clusters_are_bounded_and_read_on() {
     }
     let all: std::collections::BTreeSet<String> = seen.iter().cloned().collect();
     assert_eq!((seen.len(), all.len()), (80, 80));
+}
+
+/// A store that counts what is read.
+struct Counted {
+    inner: Arc<dyn Store>,
+    /// Records of commits.
+    commits: Arc<AtomicUsize>,
+    /// Lists of branches.
+    branches: Arc<AtomicUsize>,
+}
+
+#[async_trait::async_trait]
+impl Store for Counted {
+    async fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        self.inner.write(transaction).await
+    }
+
+    async fn row(&self, table: Table, key: &str) -> Result<Option<String>, StoreError> {
+        self.commits.fetch_add(usize::from(table == Table::Commits), Ordering::Relaxed);
+        self.inner.row(table, key).await
+    }
+
+    async fn rows(&self, table: Table, query: &Query) -> Result<Vec<String>, StoreError> {
+        self.branches.fetch_add(usize::from(table == Table::Branches), Ordering::Relaxed);
+        self.inner.rows(table, query).await
+    }
+
+    async fn count(&self, table: Table, query: &Query) -> Result<u64, StoreError> {
+        self.inner.count(table, query).await
+    }
+
+    async fn audit(&self, after_seq: u64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        self.inner.audit(after_seq, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_stops_where_lines_of_commits_meet_and_at_the_end_of_a_page() {
+    let mut bench = Bench::with_vm().await;
+    let (commits, branches) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&commits), Arc::clone(&branches));
+    let over = |inner| {
+        let (commits, branches) = counts;
+        Arc::new(Counted { inner, commits, branches }) as Arc<dyn Store>
+    };
+    bench.restart_on(over).await;
+    for _ in 0..40 {
+        bench.ok("commit_create", json!({"branch": "shop"})).await;
+    }
+    for name in ["a", "b"] {
+        bench.ok("branch_create", json!({"from": "shop", "name": name})).await;
+    }
+    bench.exec("shop@b", "set-disk /srv/new 1").await;
+    bench.ok("commit_create", json!({"branch": "shop@b"})).await;
+    bench.engine.idle().await;
+    // The first one looks into the ancestor, whose memory lies on all before it.
+    let both = json!({"from": "shop@a", "to": "shop@b"});
+    bench.ok("state_diff", both.clone()).await;
+    commits.store(0, Ordering::Relaxed);
+    let diff = bench.ok("state_diff", both).await;
+    let read = commits.load(Ordering::Relaxed);
+    assert_eq!(diff["total"], 1, "{diff:#}");
+    assert!(diff["base"].is_string() && read < 10, "{read} commits were read");
+
+    for name in ["one", "two", "three"] {
+        bench.ok("vm_create", json!({"name": name})).await;
+    }
+    bench.engine.idle().await;
+    branches.store(0, Ordering::Relaxed);
+    let page = bench.ok("cluster_list", json!({"limit": 1})).await;
+    assert_eq!((&page["returned"], &page["total"]), (&json!(1), &json!(4)));
+    assert_eq!(branches.load(Ordering::Relaxed), 1, "one cluster was asked for");
 }

@@ -99,9 +99,10 @@ impl Look {
         let host_id = &self.branch.host_id;
         let mut sight = Sight::default();
         if !wanted.aspects.is_empty() {
-            sight.capture = engine.host.capture(host_id, node, &wanted.aspects).await?;
+            let mut capture = engine.host.capture(host_id, node, &wanted.aspects).await?;
             // Its clock goes on from the cut: what it says of the time before is not shifted.
-            sight.capture.ahead_ns = 0;
+            capture.ahead_ns = 0;
+            sight.capture = Arc::new(capture);
         }
         let mut digests = wanted.digests.clone();
         engine.read_lists(host_id, node, wanted.lists.clone(), &mut sight).await;
@@ -112,7 +113,7 @@ impl Look {
         }
         if !digests.is_empty() {
             let digests = engine.host.digests(host_id, node, &digests).await?;
-            sight.capture.digests.extend(digests);
+            Arc::make_mut(&mut sight.capture).digests.extend(digests);
         }
         for path in &wanted.files {
             let text = engine.read_text(host_id, node, path).await?;

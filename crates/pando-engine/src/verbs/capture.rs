@@ -1,5 +1,7 @@
 //! `state_capture`: a live machine's state, kept as evidence.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -65,7 +67,7 @@ impl Engine {
             head: target.place.branch.head.clone(),
             node: target.node.clone(),
             at: captured_at,
-            sight: Sight { capture, ..Sight::default() },
+            sight: Sight { capture: Arc::new(capture), ..Sight::default() },
         };
         self.keep(id.as_str(), kept)
             .await

@@ -363,11 +363,14 @@ impl Engine {
         params: ClusterListParams,
     ) -> Result<ClusterListResult> {
         let query = Query { name_prefix: params.name_prefix, ..Query::all() };
-        let clusters: Vec<Cluster> = self.store.list(&query).await?;
-        let mut rows = Vec::with_capacity(clusters.len());
-        for cluster in clusters {
+        let mut all: Vec<Cluster> = self.store.list(&query).await?;
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        let cursor = params.cursor.as_deref();
+        let (shown, page) = page(all, params.limit, cursor, |one| one.id.to_string())?;
+        let mut clusters = Vec::with_capacity(shown.len());
+        for cluster in shown {
             let (branches, running) = self.branch_counts(&cluster).await?;
-            rows.push(ClusterRow {
+            clusters.push(ClusterRow {
                 nodes: cluster.nodes.iter().map(|def| def.name.clone()).collect(),
                 networks: cluster.networks.iter().map(|own| own.name.clone()).collect(),
                 topology_digest: cluster.topology.map(|source| source.digest),
@@ -380,9 +383,6 @@ impl Engine {
                 created_by: cluster.created_by,
             });
         }
-        rows.sort_by(|a, b| a.name.cmp(&b.name));
-        let cursor = params.cursor.as_deref();
-        let (clusters, page) = page(rows, params.limit, cursor, |row| row.cluster_id.to_string())?;
         Ok(ClusterListResult { clusters, page })
     }
 }

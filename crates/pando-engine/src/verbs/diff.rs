@@ -8,18 +8,19 @@
 //!                                                                              (clusters)
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use pando_api::Caller;
 use pando_api::state::{StateDiffParams, StateDiffResult};
 use pando_diff::{Material, candidates, compare, hunks, unified};
 use pando_model::capture::{Aspect, Capture};
-use pando_model::{Commit, CommitId, Name};
+use pando_model::{Commit, Name};
 use tokio::time::Instant;
 
 use self::sights::{Seen, SideOf, Sights};
-use self::subject::{Pair, Question, Scope, Subject};
+use self::subject::{Ancestry, Pair, Question, Scope, Subject};
 use self::summary::summary;
 use crate::captures::Sight;
 use crate::engine::Engine;
@@ -101,15 +102,14 @@ impl Engine {
         params: &StateDiffParams,
     ) -> Result<BTreeMap<Name, Result<StateDiffResult>>> {
         let Question { from, to, .. } = question;
-        let lines = (self.ancestry(from.head()).await?, self.ancestry(to.head()).await?);
-        let theirs: BTreeSet<&CommitId> = lines.1.iter().map(|commit| &commit.id).collect();
-        let base = lines.0.iter().find(|commit| theirs.contains(&commit.id));
+        let Ancestry { lines, base } = self.ancestry([from.head(), to.head()]).await?;
+        let base = base.as_ref();
         // Everything is captured: a commit's capture is kept for whatever is asked next.
         let mut seen = self.sights(from, to, base, pairs).await?;
         let left_open = self.digest(question, pairs, &mut seen, params.hunks.as_ref()).await?;
         let mut acts = (
-            self.acts_since(from, &lines.0, base).await?,
-            self.acts_since(to, &lines.1, base).await?,
+            self.acts_since(from, &lines[0], base).await?,
+            self.acts_since(to, &lines[1], base).await?,
         );
         let all = acts.0.values().chain(acts.1.values()).flatten();
         let since = params.since.as_ref().map(|id| summary::beginning_of(all, id)).transpose()?;
@@ -129,9 +129,12 @@ impl Engine {
                 (Ok(first), Ok(second)) => {
                     let sides = (first, second);
                     let ancestor = ancestor_of(question, base, &sides, seen.ancestor.get(theirs));
-                    let mut result = pair_result(&sides, ancestor, params, since);
+                    let known = base.filter(|_| ancestor.is_some());
+                    let params = params.clone();
+                    let work = move || pair_result(&sides, ancestor.as_deref(), &params, since);
+                    let mut result = beside(work).await?;
                     say_left_open(&mut result, left_open.get(theirs).copied().unwrap_or(0));
-                    result.base = base.filter(|_| ancestor.is_some()).map(|one| one.id.to_string());
+                    result.base = known.map(|one| one.id.to_string());
                     Ok(result)
                 }
                 (Err(failure), _) | (_, Err(failure)) => Err(failure),
@@ -154,20 +157,27 @@ impl Engine {
         for pair in pairs {
             let sights = (seen.from.get(&pair.0), seen.to.get(&pair.1));
             let (Some(Ok(first)), Some(Ok(second))) = sights else { continue };
-            let mut digests = candidates(&first.capture, &second.capture);
+            let captures = (Arc::clone(&first.capture), Arc::clone(&second.capture));
+            let mut digests = beside(move || candidates(&captures.0, &captures.1)).await?;
             left_open.insert(pair.1.clone(), digests.len().saturating_sub(MAX_CANDIDATES));
             digests.truncate(MAX_CANDIDATES);
-            ours.insert(pair.0.clone(), (second.capture.clone(), digests.clone()));
-            theirs.insert(pair.1.clone(), (first.capture.clone(), digests));
+            ours.insert(pair.0.clone(), (Arc::clone(&second.capture), digests.clone()));
+            theirs.insert(pair.1.clone(), (Arc::clone(&first.capture), digests));
         }
         let (done, also) = tokio::join!(
-            self.complete(&question.from, &mut seen.from, &ours, file),
-            self.complete(&question.to, &mut seen.to, &theirs, file),
+            self.complete(&question.from, &mut seen.from, ours, file),
+            self.complete(&question.to, &mut seen.to, theirs, file),
         );
         done?;
         also?;
         Ok(left_open)
     }
+}
+
+/// Does what takes a processor for a while without keeping other calls waiting.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::internal(format!("a comparison ended: {error}")))
 }
 
 /// Returns what differs in a pair of nodes.
@@ -199,19 +209,20 @@ fn say_left_open(result: &mut StateDiffResult, files: usize) {
 }
 
 /// Returns the capture of what both nodes descend from.
-fn ancestor_of<'a>(
+fn ancestor_of(
     question: &Question,
     base: Option<&Commit>,
-    sides: &'a (SideOf, SideOf),
-    ancestor: Option<&'a Sight>,
-) -> Option<&'a Capture> {
+    sides: &(SideOf, SideOf),
+    ancestor: Option<&Sight>,
+) -> Option<Arc<Capture>> {
     let base = base?;
     let is = |subject: &Subject| subject.commit().is_some_and(|commit| commit.id == base.id);
-    match (is(&question.from), is(&question.to)) {
-        (true, _) => Some(&sides.0.sight.capture),
-        (_, true) => Some(&sides.1.sight.capture),
-        _ => ancestor.map(|sight| &sight.capture),
-    }
+    let sight = match (is(&question.from), is(&question.to)) {
+        (true, _) => Some(&sides.0.sight),
+        (_, true) => Some(&sides.1.sight),
+        _ => ancestor,
+    };
+    sight.map(|sight| Arc::clone(&sight.capture))
 }
 
 /// Returns the packages that differ by the paths of their files.

@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pando_api::{ApiError, Call, Caller, Control};
+use pando_driver::Store;
 use pando_driver::sim::SimWorld;
 use pando_engine::{Config, Drivers, Engine};
 use pando_model::{Branch, BranchId, Layout};
@@ -113,6 +115,20 @@ impl Bench {
     pub async fn park_at_most(&mut self, max_parked: usize) {
         let config = Config { max_parked, ..config(self.home.path()) };
         self.engine = engine(&self.world, config).await;
+        self.engine.idle().await;
+    }
+
+    /// Starts a new engine on the same world, with a store before the world's.
+    pub async fn restart_on(&mut self, over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) {
+        let connection = self.world.connect();
+        let store = over(connection.store());
+        let drivers = Drivers {
+            host: connection.host(),
+            images: connection.images(),
+            store,
+            journal: connection.journal(),
+        };
+        self.engine = Engine::start(drivers, config(self.home.path())).await.unwrap();
         self.engine.idle().await;
     }
 

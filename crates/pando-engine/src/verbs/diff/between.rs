@@ -101,13 +101,59 @@ fn ways(rows: &[ProbeRow]) -> BTreeMap<String, Way> {
 }
 
 /// What was seen of a side's links, or why nothing was.
-type Seen = Result<BTreeMap<String, Way>, String>;
+type Seen = Result<BTreeMap<String, Way>, Unseen>;
+
+/// Why nothing was seen of a side's links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unseen {
+    /// Nobody asked for it.
+    Unasked(String),
+    /// It has none.
+    None(String),
+    /// They cannot be observed.
+    Unknown(String),
+}
+
+impl Unseen {
+    fn why(&self) -> &str {
+        let (Self::Unasked(why) | Self::None(why) | Self::Unknown(why)) = self;
+        why
+    }
+}
+
+/// Most links that are named as unknown.
+const MAX_NAMED: usize = 4;
+
+/// Returns in words what is not known of who reaches whom.
+fn unknown_of(from: &Seen, to: &Seen) -> Option<String> {
+    if let (Err(Unseen::None(_)), Err(Unseen::None(_))) = (from, to) {
+        return None;
+    }
+    let of_side = |(side, seen): (&str, &Seen)| match seen {
+        Err(Unseen::Unasked(_)) => None,
+        Err(unseen) => Some(format!("not observed on the side `{side}`: {}", unseen.why())),
+        Ok(ways) => {
+            let unknown: Vec<&str> = ways
+                .iter()
+                .filter(|(_, (reach, _))| *reach == Reach::Unknown)
+                .map(|(link, _)| link.as_str())
+                .collect();
+            let named = unknown.get(..MAX_NAMED).unwrap_or(&unknown).join(", ");
+            let more = if unknown.len() > MAX_NAMED { ", …" } else { "" };
+            (!unknown.is_empty()).then(|| {
+                format!("{} links not observed on the side `{side}`: {named}{more}", unknown.len())
+            })
+        }
+    };
+    let sides: Vec<String> = [("from", from), ("to", to)].into_iter().filter_map(of_side).collect();
+    (!sides.is_empty()).then(|| sides.join("; "))
+}
 
 fn reach_diff(from: Seen, to: Seen) -> ReachDiff {
     let mut not_observed = BTreeMap::new();
     let mut seen = |side: &str, seen: Seen| {
-        seen.unwrap_or_else(|why| {
-            not_observed.insert(side.to_owned(), why);
+        seen.unwrap_or_else(|unseen| {
+            not_observed.insert(side.to_owned(), unseen.why().to_owned());
             BTreeMap::new()
         })
     };
@@ -126,7 +172,10 @@ fn reach_diff(from: Seen, to: Seen) -> ReachDiff {
     };
     let mut links: Vec<LinkDiff> = names.into_iter().map(link).collect();
     let both = not_observed.is_empty();
-    let differs = |link: &LinkDiff| both && link.from != link.to;
+    let differs = |link: &LinkDiff| {
+        let known = ![link.from, link.to].contains(&Some(Reach::Unknown));
+        both && known && link.from != link.to
+    };
     links.sort_by_key(|link| !differs(link));
     let differ = links.iter().filter(|link| differs(link)).count() as u64;
     let total = links.len() as u64;
@@ -136,10 +185,14 @@ fn reach_diff(from: Seen, to: Seen) -> ReachDiff {
 
 impl Engine {
     async fn ways_of(&self, subject: &Subject, (count, timeout): (u32, Duration)) -> Seen {
+        if let Some(cluster) = subject.cluster().filter(|cluster| cluster.networks.is_empty()) {
+            return Err(Unseen::None(format!("{} has no network between nodes", cluster.name)));
+        }
         let place = match subject {
             Subject::Live(place) => place,
             Subject::Commit(..) | Subject::Kept(..) => {
-                return Err("a commit's guests cannot be asked".to_owned());
+                let why = "a commit's guests cannot be asked";
+                return Err(Unseen::Unknown(why.to_owned()));
             }
         };
         let state = match place.branch.state {
@@ -148,20 +201,23 @@ impl Engine {
             BranchState::Stopped => Some("stopped"),
         };
         if let Some(state) = state {
-            return Err(format!("{} is {state}", place.address()));
-        }
-        if place.cluster.networks.is_empty() {
-            return Err(format!("{} has no network between nodes", place.cluster.name));
+            return Err(Unseen::Unknown(format!("{} is {state}", place.address())));
         }
         if place.branch.nodes.len() > MAX_PROBED_NODES {
-            return Err(format!("of more than {MAX_PROBED_NODES} nodes: net_probe asks them"));
+            let why = format!("of more than {MAX_PROBED_NODES} nodes: net_probe asks them");
+            return Err(Unseen::Unknown(why));
         }
         let rows = self.probed_by_all(place, count, timeout).await;
-        rows.map(|rows| ways(&rows)).map_err(|failure| failure.0.message)
+        rows.map(|rows| ways(&rows)).map_err(|failure| Unseen::Unknown(failure.0.message))
     }
 
-    /// Returns what differs between nodes; how to look closer is still to be said.
-    pub(super) async fn between(&self, question: &Question, probe: Probe) -> ClusterDiff {
+    /// Returns what differs between nodes, and what of it is not known; how to look closer is still
+    /// to be said.
+    pub(super) async fn between(
+        &self,
+        question: &Question,
+        probe: Probe,
+    ) -> (ClusterDiff, Option<String>) {
         let Question { from, to, .. } = question;
         let (ours, theirs) = (faults(from), faults(to));
         let only = |side, own: &[Fault], others: &[Fault]| -> Vec<FaultDiff> {
@@ -179,17 +235,19 @@ impl Engine {
                 tokio::join!(self.ways_of(from, how), self.ways_of(to, how))
             }
             Probe::Leave => {
-                let why = "only some aspects are compared".to_owned();
+                let why = Unseen::Unasked("only some aspects are compared".to_owned());
                 (Err(why.clone()), Err(why))
             }
         };
-        ClusterDiff {
+        let unknown = unknown_of(&first, &second);
+        let diff = ClusterDiff {
             faults: differing,
             faults_differ,
             faults_on_both: both as u64,
             reachability: reach_diff(first, second),
             one_node: String::new(),
-        }
+        };
+        (diff, unknown)
     }
 }
 
@@ -240,9 +298,32 @@ mod tests {
         assert_eq!((diff.differ, diff.total), (1, 2));
         assert_eq!(diff.links[0].link, "b>a");
         assert_eq!((diff.links[0].from, diff.links[0].to), (Some(Reach::Yes), Some(Reach::No)));
-        let diff = reach_diff(Err("in a commit".into()), Ok(from));
+        let diff = reach_diff(Err(Unseen::Unknown("in a commit".into())), Ok(from));
         assert_eq!((diff.differ, diff.total, diff.links[0].from), (0, 2, None));
         assert_eq!(diff.not_observed["from"], "in a commit");
+    }
+
+    #[test]
+    fn what_is_unknown_is_no_difference_and_is_said_to_be_unknown() {
+        let known = Ok(ways(&[row("a", "b", Some(true), 1.0), row("b", "a", Some(true), 1.0)]));
+        let partly = Ok(ways(&[row("a", "b", None, 0.0), row("b", "a", Some(true), 1.0)]));
+        let diff = reach_diff(known.clone(), partly.clone());
+        assert_eq!((diff.differ, diff.total), (0, 2));
+        assert_eq!(unknown_of(&known, &known), None);
+        let said = unknown_of(&known, &partly).unwrap();
+        assert_eq!(said, "1 links not observed on the side `to`: a>b");
+        let stopped = Err(Unseen::Unknown("it is stopped".into()));
+        let said = unknown_of(&stopped, &partly).unwrap();
+        assert!(
+            said.starts_with("not observed on the side `from`: it is stopped; 1 links"),
+            "{said}"
+        );
+        // What is not there, and what nobody asked for, is not unknown.
+        let none: Seen = Err(Unseen::None("no network".into()));
+        let unasked: Seen = Err(Unseen::Unasked("only packages".into()));
+        assert_eq!(unknown_of(&none, &none), None);
+        assert_eq!(unknown_of(&unasked, &unasked), None);
+        assert!(unknown_of(&none, &known).is_some());
     }
 
     #[test]

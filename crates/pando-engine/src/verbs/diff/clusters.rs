@@ -26,6 +26,9 @@ const MAX_COMMANDS: usize = 10;
 /// Most highlights that are of the cluster and not of one node's inside.
 const MAX_CLUSTER_HIGHLIGHTS: usize = 5;
 
+/// Under which it is said that it is not known who reaches whom.
+const REACHABILITY: &str = "reachability";
+
 /// What a node does, and why it does not run.
 type State = (NodeState, Option<String>);
 
@@ -169,8 +172,8 @@ impl Engine {
         }
         // Afterwards: what guests are asked here is not to be seen in their captures.
         let probe = if params.aspects.is_empty() { Probe::Ask } else { Probe::Leave };
-        let between = self.between(question, probe).await;
-        let mut merged = Merged::new(question, between);
+        let (between, unknown) = self.between(question, probe).await;
+        let mut merged = Merged::new(question, between, unknown);
         for (outside, obstacle) in outsides {
             match compared.remove(&outside.node).transpose() {
                 Ok(result) => merged.add(&outside, result, obstacle),
@@ -189,22 +192,23 @@ struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    fn new(question: &'a Question, mut cluster: ClusterDiff) -> Self {
+    fn new(question: &'a Question, mut cluster: ClusterDiff, unknown: Option<String>) -> Self {
         let (from, to) = (question.from.label(), question.to.label());
         cluster.one_node = format!("from {from}/NODE, to {to}/NODE");
-        let equal = cluster.faults_differ == 0 && cluster.reachability.differ == 0;
+        let same = cluster.faults_differ == 0 && cluster.reachability.differ == 0;
+        let unknown = unknown.map(|why| (REACHABILITY.to_owned(), clipped(&why)));
         let result = StateDiffResult {
             from,
             to,
             base: None,
-            equal,
+            equal: same && unknown.is_none(),
             counts: Vec::new(),
             highlights: Vec::new(),
             commands: Vec::new(),
             unexplained: 0,
             differences: Vec::new(),
             suppressed: BTreeMap::new(),
-            unknown: BTreeMap::new(),
+            unknown: unknown.into_iter().collect(),
             nodes: Vec::new(),
             cluster: Some(cluster),
             hunks: None,

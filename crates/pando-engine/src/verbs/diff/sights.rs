@@ -50,7 +50,7 @@ type Against = BTreeMap<Name, Arc<Capture>>;
 fn against<'a>(sights: &Sights, names: impl Iterator<Item = (&'a Name, &'a Name)>) -> Against {
     let capture = |(here, there): (&Name, &Name)| {
         let sight = sights.get(here)?.as_ref().ok()?;
-        Some((there.clone(), Arc::new(sight.capture.clone())))
+        Some((there.clone(), Arc::clone(&sight.capture)))
     };
     names.filter_map(capture).collect()
 }
@@ -69,7 +69,8 @@ impl Engine {
                 let captures = nodes.into_iter().map(async |node| {
                     let target = Target { place: place.clone(), node };
                     let capture = self.capture_live(&target, Aspect::ALL).await;
-                    (target.node, capture.map(|capture| Sight { capture, ..Sight::default() }))
+                    let sight = |capture| Sight { capture: Arc::new(capture), ..Sight::default() };
+                    (target.node, capture.map(sight))
                 });
                 Ok(stream::iter(captures).buffer_unordered(MAX_CAPTURES_AT_ONCE).collect().await)
             }
@@ -142,18 +143,25 @@ impl Engine {
         &self,
         subject: &Subject,
         sights: &mut Sights,
-        needs: &BTreeMap<Name, (Capture, Vec<String>)>,
+        needs: BTreeMap<Name, (Arc<Capture>, Vec<String>)>,
         file: Option<&String>,
     ) -> Result<()> {
+        if let Subject::Kept(..) = subject {
+            // What was not noted then is gone.
+            return Ok(());
+        }
         let mut lacking = Vec::new();
         for (node, (other, digests)) in needs {
-            let Some(Ok(sight)) = sights.get(node) else { continue };
-            let mut lists = lists(&sight.capture, other);
+            let Some(Ok(sight)) = sights.get(&node) else { continue };
+            let mut lists = lists(&sight.capture, &other);
             lists.retain(|name| !sight.lists.contains_key(name));
             let unknown = |path: &&String| !sight.capture.digests.contains_key(*path);
             let digests: Vec<String> = digests.iter().filter(unknown).cloned().collect();
-            if !lists.is_empty() || !digests.is_empty() || file.is_some() {
-                let (node, sight) = (node.clone(), sight.clone());
+            if lists.is_empty() && digests.is_empty() && file.is_none() {
+                continue;
+            }
+            // Taken out, so that nobody else holds what is added to.
+            if let Some(Ok(sight)) = sights.remove(&node) {
                 lacking.push(Need { node, sight, lists, digests });
             }
         }
@@ -177,15 +185,16 @@ impl Engine {
                 });
                 let mut seen = self.look_into(cluster, commit, wanted.collect()).await?;
                 for Need { node, mut sight, .. } in lacking {
-                    let Some(seen) = seen.remove(&node) else { continue };
-                    sight.capture.digests.extend(seen.capture.digests);
-                    sight.lists.extend(seen.lists);
-                    sight.files = seen.files;
-                    self.keep_commit(commit, &node, &sight).await;
+                    if let Some(seen) = seen.remove(&node) {
+                        let digests = seen.capture.digests.clone();
+                        Arc::make_mut(&mut sight.capture).digests.extend(digests);
+                        sight.lists.extend(seen.lists);
+                        sight.files = seen.files;
+                        self.keep_commit(commit, &node, &sight).await;
+                    }
                     sights.insert(node, Ok(sight));
                 }
             }
-            // What was not noted then is gone.
             Subject::Kept(..) => {}
         }
         Ok(())
@@ -201,7 +210,8 @@ impl Engine {
         let host_id = &place.branch.host_id;
         self.read_lists(host_id, &node, lists, &mut sight).await;
         if !digests.is_empty() {
-            sight.capture.digests.extend(self.host.digests(host_id, &node, &digests).await?);
+            let digests = self.host.digests(host_id, &node, &digests).await?;
+            Arc::make_mut(&mut sight.capture).digests.extend(digests);
         }
         if let Some(path) = file {
             let text = self.read_text(host_id, &node, path).await?;

@@ -122,6 +122,15 @@ pub(super) enum Scope {
     AllNodes(Vec<Name>),
 }
 
+/// What was before two subjects.
+#[derive(Default)]
+pub(super) struct Ancestry {
+    /// The commits of each side's line, newest first, down to where they meet.
+    pub lines: [Vec<Commit>; 2],
+    /// The commit where they meet.
+    pub base: Option<Commit>,
+}
+
 /// Both subjects, and what of them.
 pub(super) struct Question {
     pub from: Subject,
@@ -201,16 +210,42 @@ impl Engine {
         Question::new((before, named.clone()), (first, named))
     }
 
-    /// Returns a commit and those before it, newest first.
-    pub(super) async fn ancestry(&self, head: Option<&CommitId>) -> Result<Vec<Commit>> {
-        let mut line = Vec::new();
-        let mut next = head.cloned();
-        while let Some(id) = next.take().filter(|_| line.len() < MAX_ANCESTORS) {
-            let Some(commit): Option<Commit> = self.store.get(id.as_str()).await? else { break };
-            next = commit.parent.clone();
-            line.push(commit);
+    /// Follows two commits back to where their lines meet, the younger one of both next, so that
+    /// little more is read than what is not common.
+    pub(super) async fn ancestry(&self, heads: [Option<&CommitId>; 2]) -> Result<Ancestry> {
+        let mut lines: [Vec<Commit>; 2] = Default::default();
+        let mut passed: [BTreeSet<CommitId>; 2] = Default::default();
+        let mut next = [self.commit_if(heads[0]).await?, self.commit_if(heads[1]).await?];
+        loop {
+            for (side, other) in [(0, 1), (1, 0)] {
+                let meets = |commit: &Commit| {
+                    passed[other].contains(&commit.id)
+                        || next[other].as_ref().is_some_and(|there| there.id == commit.id)
+                };
+                if next[side].as_ref().is_some_and(meets) {
+                    return Ok(Ancestry { lines, base: next[side].take() });
+                }
+            }
+            let side = match &next {
+                [None, None] => return Ok(Ancestry { lines, base: None }),
+                [Some(_), None] => 0,
+                [None, Some(_)] => 1,
+                [Some(ours), Some(theirs)] => usize::from(ours.created_at < theirs.created_at),
+            };
+            let Some(commit) = next[side].take() else { continue };
+            if lines[side].len() + 1 < MAX_ANCESTORS {
+                next[side] = self.commit_if(commit.parent.as_ref()).await?;
+            }
+            passed[side].insert(commit.id.clone());
+            lines[side].push(commit);
         }
-        Ok(line)
+    }
+
+    async fn commit_if(&self, id: Option<&CommitId>) -> Result<Option<Commit>> {
+        match id {
+            Some(id) => Ok(self.store.get(id.as_str()).await?),
+            None => Ok(None),
+        }
     }
 
     /// Returns what was done on a side since the common ancestor, by node, oldest first.
