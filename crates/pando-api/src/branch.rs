@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 use crate::error::ApiError;
 use crate::page::{Page, default_limit, yes};
 
-/// Branch a machine: make live copies of a running branch (memory, devices and disk at one
-/// instant), or of a commit. Every copy keeps the same addresses and identity.
+/// Make live copies of a running branch, all its nodes at one instant, or of a commit. Every copy
+/// keeps the same addresses and identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchCreateParams {
-    /// What to branch from: `CLUSTER[@BRANCH]`, `CLUSTER@TAG`, or the id of a branch or commit;
-    /// the only machine's checked-out branch if left out.
+    /// `CLUSTER[@BRANCH]`, `CLUSTER@TAG`, or the id of a branch or commit; the only cluster's current
+    /// branch if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Address>,
-    /// Name of the one new branch; chosen for you if left out.
+    /// Name of the new branch; chosen for you if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
     /// Names of several new branches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub names: Vec<Name>,
-    /// How many branches to make, with names chosen for you.
+    /// How many to make, with names chosen for you.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub count: Option<u32>,
-    /// Start at exactly the commit's instant, never from a warm copy that has run on a little.
+    /// Start at the commit's instant, not from a warm copy that ran on.
     #[serde(default)]
     pub exact: bool,
     /// Let the guest's clock go on from the commit's time.
@@ -105,7 +105,7 @@ pub struct BranchCreateResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchListParams {
-    /// Only those of this cluster, by name or id; all clusters' if left out.
+    /// Only those of this cluster, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     /// Only those in this state.
@@ -115,7 +115,7 @@ pub struct BranchListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -193,7 +193,7 @@ pub struct BranchCheckoutResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchRollbackParams {
-    /// `CLUSTER[@BRANCH]` or the branch's id; the only machine's checked-out branch if left out.
+    /// `CLUSTER[@BRANCH]` or an id; the only cluster's current branch if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<Address>,
     /// The commit: a tag of the cluster, `CLUSTER@TAG`, or an id.
@@ -201,7 +201,7 @@ pub struct BranchRollbackParams {
     /// Commit the state before, so that nothing is lost.
     #[serde(default = "yes")]
     pub save: bool,
-    /// Start at exactly the commit's instant, never from a warm copy that has run on a little.
+    /// Start at the commit's instant, not from a warm copy that ran on.
     #[serde(default)]
     pub exact: bool,
 }

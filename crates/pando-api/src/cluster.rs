@@ -22,12 +22,13 @@ const fn shutdown_timeout() -> u64 {
     crate::limits::DEFAULT_SHUTDOWN_TIMEOUT_S
 }
 
-/// Define a cluster from a topology: make its disks, and its images' ready states. Nothing runs
-/// yet. Defining it again changes nothing; what differs by then is returned as `drift`.
+/// Define a cluster from a topology: make its disks and ready states. Nothing runs yet. Defining it
+/// again changes nothing; what differs by then is returned as `drift`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterDefineParams {
-    /// A name that `topology_list` shows, or the YAML (or JSON) itself.
+    /// A name that `topology_list` shows, or the YAML (or JSON) itself. No path: pass what the file
+    /// holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<String>,
     /// The same, under the name of vmcluster.
@@ -120,9 +121,9 @@ pub struct ClusterDefineResult {
     pub duration_ms: u64,
 }
 
-/// Start all nodes of a cluster that do not run. The first start continues from the images' ready
-/// states and then writes the topology's files and runs its commands, once; later ones boot the
-/// disks. If one node fails, none is started.
+/// Start all nodes of a cluster that do not run. The first start continues from ready states, then
+/// writes the topology's files and runs its commands; later ones boot the disks. If one node fails,
+/// none is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterStartParams {
@@ -277,7 +278,7 @@ pub struct ClusterListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

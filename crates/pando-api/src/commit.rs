@@ -13,12 +13,12 @@ const fn full() -> CommitKind {
     CommitKind::Full
 }
 
-/// Commit a branch: keep its memory, devices and disk as they are at one instant. It goes on
-/// running; the commit can be branched from and rolled back to.
+/// Commit a branch: keep memory, devices, disks and network of all its nodes at one instant. It
+/// goes on running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommitCreateParams {
-    /// `CLUSTER[@BRANCH]` or the branch's id; the only machine's checked-out branch if left out.
+    /// `CLUSTER[@BRANCH]` or an id; the only cluster's current branch if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<Address>,
     /// A name for the commit; moves if it named another.
@@ -30,7 +30,7 @@ pub struct CommitCreateParams {
     /// What it holds: `full` or `disk`.
     #[serde(default = "full")]
     pub kind: CommitKind,
-    /// Copies to keep restored and ready, so that branches from it start at once.
+    /// Copies to keep ready, so that branches from it start at once.
     #[serde(default)]
     #[schemars(range(min = 0, max = crate::limits::MAX_WARM))]
     pub warm: u32,
@@ -68,14 +68,14 @@ pub struct CommitListParams {
     /// Only those of this cluster, by name or id; the only cluster if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Only those that this branch's head descends from: its name or id.
+    /// Only those that this branch descends from: its name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
     /// Most commits to return.
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

@@ -36,8 +36,8 @@ pub(crate) fn command_of(command: Option<&String>, argv: &[String]) -> Command {
     }
 }
 
-/// Run a command inside a machine and return its output. `command` is a line for the guest's
-/// shell, `argv` a program with its arguments; give one of them.
+/// Run a command inside a machine or a cluster's node and return its output. Give `command` or
+/// `argv`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecRunParams {
@@ -51,7 +51,7 @@ pub struct ExecRunParams {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = pando_model::limits::MAX_ARGS))]
     pub argv: Vec<String>,
-    /// Standard input; none if left out.
+    /// Standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// Added to the guest's environment.
@@ -63,15 +63,15 @@ pub struct ExecRunParams {
     /// User name or number; root if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Time after which its whole process tree is killed, in seconds.
+    /// When its whole process tree is killed, in seconds.
     #[serde(default = "exec_timeout")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
-    /// Most bytes of each of stdout and stderr in the result; head and tail are kept.
+    /// Most bytes of stdout and of stderr in the result; head and tail are kept.
     #[serde(default = "output_bytes")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,
-    /// Return an operation at once and let the command run.
+    /// Return an operation at once.
     #[serde(default)]
     pub detach: bool,
 }
@@ -113,8 +113,8 @@ pub struct ExecRunResult {
     pub operation_id: Option<OperationId>,
 }
 
-/// Run one command in many branches at once. Give `branches`, or `cluster` for all its running
-/// branches. The call succeeds if the command could be run anywhere; look at each result.
+/// Run one command in many branches at once: those in `branches`, or all running ones of `cluster`.
+/// It succeeds if the command could be run anywhere; look at each result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecFanoutParams {
@@ -122,7 +122,7 @@ pub struct ExecFanoutParams {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = pando_model::limits::MAX_FANOUT))]
     pub branches: Vec<Address>,
-    /// All running branches of this cluster, by name or id.
+    /// A cluster, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     /// A line for the guest's `/bin/sh -c`.
@@ -132,7 +132,7 @@ pub struct ExecFanoutParams {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = pando_model::limits::MAX_ARGS))]
     pub argv: Vec<String>,
-    /// Standard input of each; none if left out.
+    /// Standard input of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// Added to the guest's environment.
@@ -144,11 +144,11 @@ pub struct ExecFanoutParams {
     /// User name or number; root if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Time after which each one's whole process tree is killed, in seconds.
+    /// When each one's whole process tree is killed, in seconds.
     #[serde(default = "exec_timeout")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
-    /// Most bytes of each of stdout and stderr in each result; head and tail are kept.
+    /// Most bytes of stdout and of stderr in each result; head and tail are kept.
     #[serde(default = "output_bytes")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,

@@ -35,8 +35,8 @@ const fn shutdown_timeout() -> u64 {
     DEFAULT_SHUTDOWN_TIMEOUT_S
 }
 
-/// Create a virtual machine and start it. It starts warm, from the image's ready state for this
-/// shape; the first machine of a shape boots once to make that state.
+/// Create a virtual machine and start it, warm from its image's ready state; the first of a shape
+/// boots once to make that state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmCreateParams {
@@ -53,7 +53,7 @@ pub struct VmCreateParams {
     #[serde(default = "default_memory")]
     #[schemars(range(min = pando_model::limits::MIN_MEMORY.mib(), max = pando_model::limits::MAX_MEMORY.mib()))]
     pub memory_mib: u64,
-    /// Size of the root disk, in GiB; the image's own if left out, never less.
+    /// Root disk, in GiB; the image's size if left out, never less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_DISK.gib()))]
     pub disk_gib: Option<u64>,
@@ -61,21 +61,21 @@ pub struct VmCreateParams {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = crate::limits::MAX_NICS))]
     pub nics: u8,
-    /// What its first interface reaches: nothing, or the outside (never this host's
-    /// loopback). Connections that are open at a commit live on in the parent only.
+    /// What its first interface reaches; `nat`: the outside, never this host's loopback. Such
+    /// connections live on in the parent only.
     #[serde(default)]
     pub uplink: Uplink,
-    /// Environment of every command run in it.
+    /// Environment of its commands.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Free labels, for filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// A script (`#!…`) to run once after the first start, or cloud-config for an image that has
+    /// A script (`#!…`) to run once after the first start; cloud-config where the image has
     /// cloud-init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
-    /// Boot it, even where a ready state would start it faster.
+    /// Boot it, even where a ready state is faster.
     #[serde(default)]
     pub cold: bool,
     /// Wait until it answers; otherwise return the operation at once.
@@ -134,20 +134,20 @@ pub struct VmListParams {
     /// Only those whose name starts so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_prefix: Option<String>,
-    /// Only those whose checked-out branch is in this state.
+    /// Only those whose current branch is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<BranchState>,
     /// Only those with this label: `KEY` or `KEY=VALUE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Only those made from this image, by name or id.
+    /// Only those of this image, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Most machines to return.
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -359,7 +359,7 @@ impl Action {
     }
 }
 
-/// Start, stop, restart, pause, resume or kill a machine (a branch of it).
+/// Start, stop, restart, pause, resume or kill a branch of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmControlParams {
@@ -390,18 +390,18 @@ pub struct VmControlResult {
     pub duration_ms: u64,
 }
 
-/// Delete a machine: stop all its branches; with `remove_overlays`, remove its disks, commits and
-/// name too. That is refused while it runs or has tagged commits, unless forced. Without, all stays
-/// under its name, and it can be started again.
+/// Delete a machine or cluster: stop all its branches; all stays under its name and can be started
+/// again. With `remove_overlays`, disks, commits and name go too, unless it runs or has tagged
+/// commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmDeleteParams {
     /// Name or id of the cluster.
     pub name: String,
-    /// Also when it runs or has tagged commits. Guests are not asked to shut down then.
+    /// Also when it runs or has tagged commits; guests are not asked to shut down then.
     #[serde(default)]
     pub force: bool,
-    /// Remove its disks and commits too. They cannot be brought back.
+    /// Remove its disks and commits for good.
     #[serde(default)]
     pub remove_overlays: bool,
 }

@@ -30,11 +30,11 @@ pub struct NodeExecParams {
     pub node_name: Name,
     /// A line for the guest's `/bin/sh -c`.
     pub command: String,
-    /// Time after which its whole process tree is killed, in seconds.
+    /// When its whole process tree is killed, in seconds.
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
-    /// Most bytes of each of stdout and stderr in the result; head and tail are kept.
+    /// Most bytes of stdout and of stderr in the result; head and tail are kept.
     #[serde(default = "output_bytes")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,
@@ -65,11 +65,11 @@ pub struct NodeExecAllParams {
     /// Run it nowhere unless all of them run.
     #[serde(default = "yes")]
     pub require_all: bool,
-    /// Time after which each one's whole process tree is killed, in seconds.
+    /// When each one's whole process tree is killed, in seconds.
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
-    /// Most bytes of each of stdout and stderr in each result; head and tail are kept.
+    /// Most bytes of stdout and of stderr in each result; head and tail are kept.
     #[serde(default = "output_bytes")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,

@@ -105,7 +105,7 @@ pub struct OperationListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -128,8 +128,8 @@ pub struct OperationGetParams {
     pub id: OperationId,
 }
 
-/// Wait until an operation has ended, and show it. Returns it unfinished (not an error) when the
-/// time is up; call again to go on waiting.
+/// Wait until an operation has ended, and show it. Returns it unfinished (no error) when the time is
+/// up; call again to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationWaitParams {

@@ -63,7 +63,7 @@ pub struct SnapshotListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

@@ -31,7 +31,7 @@ pub struct JournalListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -109,12 +109,12 @@ pub struct StateCaptureResult {
 }
 
 /// Say what differs between two branches, commits or captures of a machine or cluster, on which
-/// side it changed since their common ancestor, and which recorded commands it is because of. With
-/// `from` alone: what changed on that branch since its latest commit.
+/// side it changed since their common ancestor, and because of which commands. With `from` alone:
+/// what changed on that branch since its latest commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateDiffParams {
-    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or the id of a branch, commit or capture; all nodes if none is
+    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or a branch's, commit's or capture's id; all nodes if none is
     /// named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Address>,
@@ -124,17 +124,17 @@ pub struct StateDiffParams {
     /// Only these aspects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aspects: Vec<Aspect>,
-    /// Only what changed when this command began, or later: its id, as `journal_list` gives it.
+    /// Only what changed since this command began: its id, as `journal_list` gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<JournalId>,
     /// Also show this file's differing lines: an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hunks: Option<String>,
-    /// Most bytes of differences in the result; the rest follows with `cursor`.
+    /// Most bytes of differences; the rest follows with `cursor`.
     #[serde(default = "diff_bytes")]
     #[schemars(range(min = 1024, max = crate::limits::MAX_DIFF_BYTES))]
     pub max_bytes: u64,
-    /// Continue after an earlier result: its `next_cursor`. Nothing is looked at again.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

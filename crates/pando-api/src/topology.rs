@@ -12,7 +12,7 @@ use crate::page::{Page, default_limit};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopologyValidateParams {
-    /// A name that `topology_list` shows, or the YAML (or JSON) itself.
+    /// A name that `topology_list` shows, or the YAML (or JSON) itself; no path.
     pub topology: String,
 }
 
@@ -73,7 +73,7 @@ pub struct TopologyListParams {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 1, max = crate::limits::MAX_PAGE))]
     pub limit: u32,
-    /// Continue after an earlier result: its `next_cursor`.
+    /// `next_cursor` of an earlier result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -109,7 +109,7 @@ pub struct TopologyListResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopologyShowParams {
-    /// A name that `topology_list` shows, or the YAML (or JSON) itself.
+    /// A name that `topology_list` shows, or the YAML (or JSON) itself; no path.
     pub topology: String,
 }
 

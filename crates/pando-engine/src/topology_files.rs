@@ -143,6 +143,17 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 fn find(directory: &Path, text: &str) -> Result<Source> {
     let name = stem(text).unwrap_or(text);
+    if text.contains('/') {
+        let shown: String = text.chars().take(60).collect();
+        let message = format!("`{shown}` is a path, and only the command line reads those");
+        return Err(ApiError::parameter("topology", message)
+            .hint(format!(
+                "pass what the file holds as `topology`, or a name that topology_list shows: \
+                 files in {}",
+                directory.display()
+            ))
+            .into());
+    }
     if !is_name(name) {
         let shown: String = text.chars().take(60).collect();
         return Err(ApiError::parameter(
@@ -166,7 +177,8 @@ fn find(directory: &Path, text: &str) -> Result<Source> {
     let hint = match suggest::nearest(name, known.iter().map(String::as_str)) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => format!(
-            "`pando topology list`; write {}, or give the file's path on the command line",
+            "`pando topology list`; write {}, give the file's path on the command line, or pass \
+             what it holds",
             directory.join(format!("{name}.yaml")).display()
         ),
     };

@@ -424,6 +424,26 @@ async fn a_full_disk_or_memory_is_refused_before_anything_happens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn operations_of_a_verb_are_counted_apart_and_listed_page_by_page() {
+    let bench = Bench::with_vm().await;
+    for round in ["one", "two", "three"] {
+        bench.ok("branch_create", json!({"from": "shop", "name": round})).await;
+        bench.ok("commit_create", json!({"branch": "shop", "tag": round})).await;
+    }
+    let all = bench.ok("operation_list", json!({"limit": 2})).await;
+    assert!(all["total"].as_u64() >= Some(7), "{all:#}");
+    let mut page = json!({"verb": "branch_create", "limit": 2});
+    let first = bench.ok("operation_list", page.clone()).await;
+    assert_eq!((&first["total"], &first["returned"]), (&json!(3), &json!(2)), "{first:#}");
+    page["cursor"] = first["next_cursor"].clone();
+    let last = bench.ok("operation_list", page).await;
+    assert_eq!((&last["total"], &last["returned"]), (&json!(3), &json!(1)), "{last:#}");
+    assert_eq!((&last["truncated"], last.get("next_cursor")), (&json!(false), None), "{last:#}");
+    let none = bench.ok("operation_list", json!({"verb": "gc"})).await;
+    assert_eq!((&none["total"], &none["truncated"]), (&json!(0), &json!(false)), "{none:#}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operation_can_be_watched_to_its_end_and_found_again() {
     let bench = Bench::with_vm().await;
     let call = parsed("branch_create", json!({"from": "shop", "name": "copy"}));
@@ -436,6 +456,7 @@ async fn an_operation_can_be_watched_to_its_end_and_found_again() {
     assert_eq!(found["result"]["branches"][0]["name"], "copy");
     let list = bench.ok("operation_list", json!({"verb": "branch_create", "limit": 1})).await;
     assert_eq!(list["operations"][0]["operation_id"], json!(id));
+    assert_eq!((&list["total"], &list["truncated"]), (&json!(1), &json!(false)), "{list:#}");
     let direct = bench.engine.start(&bench.caller, parsed("vm_list", json!({}))).await;
     assert_eq!(direct.unwrap_err().code, ErrorCode::InvalidParameter);
     let unknown = bench.fails("operation_get", json!({"id": "op_0123456789ab"})).await;

@@ -71,6 +71,19 @@ async fn names_never_leave_the_directory() {
         let error = bench.fails("topology_show", json!({"topology": name})).await;
         assert_eq!(error.code.as_str(), "invalid_parameter", "{name}");
     }
+    // A file that is there is not read either, whoever asks: its text is passed instead.
+    let path = bench.home.path().join("topologies/shop.yaml");
+    assert!(path.is_file());
+    for verb in ["cluster_define", "topology_validate"] {
+        let error = bench.fails(verb, json!({"topology": path})).await;
+        assert_eq!(error.code.as_str(), "invalid_parameter", "{verb}");
+        assert!(error.message.contains("is a path"), "{}", error.message);
+        let hint = error.hint.unwrap();
+        assert!(
+            hint.contains("pass what the file holds") && hint.contains("topology_list"),
+            "{hint}"
+        );
+    }
     let error = bench.fails("topology_validate", json!({"topology": "shopp"})).await;
     assert_eq!(error.code.as_str(), "not_found");
     assert_eq!(error.hint.as_deref(), Some("did you mean `shop`?"));

@@ -24,6 +24,8 @@ enum Kind {
     Operation,
     /// An image's name.
     Image,
+    /// A topology's name.
+    Topology,
 }
 
 /// What is filled in.
@@ -70,6 +72,7 @@ pub async fn names(
         Some(Kind::Commit) => commits(calls, typed, cluster).await?,
         Some(Kind::Operation) => column(calls, "operation_list", json!({}), "operation_id").await?,
         Some(Kind::Image) => column(calls, "image_list", json!({}), "name").await?,
+        Some(Kind::Topology) => column(calls, "topology_list", json!({}), "name").await?,
     };
     found.retain(|name| name.starts_with(typed));
     let total = found.len();
@@ -101,6 +104,7 @@ fn kind(of: Of<'_>, argument: &str) -> Result<Option<Kind>, ApiError> {
             }
             Ok(match argument {
                 "cluster" => Some(Kind::Cluster),
+                "topology" => Some(Kind::Topology),
                 "machine" => Some(Kind::Machine),
                 "good" | "bad" => Some(Kind::Commit),
                 _ => None,
@@ -123,6 +127,7 @@ fn kind(of: Of<'_>, argument: &str) -> Result<Option<Kind>, ApiError> {
                 ("commit", _) => Some(Kind::Commit),
                 ("operation", _) => Some(Kind::Operation),
                 ("image", _) => Some(Kind::Image),
+                ("topology", _) => Some(Kind::Topology),
                 _ => None,
             })
         }
@@ -163,7 +168,10 @@ fn text(row: &Value, field: &str) -> Option<String> {
 }
 
 async fn clusters(calls: &Calls) -> Result<Found, ApiError> {
-    column(calls, "vm_list", json!({}), "name").await
+    let (mut names, has_more) = column(calls, "vm_list", json!({}), "name").await?;
+    // A row is a node; those of one cluster follow one another.
+    names.dedup();
+    Ok((names, has_more))
 }
 
 async fn machines(calls: &Calls) -> Result<Found, ApiError> {

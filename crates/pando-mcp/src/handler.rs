@@ -45,9 +45,11 @@ const VERSIONS: &[ProtocolVersion] =
 const FIXED_TTL_MS: u64 = 3_600_000;
 
 const INSTRUCTIONS: &str = "\
-Whole virtual machines that behave like git. vm_create makes one; exec_run runs commands in it. \
-commit_create keeps memory, devices and disk at one instant; branch_create makes live copies of a \
-machine or commit (same addresses, no collision) to try things in parallel; branch_rollback \
+Whole virtual machines, and clusters of them, that behave like git. vm_create makes a machine, \
+cluster_define and cluster_start a cluster with its network; exec_run runs commands. \
+commit_create keeps memory, devices, disks and network of all nodes at one instant; branch_create \
+makes live copies of a branch or commit (same addresses, no collision) to try things in parallel; \
+net_partition and net_impair break one branch's network, net_heal_all mends it; branch_rollback \
 returns to a commit.
 An address is CLUSTER[@BRANCH][/NODE]; a lone machine may be left out. Ids (br_, cm_, op_) and, \
 for commits, CLUSTER@TAG stand as well.

@@ -9,34 +9,35 @@ use std::collections::BTreeSet;
 use pando_api::{ApiError, Effect, Toolset, Verb, catalogue};
 use pando_model::ErrorCode;
 
-/// What most sessions need. Everything else is a `tool_find` away.
+/// What most sessions need: machines, clusters, networks that break, and what makes them branch.
+/// Everything else is a `tool_find` away.
 const EVERYDAY: &[&str] = &[
     "vm_create",
     "vm_list",
     "vm_status",
     "vm_control",
     "vm_delete",
+    "cluster_define",
+    "cluster_start",
+    "cluster_status",
     "branch_create",
     "branch_list",
-    "branch_checkout",
     "branch_rollback",
     "branch_delete",
     "commit_create",
     "commit_list",
-    "commit_show",
     "exec_run",
     "exec_fanout",
     "file_push",
     "file_pull",
-    "console_read",
     "state_diff",
-    "image_list",
+    "net_partition",
+    "net_heal_all",
     "operation_wait",
     "operation_cancel",
-    "system_status",
 ];
 
-/// What every profile permits and lists, since any call may turn into an operation.
+/// What every profile permits, since any call may turn into an operation.
 const FOLLOW: &[&str] = &["operation_get", "operation_wait", "operation_cancel"];
 
 /// What runs commands in machines outside the toolset for that.
@@ -265,6 +266,17 @@ mod tests {
     fn everyday_verbs_exist() {
         for name in EVERYDAY.iter().chain(FOLLOW).chain(RUNS_COMMANDS) {
             assert!(catalogue().iter().any(|verb| verb.name == *name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_made_broken_and_healed_with_the_everyday_verbs() {
+        for toolset in [Toolset::Cluster, Toolset::Fault, Toolset::Branch, Toolset::Commit] {
+            let of_it = |name: &&&str| Verb::find(name).is_some_and(|verb| verb.toolset == toolset);
+            assert!(EVERYDAY.iter().filter(of_it).count() >= 2, "{toolset:?}");
+        }
+        for name in ["cluster_define", "cluster_start", "net_partition", "net_heal_all"] {
+            assert!(EVERYDAY.contains(&name), "{name}");
         }
     }
 

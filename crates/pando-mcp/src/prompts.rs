@@ -112,6 +112,44 @@ pub const PROMPTS: &[Prompt] = &[
             which also names the commands that caused it.\n\
             6. Delete the branches made here. Report both commits, the difference and the evidence.",
     },
+    Prompt {
+        name: "break_network",
+        title: "Break one branch of a cluster",
+        description: "Break the network of one live copy of a cluster, leave another alone, and compare.",
+        arguments: &[
+            Argument { name: "cluster", description: "The cluster.", default: None },
+            Argument {
+                name: "topology",
+                description: "What to define it from, if it is not there: a name or the YAML.",
+                default: Some("the topology of that name, or write one"),
+            },
+            Argument {
+                name: "fault",
+                description: "What to break.",
+                default: Some("cut one node off from all others"),
+            },
+            Argument {
+                name: "test",
+                description: "The command that tells whether the system works.",
+                default: Some("find out from the nodes what shows whether the system works"),
+            },
+        ],
+        text: "Break the network of one branch of `{cluster}`, and compare it with one that is left alone.\n\
+            Topology: {topology}\nFault: {fault}\nTest: {test}\n\n\
+            1. cluster_status {\"cluster_name\": \"{cluster}\"}. Is there none? cluster_define from the topology (topology_list has the \
+            names; YAML is passed as text), then cluster_start. Does it not run? cluster_start.\n\
+            2. Run the test on `{cluster}@main/NODE` with exec_run: it must pass. Note who leads, and what was written.\n\
+            3. commit_create with the tag `whole`: all nodes and their network at one instant.\n\
+            4. branch_create from `{cluster}@whole` with names [\"alone\", \"broken\"]: two copies with the same addresses.\n\
+            5. Break `{cluster}@broken` only, with net_partition or net_impair. They return once the fault works; \
+            net_probe shows who still reaches whom.\n\
+            6. Run the test on the nodes of both branches, on both sides of the fault. Who leads now, in which term? \
+            Which writes are acknowledged, and which side refuses them?\n\
+            7. state_diff from `{cluster}@alone` to `{cluster}@broken`: faults and reachability first, then what differs in each node.\n\
+            8. net_heal_all in `{cluster}@broken`. How long until the test passes everywhere, and is every acknowledged write there?\n\
+            9. branch_rollback `{cluster}@broken` to `whole` with save false brings the instant back for another fault. \
+            At the end delete both branches with branch_delete. Report: what each side saw, how long it took to recover, what was lost.",
+    },
 ];
 
 /// Returns a prompt's text with its arguments in place.
@@ -206,9 +244,12 @@ mod tests {
         for prompt in PROMPTS {
             for word in prompt.text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
                 let first = word.split('_').next().unwrap_or_default();
-                if ["vm", "branch", "commit", "exec", "file", "state", "tag"].contains(&first)
-                    && word.contains('_')
-                {
+                let families = [
+                    "vm", "cluster", "branch", "commit", "exec", "file", "state", "net", "tag",
+                    "topology",
+                ];
+                let is_parameter = word == "cluster_name";
+                if families.contains(&first) && word.contains('_') && !is_parameter {
                     assert!(pando_api::Verb::find(word).is_some(), "{}: {word}", prompt.name);
                 }
             }

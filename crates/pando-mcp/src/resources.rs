@@ -1,6 +1,8 @@
 //! Things as resources: `pando://` addresses that a person can point a client at. Each is one
 //! read of the catalogue, so nothing is readable here that a tool would not show.
 
+use std::collections::BTreeMap;
+
 use pando_api::{ApiError, Call};
 use pando_model::ErrorCode;
 use serde_json::{Value, json};
@@ -29,6 +31,24 @@ pub const TEMPLATES: &[Template] = &[
         name: "machine",
         description: "What a machine is doing: state, health, resources, network. \
             CLUSTER[@BRANCH][/NODE].",
+        mime: "application/json",
+    },
+    Template {
+        uri: "pando://cluster/{address}",
+        name: "cluster",
+        description: "What a cluster's nodes and network are doing. CLUSTER[@BRANCH].",
+        mime: "application/json",
+    },
+    Template {
+        uri: "pando://faults/{address}",
+        name: "faults",
+        description: "What is broken in a branch's network, and what that did. CLUSTER[@BRANCH].",
+        mime: "application/json",
+    },
+    Template {
+        uri: "pando://topology/{name}",
+        name: "topology",
+        description: "A topology that clusters are defined from, complete.",
         mime: "application/json",
     },
     Template {
@@ -102,6 +122,8 @@ pub async fn list(calls: &Calls) -> Result<Vec<Entry>, ApiError> {
     };
     let mut entries = vec![
         fixed("pando://machines", "machines", "All machines."),
+        fixed("pando://clusters", "clusters", "All clusters."),
+        fixed("pando://topologies", "topologies", "What clusters can be defined from by name."),
         fixed("pando://branches", "branches", "All branches."),
         fixed("pando://operations", "operations", "Operations, newest first."),
     ];
@@ -116,8 +138,12 @@ pub async fn list(calls: &Calls) -> Result<Vec<Entry>, ApiError> {
     let text = |row: &Value, name: &str| {
         row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
+    // A row is a node.
+    let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows("vm_list", "vms", json!({"limit": RESOURCES_PER_KIND})).await? {
-        let name = text(&row, "name");
+        *nodes.entry(text(&row, "name")).or_default() += 1;
+    }
+    for name in nodes.keys() {
         entries.push(fixed(
             &format!("{SCHEME}commits/{name}"),
             &format!("{name}: commits"),
@@ -127,6 +153,16 @@ pub async fn list(calls: &Calls) -> Result<Vec<Entry>, ApiError> {
     for row in rows("branch_list", "branches", json!({"limit": RESOURCES_PER_KIND})).await? {
         let (address, state) = (text(&row, "address"), text(&row, "state"));
         let description = format!("A branch, {state}.");
+        let cluster = address.split_once('@').map_or(address.as_str(), |(cluster, _)| cluster);
+        if nodes.get(cluster).is_some_and(|nodes| *nodes > 1) {
+            entries.push(fixed(&format!("{SCHEME}cluster/{address}"), &address, &description));
+            entries.push(fixed(
+                &format!("{SCHEME}faults/{address}"),
+                &format!("{address}: faults"),
+                "What is broken in its network.",
+            ));
+            continue;
+        }
         entries.push(fixed(&format!("{SCHEME}machine/{address}"), &address, &description));
         entries.push(Entry {
             uri: format!("{SCHEME}console/{address}"),
@@ -178,7 +214,7 @@ fn of_uri(uri: &str) -> Result<(&'static str, Value), ApiError> {
         let shown: String = uri.chars().take(120).collect();
         let known: Vec<&str> = TEMPLATES.iter().map(|template| template.uri).collect();
         ApiError::new(ErrorCode::NotFound, format!("there is no resource {shown}"))
-            .hint(format!("pando://machines, pando://operations, {}", known.join(", ")))
+            .hint(format!("pando://machines, pando://clusters, {}", known.join(", ")))
     };
     if uri.len() > MAX_URI_BYTES {
         return Err(unknown());
@@ -188,10 +224,15 @@ fn of_uri(uri: &str) -> Result<(&'static str, Value), ApiError> {
     let (kind, of) = path.split_once('/').unwrap_or((path, ""));
     Ok(match (kind, of) {
         ("machines", "") => ("vm_list", json!({"limit": RESOURCES_PER_KIND})),
+        ("clusters", "") => ("cluster_list", json!({"limit": RESOURCES_PER_KIND})),
+        ("topologies", "") => ("topology_list", json!({"limit": RESOURCES_PER_KIND})),
         ("branches", "") => ("branch_list", json!({"limit": RESOURCES_PER_KIND})),
         ("operations", "") => ("operation_list", json!({"limit": RESOURCES_PER_KIND})),
         (_, "") => return Err(unknown()),
         ("machine" | "branch", address) => ("vm_status", json!({"address": address})),
+        ("cluster", address) => ("cluster_status", json!({"cluster_name": address})),
+        ("faults", address) => ("net_fault_list", json!({"cluster_name": address})),
+        ("topology", name) => ("topology_show", json!({"topology": name})),
         ("branches", cluster) => {
             ("branch_list", json!({"cluster": cluster, "limit": RESOURCES_PER_KIND}))
         }
@@ -234,12 +275,18 @@ mod tests {
             ("pando://machines", Some("vm_list")),
             ("pando://machine/shop@main/db", Some("vm_status")),
             ("pando://machine/shop%40main", Some("vm_status")),
+            ("pando://clusters", Some("cluster_list")),
+            ("pando://cluster/trio@left", Some("cluster_status")),
+            ("pando://faults/trio@left", Some("net_fault_list")),
+            ("pando://topologies", Some("topology_list")),
+            ("pando://topology/etcd", Some("topology_show")),
             ("pando://branches/shop", Some("branch_list")),
             ("pando://commit/cm_0123456789ab", Some("commit_show")),
             ("pando://operation/op_0123456789ab", Some("operation_get")),
             ("pando://console/shop", Some("console_read")),
             ("pando://image/default", Some("image_show")),
             ("pando://machine", None),
+            ("pando://cluster", None),
             ("pando://secrets/x", None),
             ("file:///etc/passwd", None),
             ("pando://machine/%zz", None),

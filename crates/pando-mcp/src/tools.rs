@@ -113,7 +113,7 @@ pub fn input(verb: &Verb) -> Map<String, Value> {
     if verb.effect == Effect::Destructive
         && let Some(properties) = properties.as_object_mut()
     {
-        let text = "Token of the plan that a call without it returned.";
+        let text = "Token of the plan that a call without it returns.";
         properties.insert(CONFIRM.to_owned(), json!({"type": "string", "description": text}));
     }
     schema
@@ -154,7 +154,7 @@ fn find() -> Tool {
         name: FIND.to_owned(),
         title: "Find more tools".to_owned(),
         description:
-            "Find tools that are not listed (images, tags, garbage, SSH, checks and more), \
+            "Find tools that are not listed (latency, probes, images, tags, SSH and more), \
             with their arguments and results."
                 .to_owned(),
         input: object(input),

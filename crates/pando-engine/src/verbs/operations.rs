@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pando_api::OperationView;
+use pando_api::limits::MAX_PAGE;
 use pando_api::operation::{OperationListParams, OperationListResult};
 use pando_api::page::Page;
 use pando_driver::store::{Cursor, Order, Query, Table, Transaction};
@@ -36,35 +37,48 @@ impl Engine {
         };
         let statuses: Vec<&str> = params.status.map(status_text).into_iter().collect();
         let query = Query { statuses, order: Order::NewestFirst, ..Query::all() };
-        let total = self.store.count(Table::Operations, &query).await?;
+        let total = match &params.verb {
+            None => self.store.count(Table::Operations, &query).await?,
+            Some(verb) => self.count_of_verb(&query, verb).await?,
+        };
+        let limit = params.limit as usize;
+        // One more than is shown tells whether there are more.
+        let mut query =
+            Query { after: cursor, limit: Some(params.limit.saturating_add(1)), ..query };
         let mut operations: Vec<OperationView> = Vec::new();
-        let mut query = Query { after: cursor, limit: Some(params.limit), ..query };
         let mut more = true;
-        // The verb is no column: pages are read until one page of that verb is full.
-        while more && operations.len() < params.limit as usize {
+        // The verb is no column: pages are read until enough of that verb are found.
+        while more && operations.len() <= limit {
             let rows: Vec<Operation> = self.store.list(&query).await?;
-            more = rows.len() == params.limit as usize;
-            for row in rows {
-                query.after = Some(Cursor {
-                    created_us: row.created_at.as_microsecond(),
-                    key: row.id.to_string(),
-                });
-                let wanted = params.verb.as_ref().is_none_or(|verb| row.verb == *verb);
-                if wanted && operations.len() < params.limit as usize {
-                    operations.push(self.present(&row));
-                }
-            }
+            more = rows.len() > limit;
+            query.after = rows.last().map(cursor_at);
+            let wanted = |row: &&Operation| params.verb.as_ref().is_none_or(|v| row.verb == *v);
+            operations.extend(rows.iter().filter(wanted).map(|row| self.present(row)));
         }
-        let truncated = more && operations.len() == params.limit as usize;
+        let truncated = operations.len() > limit;
+        operations.truncate(limit);
         let last = operations.last().filter(|_| truncated);
         let next_cursor =
             last.map(|view| format!("{}:{}", view.created_at.as_microsecond(), view.operation_id));
         let returned = operations.len() as u64;
-        let total = if params.verb.is_some() { returned.max(u64::from(truncated)) } else { total };
         Ok(OperationListResult {
             operations,
             page: Page { total, returned, truncated, next_cursor },
         })
+    }
+
+    /// Returns how many operations of a verb there are.
+    async fn count_of_verb(&self, query: &Query, verb: &str) -> Result<u64> {
+        let mut query = Query { limit: Some(MAX_PAGE), ..query.clone() };
+        let mut count = 0;
+        loop {
+            let rows: Vec<Operation> = self.store.list(&query).await?;
+            count += rows.iter().filter(|row| row.verb == verb).count() as u64;
+            if rows.len() < MAX_PAGE as usize {
+                return Ok(count);
+            }
+            query.after = rows.last().map(cursor_at);
+        }
     }
 
     /// Returns an operation as it is now, which is ahead of its record while it runs.
@@ -117,6 +131,11 @@ impl Engine {
         let _ = tokio::time::timeout(self.config.undo_timeout, ended).await;
         Ok(updates.borrow().clone())
     }
+}
+
+/// Returns where a list goes on after an operation.
+fn cursor_at(operation: &Operation) -> Cursor {
+    Cursor { created_us: operation.created_at.as_microsecond(), key: operation.id.to_string() }
 }
 
 fn cursor_of(text: &str) -> Result<Cursor> {

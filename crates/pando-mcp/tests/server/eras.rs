@@ -107,7 +107,7 @@ async fn the_librarys_own_client_works_in_both_eras() {
         let server = tokio::spawn(serve(handler(&control, Profile::default()), reader, writer));
         let client = Plain.serve_with_lifecycle(mine, mode.clone()).await.unwrap();
         assert!(client.list_all_tools().await.unwrap().len() > 20, "{mode:?}");
-        assert_eq!(client.list_all_prompts().await.unwrap().len(), 3);
+        assert_eq!(client.list_all_prompts().await.unwrap().len(), 4);
         let result = client.call_tool(CallToolRequestParams::new("vm_status")).await.unwrap();
         assert_eq!(result.is_error, Some(false), "{mode:?}");
         assert_eq!(result.structured_content.unwrap()["result"]["state"], "running");

@@ -8,9 +8,12 @@ use crate::support::{ERAS, Era, Session, control};
 async fn things_are_listed_and_read_as_resources() {
     for era in ERAS {
         let control = control();
-        control.answer("vm_list", json!({"vms": [{"name": "shop"}]}));
-        let row = json!({"address": "shop@main", "state": "running"});
-        control.answer("branch_list", json!({"branches": [row]}));
+        let nodes = json!([{"name": "shop"}, {"name": "trio"}, {"name": "trio"}]);
+        control.answer("vm_list", json!({"vms": nodes}));
+        let row = |address: &str| json!({"address": address, "state": "running"});
+        let rows = [row("shop@main"), row("trio@main"), row("trio@left")];
+        control.answer("branch_list", json!({"branches": rows}));
+        control.answer("net_fault_list", json!({"address": "trio@left", "faults": []}));
         let operation = json!({"operation_id": "op_0123456789ab", "verb": "commit_create"});
         control.answer("operation_list", json!({"operations": [operation]}));
         control.answer("vm_status", json!({"address": "shop@main", "state": "running"}));
@@ -29,11 +32,18 @@ async fn things_are_listed_and_read_as_resources() {
             "pando://console/shop@main",
             "pando://commits/shop",
             "pando://operation/op_0123456789ab",
+            "pando://clusters",
+            "pando://topologies",
+            "pando://cluster/trio@left",
+            "pando://faults/trio@left",
         ] {
-            assert!(uris.contains(&uri), "{uri} in {uris:?}");
+            assert_eq!(uris.iter().filter(|known| **known == uri).count(), 1, "{uri} in {uris:?}");
         }
+        // Several nodes are no machine, and have no one console.
+        assert!(!uris.contains(&"pando://machine/trio@main"), "{uris:?}");
+        assert_eq!(uris.iter().filter(|uri| uri.ends_with("commits/trio")).count(), 1);
         let templates = session.request("resources/templates/list", json!({})).await;
-        assert_eq!(templates["result"]["resourceTemplates"].as_array().map(Vec::len), Some(7));
+        assert_eq!(templates["result"]["resourceTemplates"].as_array().map(Vec::len), Some(10));
 
         let uri = "pando://machine/shop@main";
         let read = session.request("resources/read", json!({"uri": uri})).await;
@@ -44,6 +54,9 @@ async fn things_are_listed_and_read_as_resources() {
         let console =
             session.request("resources/read", json!({"uri": "pando://console/shop"})).await;
         assert_eq!(console["result"]["contents"][0]["text"], "Linux version 6\n");
+        let faults =
+            session.request("resources/read", json!({"uri": "pando://faults/trio@left"})).await;
+        assert!(faults["result"]["contents"][0]["text"].as_str().unwrap().contains("trio@left"));
         session.close().await;
     }
 }
@@ -69,7 +82,7 @@ async fn prompts_start_real_work() {
         let mut session = Session::open(&control(), *era).await;
         let listed = session.request("prompts/list", json!({})).await;
         let prompts = listed["result"]["prompts"].as_array().unwrap().clone();
-        assert_eq!(prompts.len(), 3);
+        assert_eq!(prompts.len(), 4);
         for prompt in prompts {
             let arguments: serde_json::Map<_, _> = prompt["arguments"]
                 .as_array()

@@ -16,6 +16,9 @@ pub const NO_WAIT: &str = "no_wait";
 /// Width of help, in columns: what clap wraps at.
 const HELP_COLUMNS: usize = 100;
 
+/// What stands for a topology on the command line, which reads files where agents may not.
+const TOPOLOGY_HELP: &str = "A name that `pando topology list` shows, or a file";
+
 /// What a parameter's text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -155,7 +158,7 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
         arg = arg.value_parser(clap::builder::PossibleValuesParser::new(values));
     }
     if verb.cli.hints.contains(&(name, Hint::Topology)) {
-        arg = arg.value_name("NAME|FILE");
+        arg = arg.value_name("NAME|FILE").help(TOPOLOGY_HELP);
     }
     if position(verb, name).is_some() {
         return Some(if kind == Kind::List { arg.num_args(0..) } else { arg });
