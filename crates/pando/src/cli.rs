@@ -69,8 +69,9 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const ABOUT: &str = "Whole running systems that behave like git: virtual machines that can be \
-    committed with their memory, branched many ways at once, and rolled back.";
+const ABOUT: &str = "Whole running systems that behave like git: virtual machines, and clusters of \
+    them, that can be committed with their memory, branched many ways at once, broken on purpose, and \
+    rolled back.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,6 +81,8 @@ Examples:
   pando branch shop -n 4               four live copies, same addresses, no collision
   pando fanout --all shop -- uptime    one command in all of them
   pando rollback shop v1               back, in place
+  pando cluster define trio.yaml       several machines and their network, from a topology
+  pando net partition trio@try-1 a     one branch's network, cut; no other branch notices
 
 An address is CLUSTER[@BRANCH][/NODE]; an id (br_…, cm_…) or, for commits, a tag stands as well.";
 

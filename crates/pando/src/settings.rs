@@ -6,10 +6,10 @@ mod foreign;
 mod value;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pando_api::ApiError;
-use pando_model::{ErrorCode, suggest};
+use pando_model::{ErrorCode, Layout, suggest};
 
 pub use file::{read, write};
 pub use foreign::{Ignored, Meaning, VARIABLES as FOREIGN};
@@ -136,6 +136,17 @@ pub struct Sources {
 /// Returns the environment variable of a key.
 pub fn variable(key: &str) -> String {
     format!("PANDO_{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+impl Settings {
+    /// Returns the directory of topologies that have a name. A relative one is the home's: it would
+    /// depend on where the daemon was started.
+    pub fn topologies(&self, layout: &Layout) -> PathBuf {
+        match self.topology_dir.as_str() {
+            "" => layout.topologies(),
+            set => layout.home().join(set),
+        }
+    }
 }
 
 impl Sources {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pando_api::exec::ExecRunResult;
 use pando_api::{ApiError, Control};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::session::Session;
 
@@ -41,6 +41,8 @@ struct Narrator<W> {
     colour: bool,
     began: Instant,
     figures: Vec<(&'static str, Duration)>,
+    /// What was seen on the way, for `--json`.
+    seen: Map<String, Value>,
 }
 
 impl<W: Write> Narrator<W> {
@@ -58,6 +60,10 @@ impl<W: Write> Narrator<W> {
     fn say(&mut self, text: &str) -> Result<(), StoryError> {
         writeln!(self.out, "  {text}")?;
         Ok(self.out.flush()?)
+    }
+
+    fn saw(&mut self, what: &str, value: Value) {
+        self.seen.insert(what.to_owned(), value);
     }
 
     fn took(&mut self, what: &'static str, time: Duration, text: &str) -> Result<(), StoryError> {
@@ -102,7 +108,8 @@ pub async fn tell(
     colour: bool,
 ) -> Result<Value, StoryError> {
     let session = Session::new(control);
-    let mut narrator = Narrator { out, colour, began: Instant::now(), figures: Vec::new() };
+    let mut narrator =
+        Narrator { out, colour, began: Instant::now(), figures: Vec::new(), seen: Map::new() };
     let result = match options.story {
         Story::Cluster => cluster::chapters(&session, options, &mut narrator).await,
         Story::Machine => machine::chapters(&session, options, &mut narrator).await,
@@ -136,11 +143,14 @@ impl<W: Write> Narrator<W> {
             writeln!(self.out, "  {what:<46}{:>10}", milliseconds(*time))?;
         }
         writeln!(self.out, "  {:<46}{:>10}", "the whole demo", milliseconds(total))?;
-        let figures: serde_json::Map<String, Value> = figures
+        let figures: Map<String, Value> = figures
             .into_iter()
             .map(|(what, time)| (what.to_owned(), json!(time.as_secs_f64() * 1000.0)))
             .collect();
-        Ok(json!({"figures_ms": figures, "total_ms": total.as_secs_f64() * 1000.0}))
+        let seen = std::mem::take(&mut self.seen);
+        Ok(json!({
+            "figures_ms": figures, "total_ms": total.as_secs_f64() * 1000.0, "seen": seen,
+        }))
     }
 }
 

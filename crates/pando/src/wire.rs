@@ -91,10 +91,7 @@ pub async fn engine(
 
 fn config(layout: &Layout, settings: &Settings) -> Config {
     let mut config = Config::new(layout.clone(), daemon::VERSION);
-    if !settings.topology_dir.is_empty() {
-        // A relative one would depend on where the daemon was started.
-        config.topology_dir = layout.home().join(&settings.topology_dir);
-    }
+    config.topology_dir = settings.topologies(layout);
     config.disk_reserve = ByteCount::from_mib(settings.disk_reserve_mib);
     config.memory_reserve = ByteCount::from_mib(settings.memory_reserve_mib);
     config.memory_cache = ByteCount::from_mib(settings.memory_cache_mib);

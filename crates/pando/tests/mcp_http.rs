@@ -9,6 +9,8 @@
 )]
 
 mod agents;
+#[path = "agents/follow.rs"]
+mod follow;
 
 use std::fs;
 use std::path::Path;

@@ -10,6 +10,8 @@
 )]
 
 mod agents;
+#[path = "agents/follow.rs"]
+mod follow;
 #[allow(dead_code, unused_imports, reason = "other journeys use the rest")]
 mod real {
     pub mod support;

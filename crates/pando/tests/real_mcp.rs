@@ -12,6 +12,8 @@
 mod real {
     pub mod support;
 }
+#[path = "agents/follow.rs"]
+mod follow;
 #[path = "agents/stdio.rs"]
 mod stdio;
 

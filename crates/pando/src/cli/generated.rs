@@ -17,7 +17,7 @@ pub const NO_WAIT: &str = "no_wait";
 const HELP_COLUMNS: usize = 100;
 
 /// What stands for a topology on the command line, which reads files where agents may not.
-const TOPOLOGY_HELP: &str = "A name that `pando topology list` shows, or a file";
+const TOPOLOGY_HELP: &str = "A name that pando topology list shows, or a file";
 
 /// What a parameter's text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! `pando config` and `pando init`.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use pando_api::ApiError;
-use pando_model::Layout;
+use pando_model::{ErrorCode, Layout};
 use serde_json::{Value, json};
 
 use crate::app::Ending;
@@ -141,16 +143,41 @@ pub fn init(ui: Ui, layout: &Layout) -> Ending {
         let text = template(&shown);
         std::fs::write(&path, text).map_err(|source| {
             ApiError::new(
-                pando_model::ErrorCode::ConfigInvalid,
+                ErrorCode::ConfigInvalid,
                 format!("cannot write {}: {source}", path.display()),
             )
         })?;
     }
+    let topologies = topologies(layout, &path)?;
     let what = if is_new { "is ready" } else { "was there already" };
     let home = layout.home().display().to_string();
-    ui.answer(&format!("the home {home} {what}"), json!({ "home": home, "config": path }));
+    ui.answer(
+        &format!("the home {home} {what}"),
+        json!({ "home": home, "config": path, "topologies": topologies }),
+    );
     ui.remark("next: pando doctor  ·  pando image build  ·  pando vm create NAME");
+    ui.remark(format!(
+        "a cluster: {}/NAME.yaml  ·  pando cluster define NAME  ·  pando cluster start NAME",
+        topologies.display()
+    ));
     Ok(0)
+}
+
+/// Makes the directory of the topologies that have a name, and returns it.
+///
+/// # Errors
+/// `config_invalid` when it cannot be made, or the settings cannot be read.
+fn topologies(layout: &Layout, config: &Path) -> Result<PathBuf, ApiError> {
+    let (settings, _) = Settings::resolve(&Sources::of_process(config)?)?;
+    let directory = settings.topologies(layout);
+    std::fs::create_dir_all(&directory).map_err(|source| {
+        ApiError::new(
+            ErrorCode::ConfigInvalid,
+            format!("cannot make {}: {source}", directory.display()),
+        )
+        .hint("`cluster.topology_dir` names another directory for topologies")
+    })?;
+    Ok(directory)
 }
 
 fn template(shown: &[Shown]) -> String {

@@ -16,13 +16,15 @@ pub fn words() -> Option<String> {
         return None;
     }
     Some(format!(
-        "pando: virtual machines that behave like git.\n\
+        "pando: whole running systems that behave like git.\n\
          \n\
          Nothing is here yet ({}). Begin with:\n\
          \n\
-         \x20 pando doctor          what this machine has and lacks, and how to fix it\n\
-         \x20 pando image build     a Debian image, once; it takes some minutes\n\
-         \x20 pando vm create shop  a machine from it\n\
+         \x20 pando doctor               what this machine has and lacks, and how to fix it\n\
+         \x20 pando image build          a Debian image, once; it takes some minutes\n\
+         \x20 pando vm create shop       a machine from it\n\
+         \x20 pando cluster define FILE  several and their network, from a topology\n\
+         \x20 pando demo                 a cluster committed, branched, broken and rolled back\n\
          \n\
          `pando --help` lists every command.",
         layout.home().display()

@@ -33,6 +33,7 @@ pub async fn run(app: &App) -> Ending {
 fn show(ui: &Ui, vms: &VmListResult, branches: &BranchListResult) {
     if vms.vms.is_empty() {
         ui.remark("nothing here yet; make a machine:  pando vm create shop");
+        ui.remark("or a cluster of several:           pando cluster define FILE");
         ui.remark("or see it all in some minutes:     pando demo");
         return;
     }

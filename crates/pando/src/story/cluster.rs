@@ -12,6 +12,7 @@ use pando_api::network::NetFaultListResult;
 use pando_api::state::StateDiffResult;
 use pando_model::ErrorCode;
 use pando_topology::{Limits, parse};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Narrator, StoryError, StoryOptions, must, shell};
@@ -50,13 +51,42 @@ const HAS_LEADER: &str = "for i in $(seq 150); do \
     ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl endpoint health > /dev/null 2>&1 && exit 0; \
     sleep 0.2; done; systemctl status member >&2; exit 1";
 
+/// The client's key, as a majority agrees on it.
+const STORED: &str =
+    "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl get counter --print-value-only";
+
 /// What a branch looks like to its client and its nodes.
+#[derive(Serialize)]
 struct View {
     branch: &'static str,
+    /// Writes that were acknowledged while it was looked at.
     written: u64,
+    /// The last one that was acknowledged, of all.
+    acknowledged: u64,
+    /// What the majority has for it, asked for afterwards.
+    stored: u64,
     /// A round trip from the client's node to another, unless there is none.
     trip_ms: Option<f64>,
-    leaders: Vec<String>,
+    members: Vec<Member>,
+}
+
+/// What a node says of itself.
+#[derive(Serialize)]
+struct Member {
+    node: &'static str,
+    /// Whether it leads; absent if it does not say.
+    leads: Option<bool>,
+    term: Option<u64>,
+}
+
+impl Member {
+    fn spoken(&self) -> String {
+        match (self.leads, self.term) {
+            (Some(true), Some(term)) => format!("{} leads in term {term}", self.node),
+            (Some(false), Some(term)) => format!("{} follows in term {term}", self.node),
+            _ => format!("{} says nothing", self.node),
+        }
+    }
 }
 
 /// Tells it.
@@ -142,9 +172,11 @@ async fn commit<W: Write>(
         "3. A commit of all three, at one instant",
         &format!("pando commit {name} -t base -m 'three that agree'"),
     )?;
-    let params =
-        json!({"branch": format!("{name}@main"), "tag": "base", "message": "three that agree"});
+    let main = format!("{name}@main");
+    narrator.saw("before_commit", json!(members(session, &main).await?));
+    let params = json!({"branch": main, "tag": "base", "message": "three that agree"});
     let (commit, time): (CommitCreateResult, _) = session.timed("commit_create", params).await?;
+    narrator.saw("after_commit", json!(members(session, &main).await?));
     let text = format!(
         "Memory, devices, disks and the frames between them; they stood still for {:.1} ms.",
         commit.pause_ms
@@ -197,18 +229,25 @@ async fn compare<W: Write>(
     name: &str,
     narrator: &mut Narrator<W>,
 ) -> Result<(), StoryError> {
-    let [alone, cut_off, _] = BRANCHES.map(|branch| format!("{name}@{branch}/{CLIENT}"));
+    let [alone, cut_off, _] = BRANCHES.map(|branch| format!("{name}@{branch}"));
     narrator.chapter(
         "6. The same client in three worlds",
-        &format!("pando exec {alone} …; pando diff {alone} {cut_off}"),
+        &format!("pando exec {alone}/{CLIENT} …; pando diff {alone} {cut_off}"),
     )?;
     let [one, two, three] = BRANCHES.map(|branch| view(session, name, branch));
     let views: [View; 3] = tokio::try_join!(one, two, three)?.into();
-    for View { branch, written, trip_ms, leaders } in &views {
+    for View { branch, written, trip_ms, members, .. } in &views {
         let written = format!("{written} writes in {WATCHED_S} s");
         let trip = trip_ms.map_or("no answer".to_owned(), |ms| format!("answers in {ms:.0} ms"));
         narrator.say(&format!("{branch:<8} {written:<18} {PEER} {trip}"))?;
-        narrator.say(&format!("{:<8} {}", "", leaders.join(" · ")))?;
+        let members: Vec<String> = members.iter().map(Member::spoken).collect();
+        narrator.say(&format!("{:<8} {}", "", members.join(" · ")))?;
+    }
+    narrator.saw("branches", json!(views));
+    for View { branch, acknowledged, stored, .. } in &views {
+        must(stored >= acknowledged, || {
+            format!("{branch} lost writes: {acknowledged} acknowledged, {stored} there")
+        })?;
     }
     let [left_alone, cut, slow] = &views;
     must(left_alone.written > 0, || "the client that was left alone does not write".into())?;
@@ -219,14 +258,18 @@ async fn compare<W: Write>(
     must(slow.trip_ms.is_some_and(|ms| ms >= least), || "latency did not slow the way".into())?;
     let (diff, time): (StateDiffResult, _) =
         session.timed("state_diff", json!({"from": alone, "to": cut_off})).await?;
-    must(!diff.equal, || "the branches do not differ".into())?;
+    let between = diff.cluster.as_ref();
+    must(between.is_some_and(|between| between.faults_differ == 1), || {
+        "the diff does not show the partition".into()
+    })?;
     for highlight in diff.highlights.iter().take(HIGHLIGHTS) {
         narrator.say(&format!("differs: {}", printable(highlight)))?;
     }
+    narrator.saw("diff", json!({"highlights": diff.highlights, "cluster": diff.cluster}));
     narrator.took(
-        "diff of a node in two of them",
+        "diff of two clusters",
         time,
-        "That is what differs, most important first.",
+        "That is what differs: the network, then each node.",
     )
 }
 
@@ -239,6 +282,8 @@ async fn view(session: &Session<'_>, name: &str, branch: &'static str) -> Result
         "a=$(cat /run/acknowledged); sleep {WATCHED_S}; b=$(cat /run/acknowledged); echo $((b - a))"
     );
     let (written, _) = shell(session, &at(CLIENT), &command).await?;
+    let (acknowledged, _) = shell(session, &at(CLIENT), "cat /run/acknowledged").await?;
+    let (stored, _) = shell(session, &at(PEER), STORED).await?;
     let params = json!({
         "cluster_name": format!("{name}@{branch}"), "sources": [CLIENT], "targets": [PEER],
         "count": 3, "timeout_ms": 2000,
@@ -247,18 +292,29 @@ async fn view(session: &Session<'_>, name: &str, branch: &'static str) -> Result
     let rows = probe.get("rows").and_then(Value::as_array);
     let trips = rows.into_iter().flatten().filter_map(|row| row.get("rtt_ms")?.as_f64());
     let trip_ms = trips.reduce(f64::min);
-    let mut leaders = Vec::new();
+    let number = |text: &str| text.trim().parse().unwrap_or(0);
+    Ok(View {
+        branch,
+        written: number(&written),
+        acknowledged: number(&acknowledged),
+        stored: number(&stored),
+        trip_ms,
+        members: members(session, &format!("{name}@{branch}")).await?,
+    })
+}
+
+/// Returns what the nodes of a branch say of themselves.
+async fn members(session: &Session<'_>, branch: &str) -> Result<Vec<Member>, StoryError> {
+    let mut members = Vec::new();
     for node in NODES {
-        let params = json!({"address": at(node), "command": LEADS});
+        let params = json!({"address": format!("{branch}/{node}"), "command": LEADS});
         let ran: ExecRunResult = session.ask("exec_run", params).await?;
         let mut words = ran.stdout.split_whitespace();
-        leaders.push(match (words.next(), words.next()) {
-            (Some("true"), Some(term)) => format!("{node} leads in term {term}"),
-            (Some(_), Some(term)) => format!("{node} follows in term {term}"),
-            _ => format!("{node} says nothing"),
-        });
+        let leads = words.next().and_then(|word| word.parse().ok());
+        let term = words.next().and_then(|word| word.parse().ok());
+        members.push(Member { node, leads, term });
     }
-    Ok(View { branch, written: written.trim().parse().unwrap_or(0), trip_ms, leaders })
+    Ok(members)
 }
 
 async fn roll_back<W: Write>(
@@ -279,5 +335,6 @@ async fn roll_back<W: Write>(
     }
     let after = view(session, name, BRANCHES[1]).await?;
     must(after.written > 0, || "the client does not write after the rollback".into())?;
+    narrator.saw("after_rollback", json!(after));
     narrator.say(&format!("Its client writes again: {} in {WATCHED_S} s.", after.written))
 }

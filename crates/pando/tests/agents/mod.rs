@@ -15,6 +15,8 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use crate::follow;
+
 /// No answer takes longer: a first boot under translation on a busy machine, in several waits.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How long a call is waited for that cannot be answered.
@@ -122,28 +124,18 @@ impl Agent {
         let _ = self.runtime.block_on(called);
     }
 
+    fn answer(&self, tool: &str, arguments: &Value) -> Value {
+        self.try_call(tool, arguments).expect("an answer")
+    }
+
     /// Calls a tool and returns its envelope; goes on waiting and confirms where it is told to.
     pub fn envelope(&self, tool: &str, arguments: &Value) -> Value {
-        let envelope = self.try_call(tool, arguments).expect("an answer");
-        let told = envelope["next"]["tool"] == "operation_wait"
-            || envelope["result"]["status"] == "confirmation_required";
-        if !told {
-            return envelope;
-        }
-        let next = envelope["next"].clone();
-        let mut envelope = self.envelope(next["tool"].as_str().unwrap(), &next["arguments"]);
-        // What was waited for is the operation; its result is the verb's.
-        if next["tool"] == "operation_wait" && envelope["result"]["status"] == "succeeded" {
-            envelope["result"] = envelope["result"]["result"].clone();
-        }
-        envelope
+        follow::envelope(&mut |tool, arguments| self.answer(tool, arguments), tool, arguments)
     }
 
     /// Calls a tool that must succeed and returns its result.
     pub fn ok(&self, tool: &str, arguments: &Value) -> Value {
-        let envelope = self.envelope(tool, arguments);
-        assert_eq!(envelope["success"], true, "{tool} {arguments}: {envelope:#}");
-        envelope["result"].clone()
+        follow::ok(&mut |tool, arguments| self.answer(tool, arguments), tool, arguments)
     }
 
     /// Runs a line in a guest and returns what it printed.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::follow;
 use crate::real::support::Home;
 
 /// No answer takes longer: a first boot under translation on a busy machine, in several waits.
@@ -104,31 +105,23 @@ impl Agent {
         }
     }
 
-    /// Calls a tool and returns its envelope; goes on waiting and confirms where it is told to.
-    pub fn envelope(&mut self, tool: &str, arguments: &Value) -> Value {
+    /// Calls a tool and returns its first envelope.
+    fn answer(&mut self, tool: &str, arguments: &Value) -> Value {
         let params = json!({"name": tool, "arguments": arguments});
         let answer = self.request("tools/call", params);
         let envelope = answer["result"]["structuredContent"].clone();
         assert!(envelope.is_object(), "{answer}");
-        let told = envelope["next"]["tool"] == "operation_wait"
-            || envelope["result"]["status"] == "confirmation_required";
-        if !told {
-            return envelope;
-        }
-        let next = envelope["next"].clone();
-        let mut envelope = self.envelope(next["tool"].as_str().unwrap(), &next["arguments"]);
-        // What was waited for is the operation; its result is the verb's.
-        if next["tool"] == "operation_wait" && envelope["result"]["status"] == "succeeded" {
-            envelope["result"] = envelope["result"]["result"].clone();
-        }
         envelope
+    }
+
+    /// Calls a tool and returns its envelope; goes on waiting and confirms where it is told to.
+    pub fn envelope(&mut self, tool: &str, arguments: &Value) -> Value {
+        follow::envelope(&mut |tool, arguments| self.answer(tool, arguments), tool, arguments)
     }
 
     /// Calls a tool that must succeed and returns its result.
     pub fn ok(&mut self, tool: &str, arguments: &Value) -> Value {
-        let envelope = self.envelope(tool, arguments);
-        assert_eq!(envelope["success"], true, "{tool} {arguments}: {envelope:#}");
-        envelope["result"].clone()
+        follow::ok(&mut |tool, arguments| self.answer(tool, arguments), tool, arguments)
     }
 
     /// Runs a line in a guest and returns what it printed and its exit status.

@@ -29,7 +29,12 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits for a child, and takes what it writes meanwhile.
-pub fn finish(mut child: Child) -> Output {
+pub fn finish(child: Child) -> Output {
+    finish_within(child, DEADLINE)
+}
+
+/// Waits this long for a child, and takes what it writes meanwhile.
+pub fn finish_within(mut child: Child, patience: Duration) -> Output {
     fn all(pipe: Option<impl std::io::Read>) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
@@ -40,14 +45,14 @@ pub fn finish(mut child: Child) -> Output {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let stdout = std::thread::spawn(move || all(stdout));
     let stderr = std::thread::spawn(move || all(stderr));
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + patience;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
         if Instant::now() >= deadline {
             child.kill().unwrap();
-            panic!("the command did not end within {DEADLINE:?}");
+            panic!("the command did not end within {patience:?}");
         }
         std::thread::sleep(Duration::from_millis(2));
     };

@@ -16,6 +16,9 @@ pub enum Base {
     Default,
     /// An image with servers and programs of databases in it.
     Databases,
+    /// An image with etcd in it, as the demo has it.
+    #[allow(dead_code, reason = "the demo's test is a program of its own")]
+    Etcd,
 }
 
 impl Base {
@@ -24,6 +27,7 @@ impl Base {
         match self {
             Self::Default => "default",
             Self::Databases => "databases",
+            Self::Etcd => "etcd",
         }
     }
 
@@ -31,7 +35,7 @@ impl Base {
     fn assets(self) -> PathBuf {
         match self {
             Self::Default => assets(),
-            Self::Databases => assets().with_file_name("databases"),
+            Self::Databases | Self::Etcd => assets().with_file_name(self.image()),
         }
     }
 }
