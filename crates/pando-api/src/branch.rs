@@ -14,8 +14,8 @@ use crate::page::{Page, default_limit, yes};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BranchCreateParams {
-    /// `CLUSTER[@BRANCH]`, `CLUSTER@TAG`, or the id of a branch or commit; the only cluster's current
-    /// branch if left out.
+    /// `CLUSTER[@BRANCH]`, `CLUSTER@TAG`, or the id of a branch or commit; the only cluster's
+    /// current branch if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Address>,
     /// Name of the new branch; chosen for you if left out.

@@ -219,8 +219,8 @@ pub struct ClusterStatusParams {
     pub cluster_name: Option<Address>,
 }
 
-/// Return how to work with a running cluster: its nodes' addresses, the ports of this host that lead
-/// to them, who logs in with which key, the kernel.
+/// Return how to work with a running cluster: its nodes' addresses, the ports of this host that
+/// lead to them, who logs in with which key, the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterHandleParams {

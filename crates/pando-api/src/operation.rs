@@ -128,8 +128,8 @@ pub struct OperationGetParams {
     pub id: OperationId,
 }
 
-/// Wait until an operation has ended, and show it. Returns it unfinished (no error) when the time is
-/// up; call again to go on.
+/// Wait until an operation has ended, and show it. Returns it unfinished (no error) when the time
+/// is up; call again to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationWaitParams {

@@ -114,8 +114,8 @@ pub struct StateCaptureResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateDiffParams {
-    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or a branch's, commit's or capture's id; all nodes if none is
-    /// named.
+    /// `CLUSTER[@BRANCH|@TAG][/NODE]`, or a branch's, commit's or capture's id; all nodes if none
+    /// is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Address>,
     /// What to compare it with.

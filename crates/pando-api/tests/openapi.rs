@@ -1,5 +1,5 @@
-//! The OpenAPI document: that it is one, that its schemas are schemas, and that nothing in it points
-//! at nothing.
+//! The OpenAPI document: that it is one, that its schemas are schemas, and that nothing in it
+//! points at nothing.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test ends where it fails")]
 

@@ -204,8 +204,8 @@ pub trait BranchHost: Send + Sync {
     /// [`HostError::PortTaken`] for the first that is not.
     async fn check_ports(&self, ports: &[u16]) -> Result<(), HostError>;
 
-    /// Returns the first bytes that a server on a port of the guest's loopback says by itself, asked
-    /// through its forward; tries again until `timeout`.
+    /// Returns the first bytes that a server on a port of the guest's loopback says by itself,
+    /// asked through its forward; tries again until `timeout`.
     async fn greeting(
         &self,
         branch: &BranchId,
@@ -261,8 +261,8 @@ pub trait BranchHost: Send + Sync {
         timeout: Duration,
     ) -> Result<Vec<ProbeResult>, HostError>;
 
-    /// Copies a branch's frames to a pcap file, in place of an earlier one, until a limit is reached
-    /// or [`BranchHost::end_capture`].
+    /// Copies a branch's frames to a pcap file, in place of an earlier one, until a limit is
+    /// reached or [`BranchHost::end_capture`].
     async fn begin_capture(
         &self,
         branch: &BranchId,

@@ -1,6 +1,7 @@
-//! A [`Control`] on the other side of the daemon's socket, or of its port on loopback. It finds the daemon again after a
-//! restart: reads and calls with an idempotency key are repeated, and every call that becomes an
-//! operation is given a key, so that a repeated one finds the first one's operation.
+//! A [`Control`] on the other side of the daemon's socket, or of its port on loopback. It finds the
+//! daemon again after a restart: reads and calls with an idempotency key are repeated, and every
+//! call that becomes an operation is given a key, so that a repeated one finds the first one's
+//! operation.
 
 mod connection;
 mod streams;

@@ -1,5 +1,6 @@
-//! The verb catalogue over HTTP/1.1 on a unix socket and on loopback TCP, both ends: [`server`] turns requests into
-//! calls of a [`pando_api::Control`], [`client`] is a `Control` that turns calls into requests.
+//! The verb catalogue over HTTP/1.1 on a unix socket and on loopback TCP, both ends: [`server`]
+//! turns requests into calls of a [`pando_api::Control`], [`client`] is a `Control` that turns
+//! calls into requests.
 //!
 //! ```text
 //! POST /v1/{verb}                  JSON parameters → envelope; `Prefer: respond-async` → 202

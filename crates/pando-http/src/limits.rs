@@ -32,6 +32,6 @@ pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_HEADERS: usize = 100;
 /// Refused requests that are reported at once, before there is a limit to how many.
 pub const REFUSALS_AT_ONCE: u32 = 10;
-/// Time between two reports of refused requests once there have been that many: somebody who guesses
-/// must neither go unnoticed nor fill the audit.
+/// Time between two reports of refused requests once there have been that many: somebody who
+/// guesses must neither go unnoticed nor fill the audit.
 pub const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);

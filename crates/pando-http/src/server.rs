@@ -166,8 +166,8 @@ impl Server {
         Self { listener, router, tasks, head_timeout: HEAD_TIMEOUT }
     }
 
-    /// Serves these routes, at least one, as well. Each of their requests carries its [`pando_api::Caller`] as an
-    /// extension.
+    /// Serves these routes, at least one, as well. Each of their requests carries its
+    /// [`pando_api::Caller`] as an extension.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
         self.router = self.router.merge(routes.route_layer(from_fn(identified)));
@@ -208,7 +208,8 @@ impl Server {
                 }
                 (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    // Out of file descriptors: wait for a connection to end, not for the next error.
+                    // Out of file descriptors: wait for a connection to end, not for the next
+                    // error.
                     if connections.join_next().await.is_none() {
                         tokio::task::yield_now().await;
                     }

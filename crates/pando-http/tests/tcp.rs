@@ -1,5 +1,5 @@
-//! What the listener on TCP promises: to this host, to whoever has the token, and to nobody else; and
-//! that no bytes disturb it.
+//! What the listener on TCP promises: to this host, to whoever has the token, and to nobody else;
+//! and that no bytes disturb it.
 
 #![allow(
     clippy::expect_used,

@@ -84,7 +84,8 @@ impl GuestLink {
     ///
     /// # Errors
     /// [`LinkError::Deadline`], [`LinkError::Closed`], [`LinkError::Protocol`],
-    /// [`LinkError::Version`]; also [`LinkError::EpochEnded`] when somebody else opens another one meanwhile.
+    /// [`LinkError::Version`]; also [`LinkError::EpochEnded`] when somebody else opens another one
+    /// meanwhile.
     pub fn hello(&self, clock: GuestClock, deadline: Instant) -> Result<Welcome, LinkError> {
         let started = Instant::now();
         let shared = &self.shared;

@@ -216,8 +216,8 @@ pub struct GuestRam {
 pub trait Hypervisor: Send + Sync {
     /// Starts the process of a machine and returns at once; [`Machine::wait_ready`] waits. `ports`
     /// are the machine's ends of its switch's ports, one for each interface whose backend is
-    /// [`NicBackend::Switch`] or [`NicBackend::Tap`], in their order. Where a port's other end is closed, the guest sees no
-    /// cable from then on.
+    /// [`NicBackend::Switch`] or [`NicBackend::Tap`], in their order. Where a port's other end is
+    /// closed, the guest sees no cable from then on.
     ///
     /// # Errors
     /// [`MachineError::Spawn`], [`MachineError::File`], [`MachineError::ToolMissing`].
@@ -327,12 +327,12 @@ pub trait Machine: Send {
     /// cache). A cut that only wants disks passes `None`.
     fn save_devices(&mut self, to: Option<&Path>, deadline: Instant) -> Result<(), MachineError>;
 
-    /// While nothing is sent to it: returns its interfaces whose guest leaves no room for frames. The
-    /// hypervisor may hold some back for them, and forgets those when it stops.
+    /// While nothing is sent to it: returns its interfaces whose guest leaves no room for frames.
+    /// The hypervisor may hold some back for them, and forgets those when it stops.
     fn crowded(&mut self, deadline: Instant) -> Result<Vec<Crowded>, MachineError>;
 
-    /// Stops the guest for a cut and returns how it stands, in as few steps as can be, because other
-    /// machines stand still meanwhile.
+    /// Stops the guest for a cut and returns how it stands, in as few steps as can be, because
+    /// other machines stand still meanwhile.
     fn stand_still(&mut self, deadline: Instant) -> Result<Stillness, MachineError>;
 
     /// Shortens the chain of `disk` while the guest runs: copies all layers between `keep` and the
@@ -388,9 +388,10 @@ pub trait DiskFormat: Send + Sync {
 
 /// Opens the switches of branches.
 pub trait Switches: Send + Sync {
-    /// Starts a branch's switch, holding, and returns it with the machines' ends of its ports, in the
-    /// order of `spec.ports`: for a switch, unix stream sockets that carry frames, each behind its
-    /// length as four bytes, big endian; for a bridge, tap devices. `state` is the file that a cut saved, if the branch continues from one.
+    /// Starts a branch's switch, holding, and returns it with the machines' ends of its ports, in
+    /// the order of `spec.ports`: for a switch, unix stream sockets that carry frames, each behind
+    /// its length as four bytes, big endian; for a bridge, tap devices. `state` is the file that a
+    /// cut saved, if the branch continues from one.
     ///
     /// # Errors
     /// [`SwitchError::File`], [`SwitchError::Damaged`], [`SwitchError::System`].
@@ -404,9 +405,9 @@ pub trait Switches: Send + Sync {
 /// The network of one running branch: its own thread, which forwards frames and never waits for a
 /// machine. Dropping it ends the thread.
 ///
-/// A cut holds it, drains it outward, stops the machines, settles it, saves it, lets the machines go
-/// on and releases it. While it is held nothing is forwarded, so the machines need not stop at the
-/// same moment.
+/// A cut holds it, drains it outward, stops the machines, settles it, saves it, lets the machines
+/// go on and releases it. While it is held nothing is forwarded, so the machines need not stop at
+/// the same moment.
 pub trait Switch: Send {
     /// Stops forwarding. Frames that machines send are still read, and kept in order. Its clock, by
     /// which delays run, stands still. Holding twice is holding once.
@@ -445,12 +446,12 @@ pub trait Switch: Send {
     /// number of the interface.
     fn replug(&mut self, node: &Name) -> Result<Vec<OwnedFd>, SwitchError>;
 
-    /// Connects a node to the outside: `outside` carries its frames for the gateway that are not for
-    /// the gateway itself, and what comes back.
+    /// Connects a node to the outside: `outside` carries its frames for the gateway that are not
+    /// for the gateway itself, and what comes back.
     fn attach_uplink(&mut self, node: &Name, outside: UnixStream) -> Result<(), SwitchError>;
 
-    /// Copies frames to `to` as a pcap file, each once as it was sent, before faults, until `limits`
-    /// are reached or [`Switch::end_capture`].
+    /// Copies frames to `to` as a pcap file, each once as it was sent, before faults, until
+    /// `limits` are reached or [`Switch::end_capture`].
     fn begin_capture(&mut self, to: File, limits: CaptureLimits) -> Result<(), SwitchError>;
 
     /// Ends the capture, and returns what it holds; `None` if there is none.

@@ -1,6 +1,7 @@
 //! What the protocol's conformance suite asks a server for: tools, resources and prompts of fixed
-//! names, with which it looks at every kind of answer that there is. Only in a build with the feature
-//! `conformance`, where they stand beside everything else and go the same way: through the handler.
+//! names, with which it looks at every kind of answer that there is. Only in a build with the
+//! feature `conformance`, where they stand beside everything else and go the same way: through the
+//! handler.
 //!
 //! `documents` holds what is fixed, `rounds` the tools that ask their caller something.
 

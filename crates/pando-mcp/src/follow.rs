@@ -71,8 +71,8 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Returns ticks, the first of them after one period. (A first tick at once would still take until the
-/// next millisecond, which is several times what a read costs.)
+/// Returns ticks, the first of them after one period. (A first tick at once would still take until
+/// the next millisecond, which is several times what a read costs.)
 fn later(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

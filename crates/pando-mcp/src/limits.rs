@@ -63,14 +63,15 @@ pub const MAX_URI_BYTES: usize = 1024;
 pub const MAX_PROMPT_ARGUMENT_BYTES: usize = 8 * 1024;
 /// Time for a client to send the whole of a message over HTTP.
 pub const BODY_WAIT: Duration = Duration::from_secs(60);
-/// Time after which the head of an answer over HTTP is sent, whether or not the answer is there: most
-/// are there before it, as one message.
+/// Time after which the head of an answer over HTTP is sent, whether or not the answer is there:
+/// most are there before it, as one message.
 pub const HEAD_WAIT: Duration = Duration::from_secs(2);
 /// Time between two signs of life on a silent stream over HTTP: proxies give up after 30 s or more.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Sessions over HTTP at once, for all callers: each holds some tasks and the last few messages.
 pub const MAX_SESSIONS: usize = 256;
-/// Time for which a session over HTTP may go unused: an agent whose person is at lunch finds it again.
+/// Time for which a session over HTTP may go unused: an agent whose person is at lunch finds it
+/// again.
 pub const SESSION_IDLE: Duration = Duration::from_secs(2 * 3600);
 /// Time for a session over HTTP to begin once it has a place.
 pub const SESSION_BEGIN: Duration = Duration::from_secs(30);

@@ -55,8 +55,8 @@ pub enum Role {
     Admin,
     /// Shows what there is to somebody: reads, and changes nothing.
     Ui,
-    /// Experiments: builds images, makes machines and does to them what it likes. Changes everything
-    /// but the host, all of it listed.
+    /// Experiments: builds images, makes machines and does to them what it likes. Changes
+    /// everything but the host, all of it listed.
     Lab,
 }
 

@@ -1,8 +1,8 @@
 //! A defect in one request is an error of that request, and not the end of a session without an
 //! answer.
 //!
-//! The work stays in the task of its request: the protocol's library knows by the task which request
-//! a question to the client belongs to.
+//! The work stays in the task of its request: the protocol's library knows by the task which
+//! request a question to the client belongs to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

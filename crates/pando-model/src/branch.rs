@@ -76,8 +76,8 @@ pub struct Branch {
     pub parent: Option<BranchId>,
     /// The commit that its present incarnation was restored from, if it was.
     pub base: Option<CommitId>,
-    /// The commit that its next one's memory is a change of: the latest that was cut from its present
-    /// incarnation, whether it is kept or not; `None` before the first.
+    /// The commit that its next one's memory is a change of: the latest that was cut from its
+    /// present incarnation, whether it is kept or not; `None` before the first.
     #[serde(default)]
     pub delta_base: Option<CommitId>,
     /// Its latest commit, or the one it was made from.

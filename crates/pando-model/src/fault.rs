@@ -1,7 +1,7 @@
 //! Faults: what a branch's network is told to do wrong, on which links.
 //!
-//! Every decision of a fault is a pure function of its seed, the link and the number of the frame on
-//! it, so that a branch of a commit repeats what its parent would have done.
+//! Every decision of a fault is a pure function of its seed, the link and the number of the frame
+//! on it, so that a branch of a commit repeats what its parent would have done.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -127,8 +127,8 @@ impl NodeShape {
         Ok(())
     }
 
-    /// Returns a text that is equal for equal shapes: `1c-512m-4096d-1n`, and `+data-1024d` for each
-    /// extra disk.
+    /// Returns a text that is equal for equal shapes: `1c-512m-4096d-1n`, and `+data-1024d` for
+    /// each extra disk.
     pub fn key(&self) -> String {
         let root = self.disk.mib();
         let mut key = format!("{}c-{}m-{root}d-{}n", self.vcpus, self.memory.mib(), self.nics);

@@ -1,9 +1,9 @@
-//! Networks: the segments that a cluster's nodes are plugged into, and what a branch's switch is told
-//! and tells of them.
+//! Networks: the segments that a cluster's nodes are plugged into, and what a branch's switch is
+//! told and tells of them.
 //!
 //! A *segment* is one layer-2 network. A *port* is one interface of one node, plugged into one
-//! segment. A *link* is the directed way between two ends of the same branch; frames are counted, and
-//! faults work, per link.
+//! segment. A *link* is the directed way between two ends of the same branch; frames are counted,
+//! and faults work, per link.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,5 @@
-//! The reference under `docs/reference`: pages and the OpenAPI document, made from the catalogue, the
-//! command line, the error codes and the settings, so that none of them can say what is not so.
+//! The reference under `docs/reference`: pages and the OpenAPI document, made from the catalogue,
+//! the command line, the error codes and the settings, so that none of them can say what is not so.
 
 mod commands;
 mod markdown;

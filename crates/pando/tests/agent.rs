@@ -61,7 +61,8 @@ fn the_skill_has_its_front_matter_and_leads_to_its_pages() {
     let [("name", name), ("description", description)] = fields.as_slice() else {
         panic!("{fields:?}");
     };
-    // The name is the folder's; a description says when the skill is used, within what clients show.
+    // The name is the folder's; a description says when the skill is used, within what clients
+    // show.
     assert_eq!(*name, "pando");
     assert!(description.contains("Use when") && description.len() <= 1024);
     let linked: BTreeSet<&str> =

@@ -1,5 +1,5 @@
-//! `pando demo` as whoever tries pando sees it: three nodes of etcd, from Debian's package, that are
-//! committed, branched, broken and rolled back. It must tell the truth, and leave nothing.
+//! `pando demo` as whoever tries pando sees it: three nodes of etcd, from Debian's package, that
+//! are committed, branched, broken and rolled back. It must tell the truth, and leave nothing.
 
 #![allow(
     clippy::expect_used,

@@ -1,6 +1,6 @@
-//! Clusters and faults for agents: the workflows of vmcluster-mcp, in its order and its words, and a
-//! network broken in one branch and not in the next, over MCP with real machines and the daemon killed
-//! in between. Afterwards nothing is left.
+//! Clusters and faults for agents: the workflows of vmcluster-mcp, in its order and its words, and
+//! a network broken in one branch and not in the next, over MCP with real machines and the daemon
+//! killed in between. Afterwards nothing is left.
 
 #![allow(
     clippy::expect_used,
@@ -150,7 +150,8 @@ const THEIRS: [&str; 19] = [
     "topology_list",
 ];
 
-/// Asserts that a result is vmcluster's ClusterStatus: all nodes in this state, with or without SSH.
+/// Asserts that a result is vmcluster's ClusterStatus: all nodes in this state, with or without
+/// SSH.
 fn assert_status(result: &Value, state: &str, reachable: bool) {
     assert_eq!(result["cluster_name"], "lab", "{result:#}");
     assert_eq!(result["network_active"], state == "running", "{result:#}");

@@ -1,7 +1,7 @@
-//! The protocol's official clients, in both languages, over both transports and in both eras, do the
-//! job that pando is for on real machines: a package in one branch, another version of it in a
-//! second, what differs and why, and back. And the tools that they list are counted in a model's own
-//! tokens. The clients' side is in `tests/clients`; `./test` installs what it needs.
+//! The protocol's official clients, in both languages, over both transports and in both eras, do
+//! the job that pando is for on real machines: a package in one branch, another version of it in a
+//! second, what differs and why, and back. And the tools that they list are counted in a model's
+//! own tokens. The clients' side is in `tests/clients`; `./test` installs what it needs.
 
 #![allow(
     clippy::expect_used,
@@ -151,7 +151,8 @@ fn the_python_client_does_the_job_in_the_era_of_sessions() {
     both_transports("journey.py", &["legacy"]);
 }
 
-/// Returns what the tools that this home's server lists take of a model: how many, and their tokens.
+/// Returns what the tools that this home's server lists take of a model: how many, and their
+/// tokens.
 fn tokens(home: &Home, options: &[&str]) -> (u64, u64) {
     let server = home.command(&[&["mcp"], options].concat());
     let mut command = client("tokens.mjs");

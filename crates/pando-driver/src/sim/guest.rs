@@ -1,9 +1,10 @@
 //! What a simulated guest understands.
 //!
 //! `true`, `false`, `echo WORD…`, `set-mem K V`, `get-mem K`, `del-mem K`, `set-disk K V`,
-//! `get-disk K`, `sh -c … login USER KEY` (kept on the disk as `login.USER`), `set-extra DISK K V`, `get-extra DISK K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout), `systemctl …`. What
-//! makes a file of its input and runs it, or starts with `#!`, "runs" with status 0; anything else is
-//! not found, with status 127.
+//! `get-disk K`, `sh -c … login USER KEY` (kept on the disk as `login.USER`), `set-extra DISK K V`,
+//! `get-extra DISK K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout), `systemctl …`.
+//! What makes a file of its input and runs it, or starts with `#!`, "runs" with status 0; anything
+//! else is not found, with status 127.
 
 use pando_model::capture::{Aspect, Capture, Coverage, FileState, Package, Process};
 use pando_model::guest::{

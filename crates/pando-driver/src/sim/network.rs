@@ -1,5 +1,5 @@
-//! The switch of a simulated branch: it remembers its faults and answers probes by them. No frame is
-//! ever on its way.
+//! The switch of a simulated branch: it remembers its faults and answers probes by them. No frame
+//! is ever on its way.
 
 use std::net::IpAddr;
 

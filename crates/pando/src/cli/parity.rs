@@ -1,5 +1,5 @@
-//! One verb, the same parameters on the command line, over HTTP and over MCP: names, types, which are
-//! needed, defaults, choices. What differs is listed here, with its reason.
+//! One verb, the same parameters on the command line, over HTTP and over MCP: names, types, which
+//! are needed, defaults, choices. What differs is listed here, with its reason.
 
 use std::collections::BTreeSet;
 

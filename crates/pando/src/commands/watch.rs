@@ -130,8 +130,8 @@ fn clock(now: Timestamp) -> String {
     now.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
-/// Returns the tree of what is there: machines, their branches, and nodes where a branch has several
-/// or one that is not as its branch is.
+/// Returns the tree of what is there: machines, their branches, and nodes where a branch has
+/// several or one that is not as its branch is.
 fn tree(seen: &Seen, now: Timestamp) -> Table {
     let mut table = Table::new(&["NAME", "STATE", "UP", "AGE", "COMMIT", "NOW"]);
     for machine in &seen.machines {
@@ -229,8 +229,8 @@ fn states(seen: &Seen) -> BTreeMap<String, String> {
     branches.chain(operations).collect()
 }
 
-/// Returns a line for each thing that came, went or changed. At first all is new, but operations that
-/// have ended are not worth a line.
+/// Returns a line for each thing that came, went or changed. At first all is new, but operations
+/// that have ended are not worth a line.
 fn changes(
     before: Option<&BTreeMap<String, String>>,
     now: &BTreeMap<String, String>,

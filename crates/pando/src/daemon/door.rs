@@ -1,5 +1,5 @@
-//! The daemon's way in over TCP: binds its port before anything else is begun, serves the API and MCP
-//! on it, and audits who was turned away.
+//! The daemon's way in over TCP: binds its port before anything else is begun, serves the API and
+//! MCP on it, and audits who was turned away.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -77,8 +77,8 @@ pub fn start(layout: &Layout, ui: Ui) -> Result<(), ApiError> {
 }
 
 /// How the C library gives memory back. A diff reads tens of megabytes, on whichever thread; by
-/// default as many of them stay with the daemon for ever. (Numbers in bytes; other C libraries take no
-/// notice.)
+/// default as many of them stay with the daemon for ever. (Numbers in bytes; other C libraries take
+/// no notice.)
 const ALLOCATOR: &[(&str, &str)] = &[
     ("MALLOC_ARENA_MAX", "2"),
     ("MALLOC_TRIM_THRESHOLD_", "262144"),

@@ -114,7 +114,8 @@ fn indented(entry: &str, indent: &str) -> String {
     entry.replace('\n', &format!("\n{indent}"))
 }
 
-/// Returns a TOML text with `keys` in the table `LIST.NAME`, and without those that are `stale` there.
+/// Returns a TOML text with `keys` in the table `LIST.NAME`, and without those that are `stale`
+/// there.
 ///
 /// # Errors
 /// When the text is no TOML, or its list is no table.

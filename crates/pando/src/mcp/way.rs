@@ -63,8 +63,8 @@ impl Url {
     /// Returns the URL of this home's daemon, for the options of `pando mcp` in `wanted`.
     ///
     /// # Errors
-    /// `config_invalid` when it listens nowhere, `invalid_parameter` for an option that a URL cannot
-    /// carry.
+    /// `config_invalid` when it listens nowhere, `invalid_parameter` for an option that a URL
+    /// cannot carry.
     pub fn find(ui: Ui, layout: &Layout, wanted: &ArgMatches) -> Result<Self, ApiError> {
         let query = query(wanted)?;
         let (settings, _) = Settings::resolve(&Sources::of_process(&layout.config())?)?;

@@ -38,8 +38,8 @@ const LATENCY_MS: u32 = 100;
 /// How long the client is watched, in seconds: longer than an election takes under emulation.
 const WATCHED_S: u32 = 5;
 
-/// The topology's client: writes to its own node's etcd one number after another, and keeps the last
-/// one that was acknowledged.
+/// The topology's client: writes to its own node's etcd one number after another, and keeps the
+/// last one that was acknowledged.
 const CLIENT_PROGRAM: &str = "nohup /usr/local/bin/count > /dev/null 2>&1 &";
 
 /// Whether the node at hand leads, and its term: `true 4`. The environment names all three nodes.

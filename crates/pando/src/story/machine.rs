@@ -1,5 +1,5 @@
-//! The machine's story: a Debian VM is started, changed, committed with its memory, branched four ways
-//! at once, broken in one branch, and rolled back.
+//! The machine's story: a Debian VM is started, changed, committed with its memory, branched four
+//! ways at once, broken in one branch, and rolled back.
 
 use std::io::Write;
 

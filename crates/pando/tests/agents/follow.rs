@@ -1,5 +1,5 @@
-//! What every agent does with an answer, however it reached the server: go on waiting for what takes
-//! long, and confirm what may lose something.
+//! What every agent does with an answer, however it reached the server: go on waiting for what
+//! takes long, and confirm what may lose something.
 
 use serde_json::Value;
 

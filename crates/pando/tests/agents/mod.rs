@@ -115,8 +115,8 @@ impl Agent {
         Ok(result.structured_content.expect("structured content"))
     }
 
-    /// Calls a tool of a server that is killed meanwhile. The client may say so, or try to reach the
-    /// server again for as long as it is asked to.
+    /// Calls a tool of a server that is killed meanwhile. The client may say so, or try to reach
+    /// the server again for as long as it is asked to.
     pub fn call_in_vain(&self, tool: &str, arguments: &Value) {
         let params = CallToolRequestParams::new(tool.to_owned())
             .with_arguments(arguments.as_object().expect("an object").clone());

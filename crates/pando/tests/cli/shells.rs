@@ -1,4 +1,5 @@
-//! Completion in real shells, on a real terminal: what is typed, a tab, and what the line then says.
+//! Completion in real shells, on a real terminal: what is typed, a tab, and what the line then
+//! says.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,6 @@
-//! A cluster whose frames the kernel carries: the same verbs and the same results as on a switch, and
-//! nothing left of it, however its keeper ends. Needs root and a kernel with bridges and nftables.
+//! A cluster whose frames the kernel carries: the same verbs and the same results as on a switch,
+//! and nothing left of it, however its keeper ends. Needs root and a kernel with bridges and
+//! nftables.
 
 use std::collections::BTreeSet;
 use std::fs;

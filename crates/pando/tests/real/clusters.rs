@@ -33,8 +33,8 @@ const READ: &str = "dd if=/dev/vdb bs=4096 count=1 iflag=direct status=none | he
 /// What an SSH server on another node says first, asked for by name.
 const GREET: &str = "bash -c 'exec 3<>/dev/tcp/b/22 && head -c 4 <&3'";
 
-/// Changes one node's files and cuts it off in one branch, crashes another node in a second one, and
-/// compares them with a third one and with the commit of them all.
+/// Changes one node's files and cuts it off in one branch, crashes another node in a second one,
+/// and compares them with a third one and with the commit of them all.
 fn differ(home: &Home) {
     let write = "mkdir /srv/only && echo here >/srv/only/here";
     home.ok(&["node", "exec", "trio@try-1", "a", write]);

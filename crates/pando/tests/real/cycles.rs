@@ -1,5 +1,5 @@
-//! The whole life of a cluster, again and again on one daemon: nothing of a cluster outlives it, and
-//! the daemon does not grow.
+//! The whole life of a cluster, again and again on one daemon: nothing of a cluster outlives it,
+//! and the daemon does not grow.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,8 +18,8 @@ const DEFAULT_CYCLES: u32 = 2;
 /// Before it is measured for the first time the daemon has seen all it will see.
 const WARM_UP: u32 = 1;
 
-/// What the daemon may have more of than after the first cycles: pages of its database, of which each
-/// of five connections keeps 2 MB, and 4 MiB of answers.
+/// What the daemon may have more of than after the first cycles: pages of its database, of which
+/// each of five connections keeps 2 MB, and 4 MiB of answers.
 const MORE_MEMORY: u64 = 14 << 20;
 
 const PAIR: &str = "name: pair

@@ -12,8 +12,8 @@ mod deeds;
 
 use deeds::{BEFORE, DEEDS};
 
-/// Longest that a comparison may take, in milliseconds: many times what it takes on a quiet machine,
-/// for the tests that run beside this one.
+/// Longest that a comparison may take, in milliseconds: many times what it takes on a quiet
+/// machine, for the tests that run beside this one.
 const MAX_MS: u64 = 60_000;
 /// Fewest changes that are planted.
 const PLANTED: usize = 100;

@@ -1,5 +1,5 @@
-//! What faults do to real machines: each to its own links and to nothing else, to every protocol, for
-//! as long as it was asked to, and the same again in each branch.
+//! What faults do to real machines: each to its own links and to nothing else, to every protocol,
+//! for as long as it was asked to, and the same again in each branch.
 
 use std::collections::BTreeMap;
 
@@ -85,8 +85,8 @@ impl Trio<'_> {
         found
     }
 
-    /// Asserts that over each protocol every node reaches every other, but for these pairs, which do
-    /// not reach one another over any.
+    /// Asserts that over each protocol every node reaches every other, but for these pairs, which
+    /// do not reach one another over any.
     fn assert_apart(&self, pairs: &[(&str, &str)]) {
         for ((from, to), ways) in self.probe() {
             let apart = pairs.iter().any(|(x, y)| [(x, y), (y, x)].contains(&(&&*from, &&*to)));
@@ -270,9 +270,9 @@ enum Client {
 }
 
 impl Trio<'_> {
-    /// Calls a verb of the network whose change the keeper does not take, kills the daemon, which has
-    /// recorded it, and lets the keeper go on: it may find what it was told to do by a daemon that is
-    /// gone. Returns the envelope, if anybody was there to get it.
+    /// Calls a verb of the network whose change the keeper does not take, kills the daemon, which
+    /// has recorded it, and lets the keeper go on: it may find what it was told to do by a daemon
+    /// that is gone. Returns the envelope, if anybody was there to get it.
     fn struck(&self, verb: &str, arguments: &[&str], client: Client) -> Option<Value> {
         let keeper = self.home.keeper(self.branch);
         signal(keeper.pid, Signal::STOP);

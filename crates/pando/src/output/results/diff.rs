@@ -1,5 +1,5 @@
-//! What differs, for people: in the first lines how much, what matters most and because of what; then
-//! everything as a tree, in which commands are numbers.
+//! What differs, for people: in the first lines how much, what matters most and because of what;
+//! then everything as a tree, in which commands are numbers.
 
 use std::collections::BTreeMap;
 

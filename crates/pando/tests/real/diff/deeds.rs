@@ -1,5 +1,5 @@
-//! What is done in the machine, and what is to be found for it. Each line is a command of its own, so
-//! that changes belong to one; `{1..3}` in what is found stands for three changes.
+//! What is done in the machine, and what is to be found for it. Each line is a command of its own,
+//! so that changes belong to one; `{1..3}` in what is found stands for three changes.
 
 /// What is there before.
 pub const BEFORE: &[&str] = &[

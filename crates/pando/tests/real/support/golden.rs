@@ -1,5 +1,6 @@
 //! The golden homes: an image, its ready state, and the database that knows both. Each is made once
-//! for each build of the binary by the binary itself, then copied for every test that is based on it.
+//! for each build of the binary by the binary itself, then copied for every test that is based on
+//! it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,5 +1,5 @@
-//! What differs between clusters: first what is between the nodes and how each of them is, then each
-//! node as a machine is shown.
+//! What differs between clusters: first what is between the nodes and how each of them is, then
+//! each node as a machine is shown.
 
 use pando_api::network::FaultType;
 use pando_api::state::{
