@@ -43,8 +43,8 @@ const WATCHED_S: u32 = 5;
 const CLIENT_PROGRAM: &str = "nohup /usr/local/bin/count > /dev/null 2>&1 &";
 
 /// Whether the node at hand leads, and its term: `true 4`. The environment names all three nodes.
-const LEADS: &str = "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl endpoint status | \
-    awk -F', ' '{print $5, $7}'";
+const LEADS: &str = "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 \
+    etcdctl --command-timeout=30s endpoint status | awk -F', ' '{print $5, $7}'";
 
 /// Waits until the node at hand answers reads that a majority agrees on.
 const HAS_LEADER: &str = "for i in $(seq 150); do \
@@ -52,8 +52,7 @@ const HAS_LEADER: &str = "for i in $(seq 150); do \
     sleep 0.2; done; systemctl status member >&2; exit 1";
 
 /// The client's key, as a majority agrees on it.
-const STORED: &str =
-    "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl get counter --print-value-only";
+const STORED: &str = "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl --command-timeout=30s get counter --print-value-only";
 
 /// What a branch looks like to its client and its nodes.
 #[derive(Serialize)]
