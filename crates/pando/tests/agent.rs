@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pando_api::{Call, Verb};
+use pando_api::{Call, Toolset, Verb};
 use serde_json::Value;
 
 /// Tools that are no verbs.
@@ -121,5 +121,14 @@ fn every_tool_and_parameter_that_is_named_exists() {
                 assert!(known(word), "{page}: `{word}`");
             }
         }
+    }
+}
+
+#[test]
+fn the_page_for_clients_names_every_toolset_and_prompt() {
+    let page = fs::read_to_string(folder().join("../docs/clients.md")).unwrap();
+    let prompts = ["reproduce_bug", "compare_fixes", "bisect_commits", "break_network"];
+    for name in Toolset::ALL.iter().map(|toolset| toolset.as_str()).chain(prompts) {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }

@@ -52,7 +52,8 @@ const HAS_LEADER: &str = "for i in $(seq 150); do \
     sleep 0.2; done; systemctl status member >&2; exit 1";
 
 /// The client's key, as a majority agrees on it.
-const STORED: &str = "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 etcdctl --command-timeout=30s get counter --print-value-only";
+const STORED: &str = "ETCDCTL_ENDPOINTS=http://127.0.0.1:2379 \
+    etcdctl --command-timeout=30s get counter --print-value-only";
 
 /// What a branch looks like to its client and its nodes.
 #[derive(Serialize)]
