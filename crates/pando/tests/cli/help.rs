@@ -291,4 +291,5 @@ fn settings_are_shown_changed_and_refused() {
         all.push_str(&format!("$ pando {line}\n{}\n", run(&words)));
     }
     insta::assert_snapshot!("settings", all);
+    assert!(directory.path().join("home/topologies").is_dir());
 }
