@@ -38,6 +38,10 @@ pub struct BranchCreateParams {
     /// Leave the new branches standing still.
     #[serde(default)]
     pub paused: bool,
+    /// New seeds for the faults, derived from this one; the commit's if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = crate::limits::MAX_SEED))]
+    pub seed: Option<u64>,
 }
 
 /// One branch that was asked for.

@@ -239,6 +239,9 @@ fn branch_create(params: &BranchCreateParams) -> Checked {
         range("count", u64::from(count), 1, most)?;
     }
     at_most("names", params.names.len() as u64, most, "names")?;
+    if let Some(seed) = params.seed {
+        range("seed", seed, 0, limits::MAX_SEED)?;
+    }
     let mut seen = BTreeSet::new();
     match params.names.iter().find(|name| !seen.insert(*name)) {
         Some(twice) => Err(ApiError::parameter("names", format!("`{twice}` is named twice"))),

@@ -182,6 +182,7 @@ mod tests {
             effect,
             links: links.to_vec(),
             seed: 1,
+            ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         };

@@ -76,6 +76,7 @@ fn fault(effect: Effect, from: usize, to: usize) -> Fault {
         effect,
         links: vec![Link { from: end(from), to: end(to) }],
         seed: 1,
+        ordinal: 0,
         created_at: Timestamp::now(),
         expires_at: None,
     }

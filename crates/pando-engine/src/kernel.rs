@@ -38,6 +38,20 @@ pub(crate) fn must_be_captured(place: &Place) -> Result<()> {
         .hint("capture in a node (`tcpdump`), or define the cluster with `mode: switch`"))
 }
 
+/// Refuses a seed where faults decide by none.
+pub(crate) fn must_decide_by_seed(cluster: &Cluster, seed: Option<u64>) -> Result<()> {
+    if seed.is_none() || !cluster.is_bridged() {
+        return Ok(());
+    }
+    let message = format!(
+        "the kernel carries the frames of {} and decides by no seed which it loses",
+        cluster.name
+    );
+    Err(Failure::new(ErrorCode::WrongState, message)
+        .subject(cluster.name.as_str())
+        .hint("leave `seed` out, or define the cluster with `mode: switch`"))
+}
+
 /// Returns the line that tells a new node the names of its cluster, which no DNS does there.
 pub(crate) fn names(cluster: &Cluster) -> Option<String> {
     if !cluster.is_bridged() {

@@ -16,6 +16,7 @@ mod captures;
 mod config;
 mod engine;
 mod failure;
+mod faults;
 mod forwards;
 mod garbage;
 mod gate;

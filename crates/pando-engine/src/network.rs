@@ -290,6 +290,7 @@ mod tests {
             effect,
             links,
             seed: 1,
+            ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         }

@@ -14,6 +14,7 @@ use pando_model::{
 use pando_topology::{Limits, Network, Node, Topology};
 
 use crate::failure::{Failure, Result};
+use crate::faults::seed_of;
 
 /// Most differences that are told.
 const MAX_DRIFT: usize = 100;
@@ -111,14 +112,13 @@ fn faults_of(topology: &Topology, text: &str, now: Timestamp) -> Vec<Fault> {
         topology.networks.iter().filter_map(|network| Some((network, network.link.clone()?)));
     let fault = |(network, impairment): (&Network, _)| {
         let seed = blake3::hash(format!("{}\n{text}", network.name).as_bytes());
-        let mut low = [0; 8];
-        low.copy_from_slice(&seed.as_bytes()[..8]);
         Fault {
             id: FaultId::random(),
             label: Some(format!("links of {}", network.name)),
             effect: Effect::Impair(impairment),
             links: links_in(&topology.nodes, &network.name),
-            seed: u64::from_le_bytes(low),
+            seed: seed_of(&seed),
+            ordinal: 0,
             created_at: now,
             expires_at: None,
         }

@@ -12,11 +12,11 @@ mod common;
 
 use common::Bench;
 use pando_driver::sim::Fault as Strike;
-use pando_driver::store::Transaction;
+use pando_driver::store::{Query, Transaction};
 use pando_model::branch::BranchNode;
 use pando_model::cluster::{Interface, Uplink};
 use pando_model::network::{NetworkSpec, Port, Segment};
-use pando_model::{Branch, Cluster, ErrorCode, KernelNetwork, Lack};
+use pando_model::{Branch, Cluster, Commit, ErrorCode, KernelNetwork, Lack};
 use serde_json::{Value, json};
 
 /// `shop@main` and `shop@side`, each with its own switch; both nodes have an IPv6 address as well.
@@ -346,8 +346,112 @@ async fn what_only_a_switch_does_is_refused_where_the_kernel_carries() {
     assert!(error.message.contains("no gateway"), "{error:?}");
     let probe = bench.ok("net_probe", json!({"cluster_name": "shop@main"})).await;
     assert_eq!(probe["rows"], json!([]), "nobody else is there: {probe}");
+    let mut seeded = lossy("shop@main", 7);
+    seeded["target_node"] = json!("all");
+    for (verb, params) in [
+        ("net_impair", seeded),
+        ("branch_create", json!({"from": "shop@main", "name": "x", "seed": 7})),
+    ] {
+        let error = bench.fails(verb, params).await;
+        assert_eq!(error.code, ErrorCode::WrongState);
+        assert!(error.message.contains("decides by no seed"), "{error:?}");
+    }
     let capture = json!({"cluster_name": "shop@main", "action": "start"});
     let error = bench.fails("net_capture", capture).await;
     assert_eq!(error.code, ErrorCode::WrongState);
     assert!(error.hint.unwrap().contains("tcpdump"));
+}
+
+/// Returns what the faults of a branch decide by: seed and number.
+async fn decides_by(bench: &Bench, branch: &str) -> Vec<(u64, u32)> {
+    let store = bench.world.connect().store();
+    let cluster: Cluster = store.named("", "shop").await.unwrap().unwrap();
+    let branch: Branch = store.named(cluster.id.as_str(), branch).await.unwrap().unwrap();
+    let connection = bench.world.connect();
+    let switch = connection.host().network(&branch.host_id).await.unwrap();
+    assert_eq!(switch.faults, branch.faults, "the switch decides by what is recorded");
+    branch.faults.iter().map(|fault| (fault.seed, fault.ordinal)).collect()
+}
+
+fn lossy(branch: &str, seed: u64) -> Value {
+    json!({
+        "cluster_name": branch, "source_node": "shop", "target_node": "gateway", "loss_pct": 50,
+        "seed": seed,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_decides_the_same_in_another_branch_and_a_new_one_does_not() {
+    let bench = bench().await;
+    bench.ok("net_impair", lossy("shop@main", 7)).await;
+    bench.ok("net_impair", lossy("shop@main", 7)).await;
+    bench.ok("net_impair", lossy("shop@side", 7)).await;
+    assert_eq!(decides_by(&bench, "main").await, [(7, 0), (7, 1)]);
+    assert_eq!(decides_by(&bench, "side").await, [(7, 0)]);
+
+    bench.ok("commit_create", json!({"branch": "shop@main", "tag": "lossy", "warm": 1})).await;
+    bench.engine.idle().await;
+    for (name, from, seed) in [
+        ("warm", "shop@lossy", Some(1)),
+        ("cold", "shop@lossy", Some(1)),
+        ("live", "shop@main", Some(1)),
+        ("other", "shop@lossy", Some(2)),
+        ("alike", "shop@lossy", None),
+    ] {
+        let mut params = json!({"from": from, "name": name, "exact": name != "warm"});
+        if let Some(seed) = seed {
+            params["seed"] = seed.into();
+        }
+        let made = bench.ok("branch_create", params).await;
+        assert_eq!(made["branches"][0]["warm"], name == "warm", "{made}");
+    }
+    let warm = decides_by(&bench, "warm").await;
+    assert_eq!(decides_by(&bench, "alike").await, [(7, 0), (7, 1)]);
+    assert_eq!(decides_by(&bench, "cold").await, warm);
+    assert_eq!(decides_by(&bench, "live").await, warm);
+    let other = decides_by(&bench, "other").await;
+    assert!(other.iter().all(|one| !warm.contains(one)), "{other:?} {warm:?}");
+    assert!(warm.iter().all(|(seed, _)| *seed != 7) && warm[0] != warm[1], "{warm:?}");
+}
+
+/// Returns how long the only fault of a branch still works, in seconds.
+async fn time_left(bench: &Bench, branch: &str) -> i64 {
+    let faults = faults(bench, branch).await;
+    let end = faults[0]["expires_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    end.duration_since(jiff::Timestamp::now()).as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_has_the_time_left_in_a_branch_that_it_had_at_the_cut() {
+    let bench = bench().await;
+    let mut params = cut_off("shop@main");
+    params["expires_s"] = json!(3600);
+    bench.ok("net_partition", params).await;
+    bench.ok("commit_create", json!({"branch": "shop@main", "tag": "cut", "warm": 1})).await;
+    bench.engine.idle().await;
+    // It was cut two hours ago, and the fault would have ended an hour ago.
+    let store = bench.world.connect().store();
+    let commits: Vec<Commit> = store.list(&Query::all()).await.unwrap();
+    for mut commit in commits {
+        let Some(network) = &mut commit.network else { continue };
+        let long_ago = |at: jiff::Timestamp| at - jiff::SignedDuration::from_hours(2);
+        network.cut_at = network.cut_at.map(long_ago);
+        for fault in &mut network.faults {
+            fault.expires_at = fault.expires_at.map(long_ago);
+        }
+        store.write(Transaction::new().put(&commit)).await.unwrap();
+    }
+    bench.ok("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+    for name in ["warm", "cold"] {
+        let params = json!({"from": "shop@cut", "name": name, "exact": name == "cold"});
+        let made = bench.ok("branch_create", params).await;
+        assert_eq!(made["branches"][0]["warm"], name == "warm", "{made}");
+        let branch = format!("shop@{name}");
+        assert!((3000..=3600).contains(&time_left(&bench, &branch).await), "{branch}");
+        assert!(!reaches(&bench, &branch).await, "{branch}");
+        assert_eq!(decides_by(&bench, name).await.len(), 1);
+    }
+    bench.ok("branch_rollback", json!({"branch": "shop@main", "target": "cut"})).await;
+    assert!((3000..=3600).contains(&time_left(&bench, "shop@main").await));
+    assert!(!reaches(&bench, "shop@main").await);
 }

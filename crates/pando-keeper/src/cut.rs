@@ -26,6 +26,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use pando_delta::{Capture, DeltaHeader, DeltaSummary, DeltaWriter, LiveMemory};
 use pando_machine::{Hypervisor, SavedSwitch};
 use pando_model::commit::{CommitKind, CommitMemory};
@@ -56,7 +57,7 @@ struct Saved {
 }
 
 type SavedNode = Result<Saved, HostError>;
-type SavedNetwork = Result<Option<SavedSwitch>, HostError>;
+type SavedNetwork = Result<Option<(Timestamp, SavedSwitch)>, HostError>;
 
 /// A node's memory at the pause.
 enum Captured {
@@ -316,12 +317,12 @@ fn save_network(
     saved: SavedNetwork,
     stalled: Vec<(Name, u8)>,
 ) -> Result<Option<CommitNetwork>, HostError> {
-    let Some(SavedSwitch { frames, faults }) = saved? else { return Ok(None) };
+    let Some((at, SavedSwitch { frames, faults })) = saved? else { return Ok(None) };
     let path = Layout::network_file(spool);
     let digest = sync_and_digest(&path)?;
     let what = || format!("read {}", path.display());
     let bytes = fs::metadata(&path).map_err(|e| trouble::io(what(), &e))?.len();
-    Ok(Some(CommitNetwork { faults, frames, stalled, bytes, digest }))
+    Ok(Some(CommitNetwork { cut_at: Some(at), faults, frames, stalled, bytes, digest }))
 }
 
 /// Makes a node's part durable, and returns what its next delta will apply to; `None` if that is what

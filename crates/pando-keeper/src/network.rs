@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use pando_machine::{
     Hypervisor, PortNumber, SavedSwitch, Settled, Switch, SwitchError, Switches, Uplink, UplinkPlan,
 };
@@ -121,9 +122,9 @@ impl Network {
         Ok(self.try_ask(|switch| switch.settle())?.unwrap_or_default())
     }
 
-    /// With the machines stopped: writes what the switch holds and does.
-    pub fn save(&mut self, to: &Path) -> Result<Option<SavedSwitch>, HostError> {
-        self.try_ask(|switch| switch.save(to))
+    /// With the machines stopped: writes what the switch holds and does, and returns when.
+    pub fn save(&mut self, to: &Path) -> Result<Option<(Timestamp, SavedSwitch)>, HostError> {
+        self.try_ask(|switch| Ok((Timestamp::now(), switch.save(to)?)))
     }
 
     /// Goes on. If the switch does not take it, [`Network::look_after`] tells it again.

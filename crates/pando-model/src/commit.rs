@@ -92,6 +92,14 @@ pub struct Commit {
     pub created_by: String,
 }
 
+impl Commit {
+    /// Returns when its branch was cut. Its record is as old as its last durable byte, and a fault's
+    /// time goes on meanwhile.
+    pub fn cut_at(&self) -> Timestamp {
+        self.network.as_ref().and_then(|network| network.cut_at).unwrap_or(self.created_at)
+    }
+}
+
 /// A name for a commit; unique in its cluster, movable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tag {

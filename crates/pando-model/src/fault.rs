@@ -1,7 +1,8 @@
 //! Faults: what a branch's network is told to do wrong, on which links.
 //!
 //! Every decision of a fault is a pure function of its seed, the link and the number of the frame
-//! on it, so that a branch of a commit repeats what its parent would have done.
+//! on it, so that a branch of a commit repeats what its parent would have done, and a fault that
+//! is made again does again what it did.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ pub struct Fault {
     pub links: Vec<Link>,
     /// What its decisions follow from.
     pub seed: u64,
+    /// Its number among the branch's faults of the same seed, from 0: they decide apart, and alike
+    /// wherever the same ones are made again.
+    #[serde(default)]
+    pub ordinal: u32,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends by itself.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::BridgeName;
@@ -266,6 +267,9 @@ pub struct NetworkObservation {
 /// A commit's network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitNetwork {
+    /// When it was cut, by the wall clock that faults end by; absent in old records.
+    #[serde(default)]
+    pub cut_at: Option<Timestamp>,
     /// The faults that worked.
     pub faults: Vec<Fault>,
     /// Frames that were on their way: in queues, in delay lines, and held by the cut.

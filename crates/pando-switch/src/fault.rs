@@ -60,7 +60,7 @@ impl LinkFault {
             number,
             progress: Progress::default(),
             effect: fault.effect.clone(),
-            dice: Dice::new(fault.seed, &fault.id, link),
+            dice: Dice::new(fault.seed, fault.ordinal, link),
         }
     }
 
@@ -263,6 +263,7 @@ mod tests {
             effect: Effect::Impair(impairment),
             links: vec![link.clone()],
             seed: 42,
+            ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         };

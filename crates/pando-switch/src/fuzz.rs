@@ -142,6 +142,7 @@ pub fn state_faults() -> Vec<Fault> {
             Link { from: End::Gateway, to: node("db") },
         ],
         seed: 7,
+        ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
     }]

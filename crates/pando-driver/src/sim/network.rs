@@ -53,6 +53,7 @@ pub(crate) fn saved(
     let keeper = state.keeper(branch)?;
     let saves = spec.kind == CommitKind::Full && keeper.spec.network.is_some();
     Ok(saves.then(|| CommitNetwork {
+        cut_at: Some(Timestamp::now()),
         faults: working(&keeper.faults),
         frames: 0,
         stalled: Vec::new(),
@@ -287,6 +288,7 @@ mod tests {
             effect: Effect::Partition,
             links: vec![Link { from: End::Node(name("db")), to: End::Node(name("web")) }],
             seed: 1,
+            ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at,
         }

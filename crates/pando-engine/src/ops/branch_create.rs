@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::cut::Cut;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::faults::{faults_at, reseeded};
 use crate::incarnation::{Disks, Incarnation, random_hex};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{ATTEMPTS, Cx, Kind, memo};
@@ -48,6 +49,9 @@ pub(crate) struct BranchCreate {
     pub items: Vec<Item>,
     pub frozen_clock: bool,
     pub paused: bool,
+    /// What the branches' faults decide by, in place of what the commit's do.
+    #[serde(default)]
+    pub seed: Option<u64>,
     pub started_us: i64,
 }
 
@@ -59,15 +63,6 @@ pub(crate) struct Origin<'a> {
     pub commit: &'a CommitId,
     pub kind: CommitKind,
     pub faults: &'a [Fault],
-}
-
-/// Returns the faults that a branch of a commit begins with: those that worked at the cut. A disk
-/// has no memory of them: the cluster's own work then.
-pub(crate) fn faults_at(cluster: &Cluster, commit: &Commit) -> Vec<Fault> {
-    match &commit.network {
-        Some(network) => network.faults.clone(),
-        None => cluster.faults.clone(),
-    }
 }
 
 /// Returns the record of a branch from a commit that is still to be started.
@@ -104,6 +99,7 @@ impl Item {
 
     /// Starts one branch; on a failure nothing of it is left.
     async fn make(mut self, create: &BranchCreate, commit: &Commit, cx: &Cx) -> Self {
+        self.branch.faults = create.faults(commit);
         match self.try_make(create, commit, cx).await {
             Ok(report) => {
                 self.made = true;
@@ -133,6 +129,7 @@ impl Item {
         }
         let clock = if create.frozen_clock { Clock::Frozen } else { Clock::Step };
         if self.parked.is_some() {
+            unpark_faults(&cx.engine, &self.branch).await?;
             if !create.paused {
                 cx.engine.host.resume(&self.branch.host_id, clock).await?;
             }
@@ -188,7 +185,24 @@ impl Item {
     }
 }
 
+/// Gives a parked copy the ends and seeds of its branch's faults.
+pub(crate) async fn unpark_faults(engine: &Engine, branch: &Branch) -> Result<()> {
+    if !branch.faults.is_empty() {
+        engine.host.set_faults(&branch.host_id, &branch.faults).await?;
+    }
+    Ok(())
+}
+
 impl BranchCreate {
+    /// Returns the faults of a branch that begins now.
+    fn faults(&self, commit: &Commit) -> Vec<Fault> {
+        let faults = faults_at(&self.cluster, commit, Timestamp::now());
+        match self.seed {
+            Some(seed) => reseeded(faults, seed),
+            None => faults,
+        }
+    }
+
     fn commit(&self) -> Result<&Commit> {
         self.commit.as_ref().ok_or_else(|| Failure::internal("branched before it was cut"))
     }
@@ -200,7 +214,7 @@ impl BranchCreate {
         }
         cut.make(cx).await?;
         let (mut records, commit) = cut.records(cx);
-        let faults = faults_at(&self.cluster, &commit);
+        let faults = self.faults(&commit);
         for item in self.items.iter_mut().filter(|item| item.branch.faults != faults) {
             item.branch.faults.clone_from(&faults);
             records.put(&item.branch);

@@ -15,7 +15,7 @@ use pando_model::{Branch, Cluster, ClusterId, Commit, Name, OperationId, Uplink}
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::branch_create::{Origin, faults_at, new_branch};
+use super::branch_create::{Origin, new_branch};
 use crate::captures::{MAX_CAPTURES_AT_ONCE, Sight};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
@@ -66,7 +66,7 @@ impl Look {
             parent: &commit.branch,
             commit: &commit.id,
             kind: commit.kind,
-            faults: &faults_at(cluster, commit),
+            faults: &[],
         };
         let mut branch = new_branch(&origin, commit.branch_name.clone(), &disks, "pando");
         branch.role = BranchRole::Template;

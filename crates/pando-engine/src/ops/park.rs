@@ -10,9 +10,10 @@ use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::branch_create::{Origin, faults_at, new_branch};
+use super::branch_create::{Origin, new_branch};
 use crate::engine::Engine;
 use crate::failure::Result;
+use crate::faults::{faults_at, without_end};
 use crate::incarnation::{Disks, Incarnation};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, memo};
@@ -37,7 +38,8 @@ impl Park {
             parent: &commit.branch,
             commit: &commit.id,
             kind: commit.kind,
-            faults: &faults_at(&cluster, &commit),
+            // Their time goes on when it becomes a branch.
+            faults: &without_end(faults_at(&cluster, &commit, Timestamp::now())),
         };
         let mut branch = new_branch(&origin, name, &disks, &commit.created_by);
         branch.role = BranchRole::Parked;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use pando_api::branch::{BranchRollbackResult, InheritedCommand};
 use pando_api::snapshot::SnapshotRevertResult;
 use pando_driver::host::{AfterStart, Clock, StartReport};
@@ -16,9 +17,11 @@ use pando_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::branch_create::unpark_faults;
 use super::cut::Cut;
 use crate::engine::Engine;
 use crate::failure::Result;
+use crate::faults::faults_at;
 use crate::garbage::{Gone, branch_layers};
 use crate::incarnation::{Disks, Incarnation};
 use crate::locks::{Hold, LockSet};
@@ -71,11 +74,13 @@ impl Rollback {
     }
 
     async fn start(&mut self, cx: &Cx) -> Result<()> {
+        self.after.faults = faults_at(&self.cluster, &self.target, Timestamp::now());
         if self.then() == BranchState::Stopped {
             return self.disks.create(&cx.engine).await;
         }
         let paused = self.then() == BranchState::Paused;
         let report = if self.parked.is_some() {
+            unpark_faults(&cx.engine, &self.after).await?;
             if !paused {
                 cx.engine.host.resume(&self.after.host_id, Clock::Step).await?;
             }

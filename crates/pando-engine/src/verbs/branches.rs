@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pando_api::branch::{
     BranchCheckoutParams, BranchCreateParams, BranchDeleteParams, BranchListParams,
     BranchListResult, BranchRollbackParams, BranchRow,
@@ -15,10 +16,12 @@ use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, E
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::faults::faults_at;
 use crate::incarnation::{Disks, random_hex};
+use crate::kernel;
 use crate::locks::{Guard, Hold, LockSet};
 use crate::operation::Plan;
-use crate::ops::branch_create::{BranchCreate, Item, Origin, faults_at, new_branch};
+use crate::ops::branch_create::{BranchCreate, Item, Origin, new_branch};
 use crate::ops::branch_delete::BranchDelete;
 use crate::ops::checkout::BranchCheckout;
 use crate::ops::cut::Cut;
@@ -40,6 +43,7 @@ impl Engine {
             }
             Source::Commit(cluster, commit) => (cluster.clone(), LockSet::new().commit(&commit.id)),
         };
+        kernel::must_decide_by_seed(&cluster, params.seed)?;
         let locks = locks.cluster(&cluster.id, Hold::Shared);
         let mut guard = self.hold(locks, "branch_create").await?;
         let (cut, commit) = match source {
@@ -87,6 +91,7 @@ impl Engine {
             items,
             frozen_clock: params.frozen_clock,
             paused: params.paused,
+            seed: params.seed,
             started_us,
         };
         let timeout = self.config.cut_timeout
@@ -175,7 +180,7 @@ impl Engine {
             parent: &commit.branch,
             commit: &commit.id,
             kind: commit.kind,
-            faults: &faults_at(cluster, commit),
+            faults: &faults_at(cluster, commit, Timestamp::now()),
         };
         if let Some(parked) = parked {
             let fresh = new_branch(&origin, name, &Disks::default(), actor);
@@ -312,7 +317,7 @@ impl Engine {
             head: Some(target.id.clone()),
             unchanged: false,
             fresh: false,
-            faults: faults_at(&place.cluster, &target),
+            faults: faults_at(&place.cluster, &target, Timestamp::now()),
             stopped_because: None,
             ..before.clone()
         };

@@ -24,6 +24,7 @@ use rand::Rng;
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::faults::free_ordinal;
 use crate::kernel;
 use crate::network::{self, working};
 use crate::operation::Plan;
@@ -51,6 +52,7 @@ impl Common {
             effect,
             links,
             seed: self.seed.unwrap_or_else(|| rand::rng().random_range(0..=MAX_SEED)),
+            ordinal: 0,
             created_at: now,
             expires_at: self.expires_s.and_then(ends),
         }
@@ -124,6 +126,7 @@ impl Engine {
         params: NetImpairParams,
     ) -> Result<Planned> {
         self.plan_faults(caller, params.cluster_name.clone(), "net_impair", |place, faults| {
+            kernel::must_decide_by_seed(&place.cluster, params.seed)?;
             let links = network::impaired_links(place, &params)?;
             let effect = Effect::Impair(network::impairment(&params));
             let NetImpairParams { seed, label, expires_s, .. } = params;
@@ -293,13 +296,14 @@ impl Engine {
     }
 }
 
-fn add(place: &Place, faults: &mut Vec<Fault>, fault: Fault) -> Result<Change> {
+fn add(place: &Place, faults: &mut Vec<Fault>, mut fault: Fault) -> Result<Change> {
     if faults.len() >= MAX_FAULTS {
         let message = format!("{} has {MAX_FAULTS} faults, and no room for more", place.address());
         return Err(Failure::new(ErrorCode::LimitExceeded, message)
             .subject(place.address())
             .hint(format!("`pando net heal-all {}` heals them", place.address())));
     }
+    fault.ordinal = free_ordinal(faults, fault.seed);
     let change = Change::Make(fault.id.clone());
     faults.push(fault);
     Ok(change)

@@ -168,6 +168,7 @@ pub fn slow(link: Link, latency_us: u64) -> Fault {
         effect: Effect::Impair(Impairment { latency_us, ..Impairment::default() }),
         links: vec![link],
         seed: 1,
+        ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
     }

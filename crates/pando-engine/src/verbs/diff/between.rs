@@ -13,8 +13,8 @@ use pando_model::fault::{Effect, Fault};
 
 use super::subject::{Question, Subject};
 use crate::engine::Engine;
+use crate::faults::faults_at;
 use crate::network::{fault_info, working};
-use crate::ops::branch_create::faults_at;
 
 /// Most faults of a result: about 2 KB.
 const MAX_FAULTS: usize = 8;
@@ -42,7 +42,9 @@ pub(super) enum Probe {
 fn faults(subject: &Subject) -> Vec<Fault> {
     match subject {
         Subject::Live(place) => working(&place.branch.faults, Timestamp::now()),
-        Subject::Commit(cluster, commit) => working(&faults_at(cluster, commit), commit.created_at),
+        Subject::Commit(cluster, commit) => {
+            working(&faults_at(cluster, commit, commit.cut_at()), commit.cut_at())
+        }
         Subject::Kept(..) => Vec::new(),
     }
 }
@@ -338,6 +340,7 @@ mod tests {
             }),
             links: Vec::new(),
             seed: 1,
+            ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         };
