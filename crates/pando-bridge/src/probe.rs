@@ -5,7 +5,7 @@ use std::io;
 
 use pando_model::{KernelNetwork, Lack};
 
-use crate::sys;
+use crate::sys::{self, NamespaceError};
 use crate::tools::Tool;
 
 /// What is tried, line by line.
@@ -80,14 +80,18 @@ fn try_all(found: &mut KernelNetwork) -> Result<(), Lack> {
     Ok(())
 }
 
-fn namespace(error: &io::Error) -> Lack {
-    let remedy = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
+fn namespace(error: &NamespaceError) -> Lack {
+    let remedy = match error {
+        NamespaceError::Made(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             "run the daemon as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
         }
-        _ => "a kernel with NET_NS",
+        NamespaceError::Made(_) => "a kernel with NET_NS",
+        NamespaceError::Silenced(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            "mount -o remount,rw /proc/sys; a container has it so when it is privileged"
+        }
+        NamespaceError::Silenced(_) => "run the daemon as root",
     };
-    lack(format!("no network namespace can be made: {error}"), remedy)
+    lack(error.to_string(), remedy)
 }
 
 fn try_batch(tool: Tool, lines: &str, what: &str, remedy: &str) -> Result<(), Lack> {
@@ -97,4 +101,23 @@ fn try_batch(tool: Tool, lines: &str, what: &str, remedy: &str) -> Result<(), La
         lack(format!("{what}: {}", error.lines().next().unwrap_or_default()), remedy)
     };
     tool.batch(lines).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_not_taken_for_missing_privileges() {
+        let error = |number| io::Error::from_raw_os_error(number);
+        for (why, what, remedy) in [
+            (NamespaceError::Made(error(libc::EPERM)), "no network namespace", "as root"),
+            (NamespaceError::Made(error(libc::EINVAL)), "no network namespace", "NET_NS"),
+            (NamespaceError::Silenced(error(libc::EROFS)), "/proc/sys/", "remount,rw /proc/sys"),
+            (NamespaceError::Silenced(error(libc::EACCES)), "/proc/sys/", "as root"),
+        ] {
+            let lack = namespace(&why);
+            assert!(lack.what.contains(what) && lack.remedy.contains(remedy), "{lack:?}");
+        }
+    }
 }

@@ -6,18 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use pando_model::fault::{Distribution, Effect, Impairment, PerMillion};
 use serde_json::Value;
 
 use crate::limits::{
-    DELAYED_FRAMES, MAX_RATE_BPS, RATE_BURST, RATE_BURST_BYTES, RATE_QUEUE, RATE_QUEUE_BYTES,
+    DELAYED_FRAMES, FRAME_BYTES, MAX_RATE_BPS, RATE_BURST, RATE_BURST_BYTES, RATE_QUEUE,
+    RATE_QUEUE_BYTES,
 };
 use crate::rules::Numbered;
 use crate::wiring::{Pair, Wiring};
 
-/// What happens at each tap to frames from each other tap.
-pub type Shapes = BTreeMap<usize, BTreeMap<usize, Impairment>>;
+/// What happens to frames from each other tap.
+pub type Shape = BTreeMap<usize, Impairment>;
+/// What happens at each tap.
+pub type Shapes = BTreeMap<usize, Shape>;
 
 /// Number of the tree.
 const TREE: &str = "1:";
@@ -70,11 +74,7 @@ fn both(one: &Impairment, other: &Impairment) -> Impairment {
 }
 
 /// Returns the lines for `tc` that put a tree in the place of another one, of a tap.
-pub fn replace(
-    device: &str,
-    former: Option<&BTreeMap<usize, Impairment>>,
-    now: Option<&BTreeMap<usize, Impairment>>,
-) -> String {
+pub fn replace(device: &str, former: Option<&Shape>, now: Option<&Shape>) -> String {
     let mut lines = String::new();
     if former == now {
         return lines;
@@ -111,7 +111,7 @@ fn in_time(rate_bps: u64, ms: u128) -> u64 {
 
 fn netem(impairment: &Impairment) -> String {
     let Impairment { latency_us, jitter_us, distribution, loss, burst, .. } = impairment;
-    let mut text = format!("netem limit {DELAYED_FRAMES}");
+    let mut text = format!("netem limit {}", delayed_frames(impairment));
     if *latency_us > 0 || *jitter_us > 0 {
         // Writing to a string does not fail.
         let _ = write!(text, " delay {latency_us}us");
@@ -146,6 +146,15 @@ fn netem(impairment: &Impairment) -> String {
         }
     }
     text
+}
+
+/// Returns how many frames may wait for their delay: with a rate, those of its queue and those that it
+/// lets through in the time of the delay.
+fn delayed_frames(impairment: &Impairment) -> u64 {
+    let Some(rate) = impairment.rate_bps else { return DELAYED_FRAMES };
+    let delay = Duration::from_micros(impairment.latency_us.saturating_add(impairment.jitter_us));
+    let bytes = in_time(rate, RATE_QUEUE.saturating_add(delay).as_millis()).max(RATE_QUEUE_BYTES);
+    (bytes / FRAME_BYTES).min(DELAYED_FRAMES)
 }
 
 fn percent(PerMillion(share): PerMillion) -> String {
@@ -188,7 +197,7 @@ mod tests {
     use super::*;
     use crate::wiring::tests::spec;
 
-    fn shape(impairment: Impairment) -> BTreeMap<usize, Impairment> {
+    fn shape(impairment: Impairment) -> Shape {
         BTreeMap::from([(11, impairment)])
     }
 
@@ -224,6 +233,17 @@ mod tests {
             "netem limit 8192 delay 50000us 2500us distribution normal loss gemodel 2.7778% \
              25.0000% duplicate 1.2345% corrupt 1.0000% reorder 0.0001%"
         );
+    }
+
+    #[test]
+    fn what_a_rate_and_a_delay_keep_waiting_follows_from_both() {
+        let queue = |rate_bps, latency_us| {
+            netem(&Impairment { rate_bps: Some(rate_bps), latency_us, ..Impairment::default() })
+        };
+        // A quarter of a second at a million bytes a second, in frames of 1514.
+        assert_eq!(queue(8_000_000, 50_000), "netem limit 165 delay 50000us");
+        assert_eq!(queue(64_000, 1_000), "netem limit 32 delay 1000us");
+        assert_eq!(queue(10_000_000_000, 1_000), "netem limit 8192 delay 1000us");
     }
 
     #[test]

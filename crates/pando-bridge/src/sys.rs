@@ -10,14 +10,31 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// The device that taps are made with.
 pub const TUN: &str = "/dev/net/tun";
 
+/// Where IPv6 is silenced.
+const SILENCE: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+
+/// Why a thread has no namespace of its own that is silent.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// It could not be made.
+    #[error("no network namespace can be made: {0}")]
+    Made(io::Error),
+    /// It would speak by itself.
+    #[error("{SILENCE} cannot be written: {0}")]
+    Silenced(io::Error),
+}
+
 /// Gives the calling thread a network namespace of its own, without devices that speak by
 /// themselves. It ends with the thread and the last open tap.
-pub fn enter_own_namespace() -> io::Result<()> {
+pub fn enter_own_namespace() -> Result<(), NamespaceError> {
     // SAFETY: of what can be unshared, only the descriptor table could surprise other code.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+        .map_err(|error| NamespaceError::Made(error.into()))?;
     // The kernel would announce IPv6 addresses of its bridges and taps to the guests.
-    match std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+    match std::fs::write(SILENCE, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(NamespaceError::Silenced(error))
+        }
         _ => Ok(()),
     }
 }

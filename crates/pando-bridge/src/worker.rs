@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use pando_machine::SwitchError;
@@ -11,10 +11,11 @@ use pando_model::fault::{Effect, Fault};
 use pando_model::network::{DropReason, FaultCounts, Link, LinkCounts, NetworkObservation};
 use pando_model::{FaultId, Name};
 
+use crate::limits::RETRY;
 use crate::rules::{self, Counters, Numbered, Rules};
 use crate::saved::{Met, Sent, Totals};
-use crate::shape::{self, Queued, Shapes};
-use crate::sys;
+use crate::shape::{self, Queued, Shape, Shapes};
+use crate::sys::{self, NamespaceError};
 use crate::tools::Tool;
 use crate::wiring::{Carries, Pair, Wiring};
 
@@ -28,7 +29,10 @@ pub struct Worker {
     faults: Vec<Numbered>,
     next_number: u32,
     rules: Rules,
+    /// At the taps that are there.
     shapes: Shapes,
+    /// Until when no fault is ended by itself, because it failed a moment ago.
+    rests_until: Option<Instant>,
     /// What was counted by what is no more: the commit's, and queues that were replaced.
     base: Totals,
 }
@@ -47,7 +51,10 @@ impl Worker {
         faults: Vec<Fault>,
         base: Totals,
     ) -> Result<(Self, Vec<OwnedFd>), SwitchError> {
-        sys::enter_own_namespace().map_err(system("have a network namespace of its own"))?;
+        sys::enter_own_namespace().map_err(|error| match error {
+            NamespaceError::Made(error) => system("have a network namespace of its own")(error),
+            NamespaceError::Silenced(error) => system("silence IPv6 in its namespace")(error),
+        })?;
         Tool::Ip.batch(&wiring.make_bridges()).map_err(system("make its bridges"))?;
         let all: Vec<usize> = (0..wiring.taps.len()).collect();
         let ends = plug(&wiring, &all)?;
@@ -58,6 +65,7 @@ impl Worker {
             next_number: 0,
             rules: Rules::default(),
             shapes: Shapes::new(),
+            rests_until: None,
             base,
         };
         worker.set_faults(faults)?;
@@ -81,15 +89,17 @@ impl Worker {
         const LONG: Duration = Duration::from_secs(3600);
         let ends = self.faults.iter().filter_map(|one| one.fault.expires_at);
         let left = ends.min().map(|end| end.duration_since(Timestamp::now()));
-        left.map_or(LONG, |left| Duration::try_from(left).unwrap_or_default().min(LONG))
+        let left = left.map_or(LONG, |left| Duration::try_from(left).unwrap_or_default().min(LONG));
+        let rest = self.rests_until.map(|until| until.saturating_duration_since(Instant::now()));
+        left.max(rest.unwrap_or_default())
     }
 
     fn end_faults(&mut self) {
         let faults = self.faults.iter().map(|one| one.fault.clone()).collect();
         if let Err(error) = self.set_faults(faults) {
+            // Until the next attempt it is reported as working, as it does.
             tracing::error!(%error, "a fault whose time has come still works");
-            // The next command tries again; until then it is reported as working, as it does.
-            self.faults.iter_mut().for_each(|one| one.fault.expires_at = None);
+            self.rests_until = Some(Instant::now() + RETRY);
         }
     }
 
@@ -120,6 +130,7 @@ impl Worker {
         Tool::Nft.batch(&text).map_err(system("change its rules"))?;
         self.base.faults.retain(|(id, _), _| numbered.iter().any(|one| one.fault.id == *id));
         (self.rules, self.faults, self.next_number) = (rules, numbered, next);
+        self.rests_until = None;
         Ok(())
     }
 
@@ -134,24 +145,31 @@ impl Worker {
         for queue in self.queues()?.into_iter().filter(|queue| changed.contains(&queue.pair.to)) {
             self.keep(queue);
         }
-        for tap in changed {
-            let (former, now) = (self.shapes.get(&tap), shapes.get(&tap));
-            let lines = shape::replace(&self.wiring.taps[tap].device, former, now);
-            let done = Tool::Tc.batch(&lines);
-            if done.is_ok() {
-                match now {
-                    Some(now) => self.shapes.insert(tap, now.clone()),
-                    None => self.shapes.remove(&tap),
-                };
-            } else {
-                // Half of a tree is none: the device is as it was at first.
-                let device = &self.wiring.taps[tap].device;
-                let _ = Tool::Tc.run(&["qdisc", "del", "dev", device, "root"], "");
-                self.shapes.remove(&tap);
+        changed.into_iter().try_for_each(|tap| self.reshape_tap(tap, shapes.get(&tap)))
+    }
+
+    /// Puts a tree of queues on a tap, or none. A tap that has gone with its machine gets it when it
+    /// is plugged in again.
+    fn reshape_tap(&mut self, tap: usize, now: Option<&Shape>) -> Result<(), SwitchError> {
+        let device = &self.wiring.taps[tap].device;
+        let lines = shape::replace(device, self.shapes.get(&tap), now);
+        match (Tool::Tc.batch(&lines), now) {
+            (Ok(()), Some(now)) => {
+                self.shapes.insert(tap, now.clone());
+                Ok(())
             }
-            done.map_err(system("change its queues"))?;
+            (Ok(()), None) => {
+                self.shapes.remove(&tap);
+                Ok(())
+            }
+            (Err(error), _) => {
+                // Half of a tree is none: the device is as it was at first.
+                let _ = Tool::Tc.run(&["qdisc", "del", "dev", device, "root"], "");
+                let is_gone = Tool::Ip.run(&["link", "show", "dev", device], "").is_err();
+                self.shapes.remove(&tap);
+                if is_gone { Ok(()) } else { Err(system("change its queues")(error)) }
+            }
         }
-        Ok(())
     }
 
     /// Adds what a queue dropped to what is kept.
@@ -282,7 +300,7 @@ impl Worker {
             return Err(SwitchError::Misused(format!("find a port of `{node}`")));
         }
         let ends = plug(&self.wiring, &taps)?;
-        let shapes = self.shapes.clone();
+        let shapes = shape::shapes(&self.wiring, &self.faults);
         // Their queues have gone with the taps.
         self.shapes.retain(|tap, _| !taps.contains(tap));
         self.reshape(&shapes)?;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -299,4 +299,83 @@ fn nothing_of_it_is_in_the_host_s_namespace() {
     assert_eq!(world(), before);
     drop(lab);
     assert_eq!(world(), before);
+}
+
+/// Returns a rate that frames of a burst do not fit in.
+fn slow() -> Effect {
+    Effect::Impair(Impairment { rate_bps: Some(1_000_000), ..Impairment::default() })
+}
+
+#[test]
+fn faults_change_while_a_machine_is_gone_and_hold_when_it_is_back() {
+    if !can() {
+        return;
+    }
+    if let Some(lack) = probe().no_rate {
+        return eprintln!("SKIPPED: {} ({})", lack.what, lack.remedy);
+    }
+    let mut lab = Lab::open(&spec(vec![fault(slow(), 0, 1)]), None);
+    assert!(lab.passes(1, 0) && lab.passes(0, 1));
+    lab.taps.remove(1);
+    lab.switch.set_faults(Vec::new()).unwrap();
+    let both = vec![fault(slow(), 0, 1), fault(slow(), 2, 1), fault(Effect::Partition, 0, 2)];
+    lab.switch.set_faults(both.clone()).unwrap();
+    assert_eq!(lab.switch.observe().unwrap().faults, both);
+    let ends: Vec<OwnedFd> = lab.switch.replug(&name("b")).unwrap();
+    lab.taps.insert(1, File::from(ends.into_iter().next().unwrap()));
+    assert!(lab.passes(1, 0) && lab.passes(0, 1) && lab.is_lost(0, 2));
+    for from in [0, 2] {
+        for _ in 0..100 {
+            lab.taps[usize::from(from)].write_all(&frame(from, mac(1), 1250)).unwrap();
+        }
+        let dropped = lab.counts(usize::from(from), 1).dropped;
+        assert!(dropped.contains_key(&DropReason::RateLimit), "{from}: {dropped:?}");
+    }
+}
+
+/// Runs `nft` in the namespace of the only bridge of this process.
+fn nft(arguments: &[&str], input: &str) -> String {
+    let is_bridge = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "bridge")
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let task = tasks.map(|task| task.unwrap().path()).find(is_bridge).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    let id = task.file_name().unwrap().to_str().unwrap();
+    let namespace = format!("--net=/proc/{}/task/{id}/ns/net", std::process::id());
+    let output = Command::new("nsenter")
+        .args([&namespace, "/usr/sbin/nft"])
+        .args(arguments)
+        .stdin(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_fault_that_could_not_be_ended_ends_when_it_can() {
+    if !can() {
+        return;
+    }
+    let mut lab = Lab::open(&spec(Vec::new()), None);
+    let mut short = fault(Effect::Partition, 0, 1);
+    short.expires_at = Some(Timestamp::now() + Duration::from_millis(500));
+    lab.switch.set_faults(vec![short.clone()]).unwrap();
+    let rules = nft(&["list", "ruleset"], "");
+    nft(&["flush", "ruleset"], "");
+    // Nobody speaks until it has been tried.
+    while Some(Timestamp::now()) <= short.expires_at {
+        assert!(!lab.hears(2, 0, NOTHING));
+    }
+    lab.switch.check().unwrap();
+    assert!(lab.switch.observe().is_err(), "there is nothing to count with");
+    nft(&["-f", "-"], &rules);
+    let deadline = Instant::now() + SOON;
+    while !lab.switch.observe().unwrap().faults.is_empty() {
+        assert!(Instant::now() < deadline, "the fault stays");
+    }
+    assert!(lab.passes(0, 1));
 }
