@@ -6,6 +6,7 @@ use pando_model::{Address, BranchId, ClusterId, CommitId, MachineProfile, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetFaultInfo;
 use crate::page::{Page, default_limit};
 use crate::state::CommandRow;
 
@@ -36,6 +37,16 @@ pub struct CommitCreateParams {
     pub warm: u32,
 }
 
+/// A node's interface that had not taken in all that was sent to it: those frames are lost to
+/// branches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StalledPort {
+    /// The node.
+    pub node: Name,
+    /// Which of its interfaces, from 0.
+    pub nic: u8,
+}
+
 /// A commit that was made. It is durable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CommitCreateResult {
@@ -59,6 +70,12 @@ pub struct CommitCreateResult {
     pub duration_ms: u64,
     /// Bytes that it added to the store.
     pub size_bytes: u64,
+    /// Interfaces that did not take in all that was sent to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stalled: Vec<StalledPort>,
+    /// What of the network it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// List commits, newest first, with their parents: a graph.
@@ -150,6 +167,20 @@ pub struct CommitNodeView {
     pub profile: Option<MachineProfile>,
 }
 
+/// What a commit holds of its network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CommitNetworkView {
+    /// Frames on their way, which go on in every branch.
+    pub frames_held: u64,
+    /// Interfaces that did not take in all that was sent to them.
+    pub stalled: Vec<StalledPort>,
+    /// The faults that worked, which work in every branch.
+    pub faults: Vec<NetFaultInfo>,
+    /// What it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// One commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CommitShowResult {
@@ -158,6 +189,9 @@ pub struct CommitShowResult {
     pub commit: CommitRow,
     /// Its nodes.
     pub nodes: Vec<CommitNodeView>,
+    /// Its network; absent in a disk commit and where nodes have none between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<CommitNetworkView>,
     /// What was done on its branch since the commit before it: the newest, oldest first.
     #[serde(default)]
     pub commands: Vec<CommandRow>,

@@ -57,7 +57,7 @@ fn all() -> String {
     ALL.to_owned()
 }
 
-/// Every other node.
+/// Every other node, without the gateway.
 pub const ALL: &str = "all";
 /// The switch's own services and, through them, the outside.
 pub const GATEWAY: &str = "gateway";
@@ -111,7 +111,7 @@ pub struct NetImpairParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_RATE_KBIT))]
     pub rate_kbit: Option<u64>,
-    /// Same seed, same decisions; chosen for you if left out.
+    /// Same seed, same decisions, in any branch; chosen for you if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_SEED))]
     pub seed: Option<u64>,
@@ -159,8 +159,9 @@ pub struct NetFaultInfo {
     /// What it was asked to do.
     #[schemars(with = "BTreeMap<String, Value>")]
     pub parameters: Value,
-    /// What its decisions follow from.
-    pub seed: u64,
+    /// What its decisions follow from; absent where the kernel makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// Free text of whoever made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
@@ -195,10 +196,13 @@ pub struct NetFaultResult {
     pub branch_id: BranchId,
     /// `CLUSTER@BRANCH`.
     pub address: String,
-    /// Whether its effect was seen: by the switch and, for a partition, by the guests.
+    /// Whether its effect was seen, by the switch and by the guests.
     pub verified: Verified,
-    /// What was seen, or why nothing could be.
+    /// What was measured, or why nothing could be.
     pub evidence: String,
+    /// What to do when its effect is not as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// From the request until the switch applied it, in milliseconds.
     pub applied_ms: f64,
     /// How long it took to see the effect, in milliseconds.
@@ -236,8 +240,13 @@ pub struct NetHealResult {
     pub healed: Vec<FaultId>,
     /// How many are left.
     pub remaining: u32,
-    /// Whether the switch has forgotten them.
+    /// Whether the switch has forgotten them and the guests reach one another.
     pub verified: Verified,
+    /// What was measured, or why nothing could be.
+    pub evidence: String,
+    /// What to do when they may still work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// List a branch's faults and what they did.
@@ -289,6 +298,9 @@ pub struct NetFaultListResult {
     pub address: String,
     /// In the order in which they were made.
     pub faults: Vec<NetFaultInfo>,
+    /// Frames that were sent under another port's address; absent while the branch is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoofed: Option<u64>,
     /// Every link that frames went over, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkInfo>,

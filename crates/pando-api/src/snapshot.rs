@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{ClusterStatusResult, ssh_timeout};
+use crate::commit::StalledPort;
 use crate::page::{Page, default_limit, yes};
 
 /// Snapshot all nodes of a cluster at one instant: a commit with a tag.
@@ -50,6 +51,12 @@ pub struct SnapshotInfo {
     pub created_at: Timestamp,
     /// Its nodes.
     pub per_node: Vec<SnapshotNode>,
+    /// Interfaces that did not take in all that was sent to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stalled: Vec<StalledPort>,
+    /// What of the network it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// List a cluster's snapshots: its tagged commits, newest first.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use pando_model::fault::Fault;
-use pando_model::{Cluster, ErrorCode, Lack};
+use pando_model::{Cluster, Commit, ErrorCode, Lack};
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
@@ -50,6 +50,12 @@ pub(crate) fn must_decide_by_seed(cluster: &Cluster, seed: Option<u64>) -> Resul
     Err(Failure::new(ErrorCode::WrongState, message)
         .subject(cluster.name.as_str())
         .hint("leave `seed` out, or define the cluster with `mode: switch`"))
+}
+
+/// Returns what a commit lacks of its network.
+pub(crate) fn not_in(cluster: &Cluster, commit: &Commit) -> Option<String> {
+    let lacks = cluster.is_bridged() && commit.network.is_some();
+    lacks.then(|| "frames under way are not in it: the kernel carries them".to_owned())
 }
 
 /// Returns the line that tells a new node the names of its cluster, which no DNS does there.

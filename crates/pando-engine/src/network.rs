@@ -6,15 +6,17 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use pando_api::ApiError;
+use pando_api::commit::{CommitNetworkView, StalledPort};
 use pando_api::network::{
     ALL, Direction, FaultCounters, FaultType, GATEWAY, NetFaultInfo, NetImpairParams,
 };
 use pando_model::fault::{Burst, Effect, Fault, Impairment, PerMillion};
 use pando_model::network::{End, FaultCounts, Link, ProbeMethod, ProbeTarget};
-use pando_model::{Cluster, ErrorCode, Name};
+use pando_model::{Cluster, Commit, ErrorCode, Name};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Result};
+use crate::kernel;
 use crate::resolve::Place;
 
 /// Returns those faults that have not ended by themselves.
@@ -58,13 +60,14 @@ pub(crate) fn end(place: &Place, text: &str) -> Result<End> {
     )))
 }
 
-/// Returns all nodes that are not in a group.
-pub(crate) fn others(place: &Place, group: &[End]) -> Result<Vec<End>> {
+/// Returns all nodes that are not in a group; `parameter` asks for them.
+pub(crate) fn other_nodes(place: &Place, group: &[End], parameter: &str) -> Result<Vec<End>> {
     let nodes = place.branch.nodes.iter().map(|node| End::Node(node.name.clone()));
     let others: Vec<End> = nodes.filter(|node| !group.contains(node)).collect();
     if others.is_empty() {
-        let message = "`partition_a` has all nodes: nobody is left for the other group";
-        return Err(ApiError::parameter("partition_b", message)
+        let message =
+            format!("nobody is left for `{parameter}`: {} has no other node", place.address());
+        return Err(ApiError::parameter(parameter, message)
             .hint(format!("`{GATEWAY}` is the way outside and the names"))
             .into());
     }
@@ -96,7 +99,7 @@ pub(crate) fn partition_links(a: &[End], b: &[End], direction: Direction) -> Vec
 pub(crate) fn impaired_links(place: &Place, params: &NetImpairParams) -> Result<Vec<Link>> {
     let source = end(place, &params.source_node)?;
     let targets = match params.target_node.as_str() {
-        ALL => every_end(place).into_iter().filter(|target| *target != source).collect(),
+        ALL => other_nodes(place, std::slice::from_ref(&source), "target_node")?,
         one => vec![end(place, one)?],
     };
     let direction = if params.both_directions { Direction::Both } else { Direction::AToB };
@@ -143,11 +146,39 @@ pub(crate) fn fault_info(fault: &Fault, counts: Option<&[FaultCounts]>) -> NetFa
         links: fault.links.iter().map(|link| format!("{}>{}", link.from, link.to)).collect(),
         created_at: fault.created_at,
         parameters: parameters(fault),
-        seed: fault.seed,
+        seed: Some(fault.seed),
         label: fault.label.clone(),
         expires_at: fault.expires_at,
         counters: counts.map(|counts| counters(fault, counts)),
     }
+}
+
+/// Returns a fault of a cluster in a client's words: where the kernel decides, no seed does.
+pub(crate) fn fault_of(
+    cluster: &Cluster,
+    fault: &Fault,
+    counts: Option<&[FaultCounts]>,
+) -> NetFaultInfo {
+    let seed = (!cluster.is_bridged()).then_some(fault.seed);
+    NetFaultInfo { seed, ..fault_info(fault, counts) }
+}
+
+/// Returns the interfaces of a commit that did not take in all that was sent to them.
+pub(crate) fn stalled(commit: &Commit) -> Vec<StalledPort> {
+    let ports = commit.network.iter().flat_map(|network| &network.stalled);
+    ports.map(|(node, nic)| StalledPort { node: node.clone(), nic: *nic }).collect()
+}
+
+/// Returns what a commit holds of its network.
+pub(crate) fn network_view(cluster: &Cluster, commit: &Commit) -> Option<CommitNetworkView> {
+    let network = commit.network.as_ref()?;
+    let faults = network.faults.iter().map(|fault| fault_of(cluster, fault, None));
+    Some(CommitNetworkView {
+        frames_held: network.frames,
+        stalled: stalled(commit),
+        faults: faults.collect(),
+        note: kernel::not_in(cluster, commit),
+    })
 }
 
 /// Returns what a fault did on all its links.
@@ -159,46 +190,63 @@ pub(crate) fn counters(fault: &Fault, counts: &[FaultCounts]) -> FaultCounters {
     })
 }
 
-/// Returns the parameters that ask for this fault. Its links are all those from one group to another,
-/// and perhaps back, so the groups follow from them.
+/// Returns the parameters that ask for this fault. The groups follow from its links, which are all
+/// those from one group to another, and perhaps back. Those of a topology's link default are not:
+/// no call asks for them at once, and no groups are told.
 fn parameters(fault: &Fault) -> Value {
-    let (sources, targets, both) = groups(&fault.links);
     let mut map = Map::new();
+    let groups = groups(&fault.links);
     match &fault.effect {
         Effect::Partition => {
-            map.insert("partition_a".to_owned(), json!(sources));
-            map.insert("partition_b".to_owned(), json!(targets));
-            map.insert("direction".to_owned(), json!(if both { "both" } else { "a_to_b" }));
+            if let Some((a, b, direction)) = groups {
+                map.insert("partition_a".to_owned(), json!(names(&a)));
+                map.insert("partition_b".to_owned(), json!(names(&b)));
+                map.insert("direction".to_owned(), json!(direction));
+            }
         }
         Effect::Impair(impairment) => {
-            let one = |ends: &[String]| match ends {
-                [one] => json!(one),
-                several => json!(several),
-            };
-            map.insert("source_node".to_owned(), one(&sources));
-            map.insert("target_node".to_owned(), one(&targets));
-            map.insert("both_directions".to_owned(), json!(both));
+            if let Some(([source], targets, direction)) =
+                groups.as_ref().map(|(sources, targets, way)| (sources.as_slice(), targets, way))
+            {
+                // Several targets are all other nodes: nothing else asks for several.
+                let target = match targets.as_slice() {
+                    [one] => one.to_string(),
+                    _ => ALL.to_owned(),
+                };
+                map.insert("source_node".to_owned(), json!(source.to_string()));
+                map.insert("target_node".to_owned(), json!(target));
+                map.insert("both_directions".to_owned(), json!(*direction == Direction::Both));
+            }
             map.extend(impairment_parameters(impairment));
         }
     }
     Value::Object(map)
 }
 
-fn groups(links: &[Link]) -> (Vec<String>, Vec<String>, bool) {
+fn names(ends: &[End]) -> Vec<String> {
+    ends.iter().map(End::to_string).collect()
+}
+
+/// Returns the two groups between which links are all there are, and which way; `None` if they are
+/// not.
+fn groups(links: &[Link]) -> Option<(Vec<End>, Vec<End>, Direction)> {
     let there: BTreeSet<(&End, &End)> = links.iter().map(|link| (&link.from, &link.to)).collect();
-    let Some(&(first, _)) = there.first() else { return (Vec::new(), Vec::new(), false) };
+    let &(first, _) = there.first()?;
     let both = there.iter().all(|(from, to)| there.contains(&(*to, *from)));
+    let direction = if both { Direction::Both } else { Direction::AToB };
     let targets: BTreeSet<&End> =
         there.iter().filter(|(from, _)| *from == first).map(|(_, to)| *to).collect();
     let sources: BTreeSet<&End> =
         there.iter().filter(|(_, to)| targets.contains(to)).map(|(from, _)| *from).collect();
-    let names = |ends: BTreeSet<&End>| ends.into_iter().map(End::to_string).collect::<Vec<_>>();
-    let (mut sources, mut targets) = (names(sources), names(targets));
+    let ends = |ends: BTreeSet<&End>| ends.into_iter().cloned().collect::<Vec<End>>();
+    let (mut sources, mut targets) = (ends(sources), ends(targets));
     // An impairment has one source: of the two ways to read a symmetric fault, that one.
     if both && sources.len() > 1 && targets.len() == 1 {
         std::mem::swap(&mut sources, &mut targets);
     }
-    (sources, targets, both)
+    let asked = partition_links(&sources, &targets, direction);
+    (asked.len() == there.len() && asked.iter().all(|link| there.contains(&(&link.from, &link.to))))
+        .then_some((sources, targets, direction))
 }
 
 fn impairment_parameters(impairment: &Impairment) -> Map<String, Value> {
@@ -327,11 +375,27 @@ mod tests {
             });
             let told = fault_info(&fault(effect, links), None).parameters;
             let expected = json!({
-                "source_node": "x", "target_node": ["a", "b"], "both_directions": both,
+                "source_node": "x", "target_node": "all", "both_directions": both,
                 "latency_ms": 50.5, "loss_pct": 10.0, "loss_burst": 3, "rate_kbit": 1000,
             });
             assert_eq!(told, expected);
         }
+    }
+
+    #[test]
+    fn links_that_no_call_asks_for_are_told_without_groups() {
+        let ends = [node("a"), node("b"), node("c")];
+        let mut every = partition_links(&ends, &ends, Direction::Both);
+        every.retain(|link| link.from != link.to);
+        let latency = Impairment { latency_us: 1000, ..Impairment::default() };
+        let told = |links| fault_info(&fault(Effect::Impair(latency.clone()), links), None);
+        assert_eq!(told(every).parameters, json!({"latency_ms": 1.0}));
+        // Two nodes have no other links than those between them.
+        let two = partition_links(&ends[..1], &ends[1..2], Direction::Both);
+        let expected = json!({
+            "source_node": "a", "target_node": "b", "both_directions": true, "latency_ms": 1.0,
+        });
+        assert_eq!(told(two).parameters, expected);
     }
 
     #[test]

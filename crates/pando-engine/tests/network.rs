@@ -11,6 +11,7 @@
 mod common;
 
 use common::Bench;
+use pando_api::ApiError;
 use pando_driver::sim::Fault as Strike;
 use pando_driver::store::{Query, Transaction};
 use pando_model::branch::BranchNode;
@@ -125,8 +126,8 @@ async fn faults_outlive_the_daemon_and_end_by_themselves() {
     params["expires_s"] = json!(3600);
     bench.ok("net_partition", params).await;
     let impair = json!({
-        "cluster_name": "shop@main", "source_node": "shop", "latency_ms": 20, "seed": 7,
-        "both_directions": true,
+        "cluster_name": "shop@main", "source_node": "shop", "target_node": "gateway",
+        "latency_ms": 20, "seed": 7, "both_directions": true,
     });
     let made = bench.ok("net_impair", impair).await;
     assert_eq!((made["seed"].clone(), made["verified"].clone()), (7.into(), "yes".into()));
@@ -201,6 +202,11 @@ async fn what_makes_no_sense_is_refused() {
             json!({"cluster_name": "shop", "source_node": "shop", "target_node": "x", "loss_pct": 1}),
             "there is no node `x`",
         ),
+        (
+            "net_impair",
+            json!({"cluster_name": "shop", "source_node": "shop", "loss_pct": 1}),
+            "nobody is left for `target_node`",
+        ),
         ("net_heal", json!({"cluster_name": "shop", "fault_handle": "x"}), "there is no fault"),
         ("net_heal_all", json!({"cluster_name": "shop/shop"}), "is a node"),
         ("net_probe", json!({"cluster_name": "shop", "sources": ["gateway"]}), "asks nobody"),
@@ -225,6 +231,34 @@ async fn frames_are_copied_to_a_file_that_can_be_read() {
     assert!(bench.ok("net_capture", capture("stop")).await["taken"].is_null());
 }
 
+/// Runs `verb` with a fault at one of its calls, and starts the engine anew. Returns what came of it,
+/// `None` if it crashed, and whether the fault struck.
+async fn struck(
+    bench: &mut Bench,
+    (strike, at): (Strike, u64),
+    verb: &str,
+    params: &Value,
+) -> (Option<Result<Value, ApiError>>, bool) {
+    bench.world.faults().at(at, strike);
+    let crashed = bench.world.faults().crashed();
+    let done = tokio::select! {
+        biased;
+        () = crashed => None,
+        result = async {
+            let result = bench.call(verb, params.clone()).await;
+            bench.engine.idle().await;
+            result
+        } => Some(result),
+    };
+    let struck = bench.world.faults().struck().is_some();
+    bench.world.faults().clear();
+    if let Some(Err(error)) = &done {
+        assert_ne!(error.code.as_str(), "stuck", "{verb}: {strike:?} at call {at}: {error:?}");
+    }
+    bench.restart().await;
+    (done, struck)
+}
+
 /// Runs `verb` with a fault at each of its calls in turn; afterwards record and switch agree.
 async fn survives(verb: &str, params: Value) {
     let base = bench().await;
@@ -239,23 +273,7 @@ async fn survives(verb: &str, params: Value) {
         for at in 0.. {
             let context = format!("{verb}: {strike:?} at call {at}");
             let mut bench = base.fork().await;
-            bench.world.faults().at(at, *strike);
-            let crashed = bench.world.faults().crashed();
-            let done = tokio::select! {
-                biased;
-                () = crashed => None,
-                result = async {
-                    let result = bench.call(verb, params.clone()).await;
-                    bench.engine.idle().await;
-                    result
-                } => Some(result),
-            };
-            let struck = bench.world.faults().struck().is_some();
-            bench.world.faults().clear();
-            if let Some(Err(error)) = &done {
-                assert_ne!(error.code.as_str(), "stuck", "{context}: {error:?}");
-            }
-            bench.restart().await;
+            let (done, struck) = struck(&mut bench, (*strike, at), verb, &params).await;
             bench.assert_consistent(&context).await;
             let after = faults(&bench, "shop@main").await.len();
             let (undone, made) = match verb {
@@ -285,8 +303,43 @@ async fn a_partition_survives_every_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_total_loss_survives_every_failure() {
-    let params = json!({"cluster_name": "shop@main", "source_node": "shop", "loss_pct": 100});
+    let params = json!({
+        "cluster_name": "shop@main", "source_node": "shop", "target_node": "gateway",
+        "loss_pct": 100,
+    });
     survives("net_impair", params).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_branch_under_a_new_seed_survives_every_failure() {
+    let base = bench().await;
+    base.ok("net_impair", lossy("shop@main", 7)).await;
+    base.ok("commit_create", json!({"branch": "shop@main", "tag": "lossy", "warm": 1})).await;
+    base.engine.idle().await;
+    let params = json!({"from": "shop@lossy", "name": "x", "seed": 1});
+    let whole = base.fork().await;
+    whole.ok("branch_create", params.clone()).await;
+    let expected = decides_by(&whole, "x").await;
+    for strike in Strike::ALL {
+        for at in 0.. {
+            let context = format!("{strike:?} at call {at}");
+            let mut bench = base.fork().await;
+            let (done, struck) = struck(&mut bench, (*strike, at), "branch_create", &params).await;
+            bench.assert_consistent(&context).await;
+            let list = bench.ok("branch_list", json!({"cluster": "shop"})).await;
+            let is_there =
+                list["branches"].as_array().unwrap().iter().any(|one| one["alias"] == "x");
+            if let Some(done) = done {
+                assert_eq!(done.is_ok(), is_there, "{context}: {done:?}");
+            }
+            if is_there {
+                assert_eq!(decides_by(&bench, "x").await, expected, "{context}");
+            }
+            if !struck {
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,4 +507,58 @@ async fn a_fault_has_the_time_left_in_a_branch_that_it_had_at_the_cut() {
     bench.ok("branch_rollback", json!({"branch": "shop@main", "target": "cut"})).await;
     assert!((3000..=3600).contains(&time_left(&bench, "shop@main").await));
     assert!(!reaches(&bench, "shop@main").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_says_what_it_holds_of_the_network() {
+    let bench = bench().await;
+    let made = bench.ok("net_impair", lossy("shop@main", 7)).await;
+    let commit = json!({"branch": "shop@main", "tag": "cut"});
+    let made_commit = bench.ok("commit_create", commit.clone()).await;
+    assert_eq!((&made_commit["stalled"], &made_commit["note"]), (&Value::Null, &Value::Null));
+    let store = bench.world.connect().store();
+    let id = made_commit["commit_id"].as_str().unwrap();
+    let mut record: Commit = store.get(id).await.unwrap().unwrap();
+    let network = record.network.as_mut().unwrap();
+    (network.frames, network.stalled) = (3, vec![("shop".parse().unwrap(), 1)]);
+    store.write(Transaction::new().put(&record)).await.unwrap();
+    let stalled = json!([{"node": "shop", "nic": 1}]);
+    let shown = bench.ok("commit_show", json!({"commit": "shop@cut"})).await;
+    let network = &shown["network"];
+    assert_eq!((&network["frames_held"], &network["stalled"]), (&json!(3), &stalled));
+    assert_eq!(network["faults"][0]["handle_id"], made["handle_id"]);
+    assert_eq!(network["faults"][0]["seed"], 7);
+    let snapshots = bench.ok("snapshot_list", json!({"cluster_name": "shop"})).await;
+    assert_eq!(snapshots["snapshots"][0]["stalled"], stalled, "{snapshots}");
+    let disk = bench.ok("commit_create", json!({"branch": "shop@main", "kind": "disk"})).await;
+    let shown = bench.ok("commit_show", json!({"commit": disk["commit_id"]})).await;
+    assert_eq!(shown["network"], Value::Null);
+
+    let bench = bridged().await;
+    let made = bench.ok("commit_create", commit).await;
+    assert!(made["note"].as_str().unwrap().contains("frames under way are not in it"), "{made}");
+    let shown = bench.ok("commit_show", json!({"commit": "shop@cut"})).await;
+    assert_eq!(shown["network"]["note"], made["note"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impairment_is_measured_and_so_is_its_end() {
+    let bench = bench().await;
+    let mut params = lossy("shop@main", 7);
+    params["latency_ms"] = json!(20);
+    let made = bench.ok("net_impair", params.clone()).await;
+    assert_eq!((&made["verified"], &made["warning"]), (&json!("yes"), &Value::Null), "{made}");
+    assert!(made["evidence"].as_str().unwrap().contains("answers in 20.5 ms"), "{made}");
+    let handle =
+        |fault: &Value| json!({"cluster_name": "shop@main", "fault_handle": fault["handle_id"]});
+    let second = bench.ok("net_impair", params).await;
+    let healed = bench.ok("net_heal", handle(&second)).await;
+    assert_eq!(healed["verified"], "unknown", "another one is there: {healed}");
+    let healed = bench.ok("net_heal", handle(&made)).await;
+    assert_eq!(healed["verified"], "yes");
+    assert!(healed["evidence"].as_str().unwrap().contains("answers in 0.5 ms"), "{healed}");
+    let healed = bench.ok("net_heal_all", json!({"cluster_name": "shop@main"})).await;
+    assert_eq!((&healed["verified"], &healed["count"]), (&json!("yes"), &json!(0)));
+    let list = bench.ok("net_fault_list", json!({"cluster_name": "shop@main"})).await;
+    assert_eq!(list["spoofed"], 0);
 }

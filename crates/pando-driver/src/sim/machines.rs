@@ -126,13 +126,13 @@ pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport,
     };
     let faults = network::first_faults(state, spec)?;
     state.branch_dirs.insert(spec.branch.clone());
-    let dropped = BTreeMap::new();
+    let met = BTreeMap::new();
     let keeper = Keeper {
         spec: spec.clone(),
         state: after,
         nodes,
         faults,
-        dropped,
+        met,
         copies_frames: false,
         ports: BTreeSet::new(),
     };

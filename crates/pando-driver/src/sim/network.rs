@@ -89,10 +89,10 @@ pub(crate) fn observation(
 ) -> Result<NetworkObservation, HostError> {
     let keeper = state.switch(branch)?;
     let ports = keeper.spec.network.iter().flat_map(|network| &network.ports);
-    let counts = keeper.dropped.iter().map(|((fault, link), &dropped)| FaultCounts {
+    let counts = keeper.met.iter().map(|((fault, link), &(frames, dropped))| FaultCounts {
         fault: fault.clone(),
         link: link.clone(),
-        frames: dropped,
+        frames,
         dropped,
     });
     Ok(NetworkObservation {
@@ -139,10 +139,10 @@ pub(crate) fn probe(
     let keeper = state.switch(branch)?;
     let faults = working(&keeper.faults);
     let from = End::Node(node.clone());
-    let mut dropped = Vec::new();
+    let mut met = Vec::new();
     let results = targets.iter().map(|target| {
         let end = end_at(keeper, target.address);
-        let rtt_us = end.and_then(|end| round_trip(keeper, &faults, &from, &end, &mut dropped));
+        let rtt_us = end.and_then(|end| round_trip(keeper, &faults, &from, &end, &mut met));
         ProbeResult {
             target: target.clone(),
             sent: count,
@@ -151,8 +151,10 @@ pub(crate) fn probe(
         }
     });
     let results = results.collect();
-    for place in dropped {
-        *keeper.dropped.entry(place).or_default() += u64::from(count);
+    for Met { fault, link, drops } in met {
+        let (frames, dropped) = keeper.met.entry((fault, link)).or_default();
+        *frames += u64::from(count);
+        *dropped += if drops { u64::from(count) } else { 0 };
     }
     Ok(results)
 }
@@ -173,44 +175,47 @@ fn end_at(keeper: &Keeper, address: IpAddr) -> Option<End> {
     port.map(|port| End::Node(port.node.clone())).or_else(|| gateway().then_some(End::Gateway))
 }
 
+/// A frame and a fault on its way.
+struct Met {
+    fault: FaultId,
+    link: Link,
+    drops: bool,
+}
+
 /// Returns how long a question and its answer take, in microseconds; `None` if either is lost.
 fn round_trip(
     keeper: &Keeper,
     faults: &[Fault],
     from: &End,
     to: &End,
-    dropped: &mut Vec<(FaultId, Link)>,
+    met: &mut Vec<Met>,
 ) -> Option<u64> {
-    let there = one_way(faults, from, to, dropped)?;
+    let there = one_way(faults, from, to, met)?;
     if let End::Node(name) = to
         && keeper.nodes.get(name).is_none_or(|node| node.crashed)
     {
         return None;
     }
-    let back = one_way(faults, to, from, dropped)?;
+    let back = one_way(faults, to, from, met)?;
     Some(there + back)
 }
 
-fn one_way(
-    faults: &[Fault],
-    from: &End,
-    to: &End,
-    dropped: &mut Vec<(FaultId, Link)>,
-) -> Option<u64> {
+fn one_way(faults: &[Fault], from: &End, to: &End, met: &mut Vec<Met>) -> Option<u64> {
     let link = Link { from: from.clone(), to: to.clone() };
-    let mut us = WAY_US;
+    let mut us = Some(WAY_US);
     for fault in faults.iter().filter(|fault| fault.links.contains(&link)) {
-        match &fault.effect {
+        let delay_us = match &fault.effect {
             Effect::Impair(impairment) if impairment.loss.0 < 1_000_000 => {
-                us += impairment.latency_us;
+                Some(impairment.latency_us)
             }
-            _ => {
-                dropped.push((fault.id.clone(), link));
-                return None;
-            }
-        }
+            Effect::Impair(_) | Effect::Partition => None,
+        };
+        // It meets each fault, whatever the others do to it.
+        let drops = us.is_some() && delay_us.is_none();
+        met.push(Met { fault: fault.id.clone(), link: link.clone(), drops });
+        us = us.zip(delay_us).map(|(us, delay_us)| us + delay_us);
     }
-    Some(us)
+    us
 }
 
 #[cfg(test)]
@@ -273,7 +278,7 @@ mod tests {
             state: BranchState::Running,
             nodes: BTreeMap::from([(name("web"), node()), (name("db"), node())]),
             faults: Vec::new(),
-            dropped: BTreeMap::new(),
+            met: BTreeMap::new(),
             copies_frames: false,
             ports: Default::default(),
         };

@@ -44,8 +44,8 @@ pub(crate) struct Keeper {
     pub nodes: BTreeMap<Name, Node>,
     /// The faults that its switch was told of last.
     pub faults: Vec<Fault>,
-    /// Frames that each fault dropped on each link.
-    pub dropped: BTreeMap<(FaultId, Link), u64>,
+    /// Frames that met each fault on each link, and how many of those it dropped.
+    pub met: BTreeMap<(FaultId, Link), (u64, u64)>,
     /// Whether its switch copies frames.
     pub copies_frames: bool,
     /// Ports of the host that it was asked to listen on.

@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::cut::Cut;
 use crate::engine::Engine;
 use crate::failure::Result;
+use crate::kernel;
 use crate::locks::{Hold, LockSet};
+use crate::network::stalled;
 use crate::operation::{Cx, Direction, Kind, memo};
 use crate::verbs::snapshots::info;
 
@@ -104,6 +106,8 @@ impl Kind for CommitCreate {
             pause_ms: made.map_or(0.0, |made| super::milliseconds(made.pause_us)),
             duration_ms: super::elapsed_ms(self.started_us),
             size_bytes: made.map_or(0, |made| made.size.0),
+            stalled: made.map(stalled).unwrap_or_default(),
+            note: made.and_then(|made| kernel::not_in(&cut.cluster, made)),
         })
     }
 

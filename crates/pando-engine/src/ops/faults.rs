@@ -4,32 +4,28 @@
 //! that could not be made is undone. A healing goes forward: a fault that was taken away for a moment
 //! has lost its place in its sequence of decisions, so it could not be brought back as it was.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use pando_api::network::{NetFaultResult, NetHealResult, Verified};
 use pando_driver::host::HostError;
 use pando_driver::store::Transaction;
 use pando_model::fault::{Effect, Fault};
-use pando_model::network::{Link, NetworkObservation, ProbeTarget};
-use pando_model::{Branch, BranchState, Cluster, ClusterId, FaultId, Name, OperationId};
+use pando_model::network::{End, Link, NetworkObservation};
+use pando_model::{Branch, BranchState, Cluster, ClusterId, FaultId, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod witness;
+
+use self::witness::{Question, Verdict};
 use super::milliseconds;
 use crate::failure::Result;
 use crate::locks::{Hold, LockSet};
-use crate::network::{fault_info, witnesses, working};
+use crate::network::{fault_of, working};
 use crate::operation::{Cx, Direction, Kind, memo};
-
-/// How long guests are given to reach one another in spite of a partition: a hundred times what they
-/// take when nothing is in the way.
-const WITNESS_PATIENCE: Duration = Duration::from_millis(250);
-/// How often each is asked: once more than would be lost by chance.
-const WITNESS_COUNT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Faults {
@@ -60,13 +56,6 @@ pub(crate) struct Seen {
     evidence: String,
 }
 
-impl Seen {
-    fn say(&mut self, verified: Verified, evidence: impl Into<String>) {
-        self.verified = verified;
-        self.evidence = evidence.into();
-    }
-}
-
 impl Faults {
     pub fn locks_for(cluster: &Cluster, branch: &Branch) -> LockSet {
         LockSet::new().cluster(&cluster.id, Hold::Shared).branch(&branch.id)
@@ -91,135 +80,113 @@ impl Faults {
 
     /// Looks whether it works. Whatever is in the way of looking is no reason to take it back.
     async fn look(&mut self, cx: &Cx) {
+        let (verified, evidence) = self.seen_by_all(cx).await;
+        (self.seen.verified, self.seen.evidence) = (verified, evidence);
+    }
+
+    async fn seen_by_all(&self, cx: &Cx) -> Verdict {
         if self.after.state == BranchState::Stopped {
-            return self
-                .seen
-                .say(Verified::Unknown, "the branch is stopped: it works from the next start");
+            return unknown("the branch is stopped: it works from the next start");
         }
         let observed = match cx.engine.host.network(&self.after.host_id).await {
             Ok(observed) => observed,
-            Err(error) => {
-                return self
-                    .seen
-                    .say(Verified::Unknown, format!("the switch was not read: {error}"));
-            }
+            Err(error) => return unknown(format!("the switch was not read: {error}")),
         };
-        match self.change.clone() {
-            Change::Heal(healed) => {
-                let left = observed.faults.iter().any(|fault| healed.contains(&fault.id));
-                match left {
-                    true => self.seen.say(Verified::No, "the switch still applies it"),
-                    false => self.seen.say(Verified::Yes, "the switch has forgotten it"),
-                }
-            }
-            Change::Make(_) => self.look_at_fault(cx, &observed).await,
+        match (&self.change, self.made()) {
+            (Change::Heal(healed), _) => self.look_at_healing(cx, healed, &observed).await,
+            (Change::Make(_), Some(fault)) => self.look_at_fault(cx, fault, &observed).await,
+            (Change::Make(_), None) => unknown("it is not recorded"),
         }
     }
 
-    async fn look_at_fault(&mut self, cx: &Cx, before: &NetworkObservation) {
-        let Some(fault) = self.made().cloned() else { return };
+    async fn look_at_healing(
+        &self,
+        cx: &Cx,
+        healed: &[FaultId],
+        observed: &NetworkObservation,
+    ) -> Verdict {
+        if observed.faults.iter().any(|fault| healed.contains(&fault.id)) {
+            return (Verified::No, "the switch still applies it".to_owned());
+        }
+        if healed.is_empty() {
+            return (Verified::Yes, "there was nothing to heal".to_owned());
+        }
+        if self.after.state == BranchState::Paused {
+            return unknown("the switch has forgotten it, but the guests are paused");
+        }
+        let ended = self.before.faults.iter().filter(|fault| healed.contains(&fault.id));
+        let works_on = |from: &End, to: &End| {
+            let is = |link: &Link| link.from == *from && link.to == *to;
+            self.after.faults.iter().any(|fault| fault.links.iter().any(is))
+        };
+        // An answer comes back over the other link.
+        let is_free =
+            |link: &&Link| !works_on(&link.from, &link.to) && !works_on(&link.to, &link.from);
+        let links: BTreeSet<&Link> = ended.flat_map(|fault| &fault.links).filter(is_free).collect();
+        if links.is_empty() {
+            return unknown("the switch has forgotten it; other faults work on all its links");
+        }
+        let links: Vec<Link> = links.into_iter().cloned().collect();
+        let witnessed =
+            witness::ask(cx, &self.cluster, &self.after.host_id, &links, Question::HEALED).await;
+        witness::healed(&witnessed)
+    }
+
+    async fn look_at_fault(&self, cx: &Cx, fault: &Fault, before: &NetworkObservation) -> Verdict {
         let applied = before.faults.iter().any(|seen| {
             seen.id == fault.id && seen.effect == fault.effect && seen.links == fault.links
         });
         if !applied {
-            return self.seen.say(Verified::No, "the switch does not apply it");
-        }
-        if fault.effect != Effect::Partition {
-            return self.seen.say(Verified::Yes, "the switch applies it");
+            return (Verified::No, "the switch does not apply it".to_owned());
         }
         if self.after.state == BranchState::Paused {
-            return self
-                .seen
-                .say(Verified::Unknown, "the switch applies it, but the guests are paused");
+            return unknown("the switch applies it, but the guests are paused");
         }
-        let asked = witnesses(&self.cluster, &fault.links);
-        let witnessed = self.ask(cx, &asked).await;
-        let after = match cx.engine.host.network(&self.after.host_id).await {
-            Ok(after) => after,
-            Err(error) => {
-                return self
-                    .seen
-                    .say(Verified::Unknown, format!("the switch was not read: {error}"));
-            }
+        let question = match &fault.effect {
+            Effect::Partition => Question::PARTITIONED,
+            Effect::Impair(impairment) => Question::impaired(impairment),
         };
-        let dropped = |observed: &NetworkObservation, link: &Link| {
+        let host_id = &self.after.host_id;
+        let witnessed = witness::ask(cx, &self.cluster, host_id, &fault.links, question).await;
+        let after = match cx.engine.host.network(host_id).await {
+            Ok(after) => after,
+            Err(error) => return unknown(format!("the switch was not read: {error}")),
+        };
+        let counts = |observed: &NetworkObservation, link: &Link| {
             let mut counts = observed.fault_counts.iter();
             let own = counts.find(|count| count.fault == fault.id && count.link == *link);
-            own.map_or(0, |count| count.dropped)
+            own.map_or((0, 0), |count| (count.frames, count.dropped))
         };
-        let met = |link: &Link| dropped(&after, link) > dropped(before, link);
-        self.judge(fault.links.len(), &witnessed, met);
+        match &fault.effect {
+            Effect::Partition => {
+                let met = |link: &Link| counts(&after, link).1 > counts(before, link).1;
+                witness::partitioned(fault.links.len(), &witnessed, met)
+            }
+            Effect::Impair(impairment) => {
+                let met = |link: &Link| counts(&after, link).0 > counts(before, link).0;
+                witness::impaired(fault, impairment, &witnessed, met)
+            }
+        }
     }
 
-    /// Lets every node at the beginning of a link ask the one at its end, all at once.
-    async fn ask(
-        &self,
-        cx: &Cx,
-        asked: &BTreeMap<Name, Vec<(Link, Vec<ProbeTarget>)>>,
-    ) -> Vec<Witnessed> {
-        let probes = asked.iter().map(async |(node, links)| {
-            let targets: Vec<ProbeTarget> =
-                links.iter().flat_map(|(_, targets)| targets.clone()).collect();
-            let host = &cx.engine.host;
-            let results = host
-                .probe(&self.after.host_id, node, &targets, WITNESS_COUNT, WITNESS_PATIENCE)
-                .await;
-            let mut results = match results {
-                Ok(results) => results.into_iter(),
-                Err(error) => {
-                    let error = error.to_string();
-                    let silent = |(link, _): &(Link, Vec<ProbeTarget>)| Witnessed {
-                        link: link.clone(),
-                        answered: Err(error.clone()),
-                    };
-                    return links.iter().map(silent).collect::<Vec<_>>();
-                }
-            };
-            let each = links.iter().map(|(link, targets)| {
-                let own = results.by_ref().take(targets.len());
-                let answered = own.filter(|one| one.received > 0).count();
-                Witnessed { link: link.clone(), answered: Ok(answered) }
-            });
-            each.collect()
-        });
-        join_all(probes).await.into_iter().flatten().collect()
-    }
-
-    fn judge(&mut self, links: usize, witnessed: &[Witnessed], met: impl Fn(&Link) -> bool) {
-        let name = |link: &Link| format!("{}>{}", link.from, link.to);
-        if let Some(through) = witnessed.iter().find(|one| matches!(one.answered, Ok(1..))) {
-            let evidence = format!("{} answers are still heard", name(&through.link));
-            return self.seen.say(Verified::No, evidence);
+    /// Returns what to do when it is not as asked for.
+    fn warning(&self, address: &str) -> Option<String> {
+        if self.seen.verified != Verified::No {
+            return None;
         }
-        if let Some((link, error)) =
-            witnessed.iter().find_map(|one| Some((&one.link, one.answered.as_ref().err()?)))
-        {
-            return self
-                .seen
-                .say(Verified::Unknown, format!("{} was not probed: {error}", name(link)));
-        }
-        if let Some(unmet) = witnessed.iter().find(|one| !met(&one.link)) {
-            let evidence = format!("no frame from {} met it", name(&unmet.link));
-            return self.seen.say(Verified::Unknown, evidence);
-        }
-        let probed = witnessed.len();
-        if probed == 0 {
-            return self
-                .seen
-                .say(Verified::Unknown, "no guest could be asked: no link of it begins at a node");
-        }
-        let evidence = format!(
-            "probed {probed} of {links} links from the guests: no answer, and the switch dropped what they sent"
-        );
-        self.seen.say(Verified::Yes, evidence);
+        Some(match self.made() {
+            Some(fault) => format!(
+                "its effect was not seen: `pando net probe {address}` measures what gets through, \
+                 `pando net heal {address} {}` takes it back",
+                fault.id
+            ),
+            None => format!("it may still work: `pando net faults {address}` shows what does"),
+        })
     }
 }
 
-/// What a guest said of a link.
-struct Witnessed {
-    link: Link,
-    /// How many addresses answered.
-    answered: std::result::Result<usize, String>,
+fn unknown(evidence: impl Into<String>) -> Verdict {
+    (Verified::Unknown, evidence.into())
 }
 
 fn us(since: Instant) -> u64 {
@@ -297,18 +264,21 @@ impl Kind for Faults {
         match (&self.change, self.made()) {
             (Change::Heal(healed), _) => memo(&NetHealResult {
                 branch_id,
-                address,
                 count: count(healed.len()),
                 healed: healed.clone(),
                 remaining: count(self.after.faults.len()),
                 verified: self.seen.verified,
+                evidence: self.seen.evidence.clone(),
+                warning: self.warning(&address),
+                address,
             }),
             (Change::Make(_), Some(fault)) => memo(&NetFaultResult {
-                fault: fault_info(fault, None),
+                fault: fault_of(&self.cluster, fault, None),
                 branch_id,
-                address,
                 verified: self.seen.verified,
                 evidence: self.seen.evidence.clone(),
+                warning: self.warning(&address),
+                address,
                 applied_ms: milliseconds(self.seen.applied_us),
                 verify_ms: milliseconds(self.seen.verify_us),
             }),

@@ -18,6 +18,7 @@ use super::{Planned, json, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::locks::{Guard, Hold, LockSet};
+use crate::network::network_view;
 use crate::operation::Plan;
 use crate::ops::commit_create::CommitCreate;
 use crate::ops::commit_delete::CommitDelete;
@@ -197,6 +198,7 @@ impl Engine {
             commands,
             commands_total,
             nodes: nodes.collect(),
+            network: network_view(&cluster, &commit),
             pause_ms: milliseconds(commit.pause_us),
             warm: commit.warm,
             warm_ready: u32::try_from(ready.count()).unwrap_or(u32::MAX),

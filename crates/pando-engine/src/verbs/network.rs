@@ -109,7 +109,7 @@ impl Engine {
             };
             let a = ends(&params.partition_a)?;
             let b = match params.partition_b.as_slice() {
-                [] => network::others(place, &a)?,
+                [] => network::other_nodes(place, &a, "partition_b")?,
                 named => ends(named)?,
             };
             let links = network::partition_links(&a, &b, params.direction);
@@ -177,12 +177,15 @@ impl Engine {
         let observed = self.observed(&place).await?;
         let counts = observed.as_ref().map(|observed| observed.fault_counts.as_slice());
         let faults = working(&place.branch.faults, Timestamp::now());
-        let faults = faults.iter().map(|fault| network::fault_info(fault, counts)).collect();
+        let told = |fault| network::fault_of(&place.cluster, fault, counts);
+        let faults = faults.iter().map(told).collect();
+        let spoofed = observed.as_ref().map(|observed| observed.spoofed);
         let links = observed.filter(|_| params.links).map(|observed| observed.links);
         Ok(NetFaultListResult {
             branch_id: place.branch.id.clone(),
             address: place.address(),
             faults,
+            spoofed,
             links: links.unwrap_or_default().into_iter().map(link_info).collect(),
         })
     }

@@ -20,7 +20,9 @@ use pando_model::{
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::kernel;
 use crate::locks::{Hold, LockSet};
+use crate::network::stalled;
 use crate::operation::Plan;
 use crate::ops::commit_create::CommitCreate;
 use crate::ops::cut::Cut;
@@ -48,6 +50,8 @@ pub(crate) fn info(
         branch: commit.branch_name.clone(),
         created_at: commit.created_at,
         per_node: commit.nodes.iter().map(node).collect(),
+        stalled: stalled(commit),
+        note: kernel::not_in(cluster, commit),
     }
 }
 

@@ -252,6 +252,7 @@ fn committed(ui: &Ui, view: &CommitCreateResult) {
             units::whole_millis(view.duration_ms),
         ),
     );
+    network::not_held(ui, &view.stalled, view.note.as_deref());
 }
 
 fn commit(ui: &Ui, view: &CommitShowResult) {
@@ -278,6 +279,11 @@ fn commit(ui: &Ui, view: &CommitShowResult) {
                 units::bytes(node.memory_bytes)
             ),
         );
+    }
+    if let Some(held) = &view.network {
+        let (frames, faults) = (held.frames_held, held.faults.len());
+        field(ui, "network", &format!("{frames} frames on their way, {faults} faults"));
+        network::not_held(ui, &held.stalled, held.note.as_deref());
     }
     for command in state::commands(ui, &view.commands) {
         field(ui, "command", &command);

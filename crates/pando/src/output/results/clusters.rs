@@ -11,7 +11,7 @@ use pando_api::snapshot::{
 use pando_model::commit::CommitKind;
 
 use super::lists::table;
-use super::{field, joined, say, state_name};
+use super::{field, joined, network, say, state_name};
 use crate::output::table::{Cell, Table, printable};
 use crate::output::{Look, Talk, Ui, units};
 
@@ -244,6 +244,7 @@ pub fn snapshot(ui: &Ui, view: &SnapshotInfo) {
             bytes_of(view)
         ),
     );
+    network::not_held(ui, &view.stalled, view.note.as_deref());
 }
 
 pub fn snapshots(ui: &Ui, list: &SnapshotListResult) {

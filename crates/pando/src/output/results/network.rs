@@ -1,5 +1,6 @@
 //! Networks and their faults, for people.
 
+use pando_api::commit::StalledPort;
 use pando_api::network::{
     FaultType, LinkInfo, NetCaptureResult, NetFaultInfo, NetFaultListResult, NetFaultResult,
     NetHealResult, NetProbeResult, ProbeRow, Verified,
@@ -23,14 +24,24 @@ pub fn made(ui: &Ui, view: &NetFaultResult) {
         effect(view.fault.fault_type, &view.fault.parameters)
     );
     say(ui, handle, what);
-    let (look, word) = match view.verified {
+    seen(ui, view.verified, &view.evidence);
+    warn(ui, view.warning.as_deref());
+    ui.remark(format!("heal: pando net heal {} {handle}", view.address));
+}
+
+fn seen(ui: &Ui, verified: Verified, evidence: &str) {
+    let (look, word) = match verified {
         Verified::Yes => (Look::Green, "verified"),
         Verified::No => (Look::Red, "not so"),
         Verified::Unknown => (Look::Yellow, "unknown"),
     };
-    let word = ui.paint(look, word);
-    ui.remark(format!("{word}: {}", printable(&view.evidence)));
-    ui.remark(format!("heal: pando net heal {} {handle}", view.address));
+    ui.remark(format!("{}: {}", ui.paint(look, word), printable(evidence)));
+}
+
+fn warn(ui: &Ui, warning: Option<&str>) {
+    if let Some(warning) = warning {
+        ui.remark(format!("{}: {}", ui.paint(Look::Red, "warning"), printable(warning)));
+    }
 }
 
 /// Shows what was healed.
@@ -44,6 +55,10 @@ pub fn healed(ui: &Ui, view: &NetHealResult) {
         count => format!("{count} faults"),
     };
     say(ui, &view.count.to_string(), format!("{}: {count} healed, {left}", view.address));
+    if view.count > 0 {
+        seen(ui, view.verified, &view.evidence);
+    }
+    warn(ui, view.warning.as_deref());
 }
 
 /// Shows faults, and links if there are any.
@@ -69,6 +84,9 @@ pub fn faults(ui: &Ui, view: &NetFaultListResult) {
             ]);
         }
         table.print(ui);
+    }
+    if let Some(spoofed) = view.spoofed.filter(|spoofed| *spoofed > 0) {
+        ui.remark(format!("{spoofed} frames were sent under another port's address"));
     }
     if !view.links.is_empty() {
         ui.line("");
@@ -113,6 +131,17 @@ pub fn effect(fault_type: FaultType, parameters: &Value) -> String {
         parts.extend(number(name).map(|value| format!("{before}{value}{unit}")));
     }
     parts.join(", ")
+}
+
+/// Tells of frames that a commit does not hold.
+pub fn not_held(ui: &Ui, stalled: &[StalledPort], note: Option<&str>) {
+    for port in stalled {
+        let StalledPort { node, nic } = port;
+        ui.remark(format!("{node} did not read all that was sent to its interface {nic}"));
+    }
+    if let Some(note) = note {
+        ui.remark(printable(note));
+    }
 }
 
 fn links(fault: &NetFaultInfo) -> String {

@@ -105,7 +105,12 @@ fn what(fault: &FaultDiff) -> String {
         }
         FaultType::Impairment => {
             let sign = if is("both_directions", &true.into()) { "↔" } else { "→" };
-            format!("{effect} {} {sign} {}", names("source_node"), names("target_node"))
+            match fault.parameters.get("source_node") {
+                Some(_) => {
+                    format!("{effect} {} {sign} {}", names("source_node"), names("target_node"))
+                }
+                None => format!("{effect} on several links"),
+            }
         }
     }
 }
