@@ -25,11 +25,11 @@ pub struct BranchCreateParams {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub names: Vec<Name>,
-    /// How many to make, with names chosen for you.
+    /// How many, with names chosen for you.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_BRANCHES_PER_REQUEST))]
     pub count: Option<u32>,
-    /// Start at the commit's instant, not from a warm copy that ran on.
+    /// Exactly the commit's instant: no warm copy.
     #[serde(default)]
     pub exact: bool,
     /// Let the guest's clock go on from the commit's time.
@@ -38,7 +38,7 @@ pub struct BranchCreateParams {
     /// Leave the new branches standing still.
     #[serde(default)]
     pub paused: bool,
-    /// New seeds for the faults, derived from this one; the commit's if left out.
+    /// New seeds for the faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = crate::limits::MAX_SEED))]
     pub seed: Option<u64>,

@@ -111,7 +111,7 @@ pub struct NetImpairParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_RATE_KBIT))]
     pub rate_kbit: Option<u64>,
-    /// Same seed, same decisions, in any branch; chosen for you if left out.
+    /// Same seed, same decisions; chosen for you if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_SEED))]
     pub seed: Option<u64>,
