@@ -220,6 +220,9 @@ pub struct BranchRollbackResult {
     /// The commit that holds the state before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved_as: Option<CommitId>,
+    /// What of that state it does not hold, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_note: Option<String>,
     /// The branch.
     pub branch_id: BranchId,
     /// `CLUSTER@BRANCH`.

@@ -94,6 +94,9 @@ pub struct SnapshotRevertParams {
     pub cluster_name: Address,
     /// Its name, the topology's name for it, or a commit's id.
     pub snapshot_name: String,
+    /// Commit the state before, so that nothing is lost.
+    #[serde(default = "yes")]
+    pub save: bool,
     /// Run afterwards; otherwise the cluster is stopped, on the snapshot's disks.
     #[serde(default = "yes")]
     pub restart_after: bool,
@@ -117,6 +120,9 @@ pub struct SnapshotRevertResult {
     /// The state before, as a commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved_as: Option<CommitId>,
+    /// What of that state it does not hold, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_note: Option<String>,
     /// From the request until every guest answered, in milliseconds.
     pub ready_ms: u64,
 }

@@ -65,6 +65,9 @@ impl From<HostError> for Failure {
             HostError::KeeperLost { .. } => {
                 (ErrorCode::KeeperLost, Some("start it again, or branch from its last commit"))
             }
+            HostError::NodeDown { .. } => {
+                (ErrorCode::WrongState, Some("start it: `pando cluster start CLUSTER`"))
+            }
             HostError::NoSuchNode { .. } => (ErrorCode::NotFound, None),
             HostError::Machine { .. } => {
                 (ErrorCode::MachineFailed, Some("`pando console ADDRESS` shows its last words"))

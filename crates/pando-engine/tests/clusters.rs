@@ -442,3 +442,44 @@ async fn a_cluster_that_asks_for_the_kernels_network_is_refused_where_there_is_n
     bench.world.set_kernel_network(KernelNetwork::default());
     bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
 }
+
+/// To revert is what one does when something is down; what is lost with it is said.
+#[tokio::test(start_paused = true)]
+async fn a_revert_saves_the_disks_of_a_branch_with_a_node_down() {
+    let bench = Bench::with_cluster().await;
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
+    for name in ["db", "web"] {
+        on(&bench, "duo", name, &format!("set-disk late {name}")).await;
+    }
+    let crash = json!({"cluster_name": "duo", "node": "db", "restart_after": false});
+    bench.ok("node_crash", crash.clone()).await;
+    let error = bench.fails("commit_create", json!({"branch": "duo"})).await;
+    assert_eq!(error.code, ErrorCode::WrongState, "{error:?}");
+    assert!(error.hint.unwrap().contains("pando cluster start duo"));
+
+    let revert = json!({"cluster_name": "duo", "snapshot_name": "v1"});
+    let done = bench.ok("snapshot_revert", revert.clone()).await;
+    let note = done["save_note"].as_str().unwrap();
+    assert!(note.contains("disks") && note.contains("`db`"), "{done}");
+    assert_eq!(node(&done, "db")["domain_state"], "running");
+    bench.ok("branch_create", json!({"from": done["saved_as"], "name": "before"})).await;
+    for name in ["db", "web"] {
+        assert_eq!(on(&bench, "duo@before", name, "get-disk late").await, name);
+        let address = format!("duo/{name}");
+        let late = json!({"address": address, "command": "get-disk late"});
+        assert_eq!(bench.ok("exec_run", late).await["stdout"], "", "{name}");
+    }
+    bench.assert_consistent("reverted with a node down").await;
+
+    bench.world.kill_keeper(&bench.host_id(done["branch_id"].as_str().unwrap()).await);
+    let done = bench.ok("branch_rollback", json!({"branch": "duo", "target": "v1"})).await;
+    assert!(done["save_note"].as_str().unwrap().contains("keeper"), "{done}");
+    assert!(done["saved_as"].is_string(), "{done}");
+
+    bench.ok("node_crash", crash).await;
+    let mut plain = revert;
+    plain["save"] = false.into();
+    let done = bench.ok("snapshot_revert", plain).await;
+    assert_eq!((&done["saved_as"], &done["save_note"]), (&Value::Null, &Value::Null));
+    bench.assert_consistent("reverted without saving").await;
+}

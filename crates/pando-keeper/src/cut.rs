@@ -19,6 +19,8 @@
 //! As nothing is forwarded between hold and release, the nodes need not stand still at the same
 //! moment: no node has seen what another sends after its own part of the cut.
 //!
+//! A node without a machine has nothing but its disks, and only a cut of disks takes it.
+//!
 //! Whatever fails before `devices` leaves the branch as it was: an error. Whatever fails after has
 //! moved the disks: a report that says `failed`.
 
@@ -36,7 +38,7 @@ use pando_model::network::CommitNetwork;
 use pando_model::{BranchId, ByteCount, Layout, Name, NodeLayers};
 
 use crate::network::Network;
-use crate::node::{MemoryBase, Node, each, each_and, each_with, try_each};
+use crate::node::{MemoryBase, Node, each, each_and, each_with, try_each_live};
 use crate::spool::{self, CutIntent};
 use crate::standstill::stand_still;
 use crate::trouble;
@@ -97,7 +99,7 @@ pub fn cut(
     let (saved, frames) = save_all(nodes, network, spec, &spool, buffers);
     let all_saved = stood.since.elapsed();
     let goes_on = context.running && spec.then == AfterCut::Continue;
-    let resumed = if goes_on { try_each(nodes, Node::resume) } else { Ok(()) };
+    let resumed = if goes_on { try_each_live(nodes, Node::resume) } else { Ok(()) };
     let pause = stood.since.elapsed();
     let released = if goes_on { network.release() } else { Ok(()) };
     discard_overlays(nodes);
@@ -146,7 +148,7 @@ fn check_nodes(nodes: &[Node], context: &CutContext<'_>, spec: &CutSpec) -> Resu
                 node: node.spec.name.to_string(),
             });
         }
-        if node.machine.is_none() {
+        if node.machine.is_none() && spec.kind == CommitKind::Full {
             return Err(node.has_no_machine());
         }
     }
@@ -165,7 +167,7 @@ fn intent(nodes: &[Node], spec: &CutSpec) -> CutIntent {
 
 /// Gives up overlays that did not become tops.
 fn discard_overlays(nodes: &mut [Node]) {
-    let undone = try_each(nodes, |node| node.with_machine(|m, d| m.discard_overlays(d)));
+    let undone = try_each_live(nodes, |node| node.with_machine(|m, d| m.discard_overlays(d)));
     if let Err(error) = undone {
         tracing::warn!(%error, "an unused overlay stays open");
     }
@@ -188,6 +190,9 @@ fn prepare(
     deadline: Instant,
 ) -> Result<Vec<Capture>, HostError> {
     let prepare_node = |node: &mut Node| {
+        if node.machine.is_none() {
+            return Ok(Capture::default());
+        }
         let next = next_layers(spec, node).clone();
         node.with_machine(|machine, _| {
             for (disk, layer) in next.disks() {
@@ -215,7 +220,11 @@ fn save_all(
 ) -> (Vec<SavedNode>, SavedNetwork) {
     let save = |node: &mut Node, buffer: Capture| {
         let state = (spec.kind == CommitKind::Full).then(|| state_file(spool, node));
-        node.with_machine(|machine, deadline| machine.save_devices(state.as_deref(), deadline))?;
+        if node.machine.is_some() {
+            node.with_machine(|machine, deadline| {
+                machine.save_devices(state.as_deref(), deadline)
+            })?;
+        }
         let next = next_layers(spec, node).clone();
         let tops = std::mem::replace(&mut node.layers, next);
         let capture = match spec.kind {

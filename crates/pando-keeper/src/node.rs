@@ -195,7 +195,7 @@ impl Node {
     }
 
     pub fn has_no_machine(&self) -> HostError {
-        HostError::Machine { node: self.spec.name.to_string(), detail: "it does not run".into() }
+        HostError::NodeDown { node: self.spec.name.to_string() }
     }
 }
 
@@ -205,6 +205,14 @@ pub fn guest_clock(clock: Clock) -> GuestClock {
         Clock::Step => GuestClock::Step,
         Clock::Frozen => GuestClock::Keep,
     }
+}
+
+/// Runs `work` on every node that has a machine and returns the first error, after all have ended.
+pub fn try_each_live(
+    nodes: &mut [Node],
+    work: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
+) -> Result<(), HostError> {
+    try_each(nodes, |node| if node.machine.is_some() { work(node) } else { Ok(()) })
 }
 
 /// Runs `work` on every node, at once where there are several, and returns the results in order.

@@ -24,7 +24,7 @@ use self::ends::describe;
 use crate::clock::Clocks;
 use crate::cut::{self, CutContext};
 use crate::network::Network;
-use crate::node::{Node, each, try_each};
+use crate::node::{Node, each, try_each_live};
 use crate::published::{BranchView, NodeView, Published};
 use crate::{KeeperConfig, limits, server, trouble};
 
@@ -265,7 +265,7 @@ impl Owner {
         &mut self,
         work: impl Fn(&mut Node) -> Result<(), HostError> + Sync,
     ) -> Result<(), HostError> {
-        try_each(&mut self.nodes, |node| if node.machine.is_some() { work(node) } else { Ok(()) })
+        try_each_live(&mut self.nodes, work)
     }
 
     fn cut(&mut self, spec: &CutSpec) -> Answer {

@@ -9,7 +9,7 @@ use pando_model::host::HostError;
 use crate::cut::CutContext;
 use crate::limits;
 use crate::network::Network;
-use crate::node::{Node, each, try_each};
+use crate::node::{Node, each, try_each_live};
 
 /// The beginning of the time in which the guests stand still.
 pub struct Stood {
@@ -19,7 +19,7 @@ pub struct Stood {
     pub stalled: Vec<(Name, u8)>,
 }
 
-/// Stops all nodes, at a moment when no device has work under way and all frames are whole. On an
+/// Stops all nodes that run, at a moment when no device has work under way and all frames are whole. On an
 /// error they go on.
 pub fn stand_still(
     nodes: &mut [Node],
@@ -62,8 +62,10 @@ fn wait_for_room(nodes: &mut [Node]) -> Result<(), HostError> {
     let deadline = Instant::now() + limits::ROOM;
     let (mut before, mut patience) = (Vec::new(), Instant::now() + limits::ROOM_STANDSTILL);
     loop {
-        let crowded = each(nodes, |node| {
-            node.with_machine(|machine, _| machine.crowded(Instant::now() + limits::STAND_STILL))
+        let crowded = each(nodes, |node| match node.machine {
+            Some(_) => node
+                .with_machine(|machine, _| machine.crowded(Instant::now() + limits::STAND_STILL)),
+            None => Ok(Vec::new()),
         });
         let crowded = crowded.into_iter().collect::<Result<Vec<_>, HostError>>()?;
         let now = Instant::now();
@@ -90,8 +92,10 @@ fn try_to_stand_still(
         wait_for_room(nodes)?;
     }
     let since = Instant::now();
-    let still = each(nodes, |node| {
-        node.with_machine(|machine, _| machine.stand_still(Instant::now() + limits::STAND_STILL))
+    let still = each(nodes, |node| match node.machine {
+        Some(_) => node
+            .with_machine(|machine, _| machine.stand_still(Instant::now() + limits::STAND_STILL)),
+        None => Ok(Stillness { quiet: true, crowded: Vec::new() }),
     });
     let still: Vec<Stillness> = still.into_iter().collect::<Result<_, _>>()?;
     if network.is_open() {
@@ -125,6 +129,6 @@ fn go_on(
     if !context.running {
         return Ok(());
     }
-    let resumed = try_each(nodes, resume);
+    let resumed = try_each_live(nodes, resume);
     network.release().and(resumed)
 }

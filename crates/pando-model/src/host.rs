@@ -193,6 +193,12 @@ pub enum HostError {
         /// What was wrong.
         detail: String,
     },
+    /// The call needs the node's machine, which has ended.
+    #[error("`{node}` does not run")]
+    NodeDown {
+        /// The node.
+        node: String,
+    },
 }
 
 /// How a node of a new incarnation comes to life.

@@ -150,7 +150,7 @@ pub(crate) fn cut(
         return Ok(files.report.clone());
     }
     let profile = profile(state);
-    network::all_run(state, branch)?;
+    network::all_run(state, branch, spec.kind)?;
     let network = network::saved(state, branch, spec)?;
     let mut saved = BTreeMap::new();
     let mut reports = Vec::new();

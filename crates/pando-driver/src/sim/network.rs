@@ -32,8 +32,15 @@ pub(crate) fn first_faults(state: &State, spec: &BranchSpec) -> Result<Vec<Fault
     Ok(network.faults.clone())
 }
 
-/// Checks that every machine of a branch runs: what a cut needs.
-pub(crate) fn all_run(state: &mut State, branch: &BranchId) -> Result<(), HostError> {
+/// Checks that every machine of a branch runs: what a cut with memory needs.
+pub(crate) fn all_run(
+    state: &mut State,
+    branch: &BranchId,
+    kind: CommitKind,
+) -> Result<(), HostError> {
+    if kind == CommitKind::Disk {
+        return Ok(());
+    }
     match state.keeper(branch)?.nodes.iter().find(|(_, node)| node.crashed) {
         Some((name, _)) => Err(no_machine(name)),
         None => Ok(()),
@@ -41,7 +48,7 @@ pub(crate) fn all_run(state: &mut State, branch: &BranchId) -> Result<(), HostEr
 }
 
 fn no_machine(node: &Name) -> HostError {
-    HostError::Machine { node: node.to_string(), detail: "it does not run".to_owned() }
+    HostError::NodeDown { node: node.to_string() }
 }
 
 /// Returns the switch's part of a cut.

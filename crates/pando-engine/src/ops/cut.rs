@@ -5,6 +5,7 @@
 //! whatever a crash leaves, there is a right answer: a keeper that lives says which layer it writes
 //! to; without one the next layer is right if it exists (if the cut never happened it is empty).
 
+use pando_driver::HostError;
 use pando_driver::host::{AfterCut, Clock, CutNode, CutReport, CutSpec};
 use pando_driver::store::Transaction;
 use pando_model::commit::{CommitKind, Layer};
@@ -94,7 +95,8 @@ impl Cut {
             then: if self.hold { AfterCut::StayPaused } else { AfterCut::Continue },
             timeout: cx.engine.config.cut_timeout,
         };
-        let report = cx.engine.host.cut(&self.branch.host_id, &spec, &cx.reporter).await?;
+        let report = cx.engine.host.cut(&self.branch.host_id, &spec, &cx.reporter).await;
+        let report = report.map_err(|error| self.refused(error))?;
         if let Some(why) = report.failed {
             return Err(why.into());
         }
@@ -102,6 +104,19 @@ impl Cut {
             return Ok(());
         }
         Err(Failure::internal(format!("the files of {} are missing", self.commit)))
+    }
+
+    /// Returns why there is no cut, with what to do about it.
+    fn refused(&self, error: HostError) -> Failure {
+        let is_down = matches!(error, HostError::NodeDown { .. });
+        let failure = Failure::from(error);
+        match is_down {
+            true => failure.hint(format!(
+                "start it: `pando cluster start {}@{}`; or commit the disks only (`kind: disk`)",
+                self.cluster.name, self.branch.name
+            )),
+            false => failure,
+        }
     }
 
     /// Returns whether the cut was made and its files are the commit's own.

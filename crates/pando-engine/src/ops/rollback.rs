@@ -38,6 +38,9 @@ pub(crate) struct Rollback {
     pub after: Branch,
     /// The state before as a commit.
     pub save: Option<Cut>,
+    /// What of it that commit does not hold, and why.
+    #[serde(default)]
+    pub save_note: Option<String>,
     pub disks: Disks,
     /// The parked copy that becomes the new incarnation.
     pub parked: Option<Branch>,
@@ -255,6 +258,7 @@ impl Kind for Rollback {
                 status,
                 reverted_to: self.target.id.clone(),
                 saved_as: self.save.as_ref().map(|save| save.commit.clone()),
+                save_note: self.save_note.clone(),
                 ready_ms: self.ready_ms,
             });
         }
@@ -262,6 +266,7 @@ impl Kind for Rollback {
             success: true,
             rolled_back_to: self.target.id.clone(),
             saved_as: self.save.as_ref().map(|save| save.commit.clone()),
+            save_note: self.save_note.clone(),
             branch_id: self.after.id.clone(),
             address: format!("{}@{}", self.cluster.name, self.after.name),
             state: self.after.state,

@@ -9,6 +9,7 @@ use pando_api::branch::{
     BranchListResult, BranchRollbackParams, BranchRow,
 };
 use pando_api::{ApiError, Caller};
+use pando_driver::host::Observation;
 use pando_driver::store::Query;
 use pando_model::branch::Checkout;
 use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, ErrorCode, Name};
@@ -274,17 +275,12 @@ impl Engine {
         self.check_disk("a rollback").await?;
         self.must_fit(&target).await?;
         let before = place.branch.clone();
-        let save = match (params.save, before.state) {
-            (false, _) => None,
-            (true, state) => {
-                let kind = match state {
-                    BranchState::Stopped => CommitKind::Disk,
-                    _ => CommitKind::Full,
-                };
-                let mut cut = Cut::plan(self, place.cluster.clone(), before.clone(), kind).await?;
-                cut.hold = true;
-                cut.message = format!("before the rollback to {}", params.target);
-                Some(cut)
+        let (save, save_note) = match params.save {
+            false => (None, None),
+            true => {
+                let message = format!("before the rollback to {}", params.target);
+                let (cut, note) = self.save_before(&place.cluster, &before, message).await?;
+                (Some(cut), note)
             }
         };
         let parked = if params.exact { None } else { self.claim(&target, &mut guard).await? };
@@ -327,6 +323,7 @@ impl Engine {
             before,
             after,
             save,
+            save_note,
             disks,
             parked,
             started_us,
@@ -336,6 +333,28 @@ impl Engine {
             as_snapshot: None,
         };
         Ok((kind, guard))
+    }
+
+    /// Returns the cut that saves what can be saved of a branch, and what else there was.
+    async fn save_before(
+        &self,
+        cluster: &Cluster,
+        branch: &Branch,
+        message: String,
+    ) -> Result<(Cut, Option<String>)> {
+        let (kind, live, note) = match branch.state {
+            BranchState::Stopped => (CommitKind::Disk, false, None),
+            _ => match self.host.observe(&branch.host_id).await? {
+                None => (CommitKind::Disk, false, Some("its keeper was lost".to_owned())),
+                Some(seen) => match nodes_down(&seen) {
+                    None => (CommitKind::Full, true, None),
+                    down => (CommitKind::Disk, true, down),
+                },
+            },
+        };
+        let mut cut = Cut::plan(self, cluster.clone(), branch.clone(), kind).await?;
+        (cut.live, cut.hold, cut.message) = (live, true, message);
+        Ok((cut, note.map(|why| format!("only the disks were saved: {why}"))))
     }
 
     pub(super) async fn plan_branch_delete(
@@ -420,4 +439,11 @@ fn row(cluster: &Cluster, branch: Branch, current: Option<&pando_model::BranchId
         created_at: branch.created_at,
         created_by: branch.created_by,
     }
+}
+
+/// Returns that nodes do not run, if any.
+fn nodes_down(seen: &Observation) -> Option<String> {
+    let down = seen.nodes.iter().filter(|node| node.state == BranchState::Stopped);
+    let down: Vec<String> = down.map(|node| format!("`{}`", node.name)).collect();
+    (!down.is_empty()).then(|| format!("{} did not run", down.join(", ")))
 }

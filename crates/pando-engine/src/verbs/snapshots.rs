@@ -144,7 +144,7 @@ impl Engine {
         let rollback = BranchRollbackParams {
             branch: Some(params.cluster_name),
             target: target.to_string(),
-            save: true,
+            save: params.save,
             // A copy that runs already is no stopped disk.
             exact: !params.restart_after,
         };

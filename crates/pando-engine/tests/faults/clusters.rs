@@ -204,6 +204,22 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             }),
         ),
         scenario(
+            "revert of a branch with a node down",
+            "snapshot_revert",
+            json!({"cluster_name": "duo", "snapshot_name": "v1"}),
+            later!(|bench| {
+                let params = json!({"cluster_name": "duo", "node": "db", "restart_after": false});
+                bench.ok("node_crash", params).await;
+            }),
+            later!(|bench, done| {
+                let a = bench.mem("duo@main/web", "a").await;
+                agrees(done, a == "1", "reverted");
+                bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+                assert_eq!(bench.exec("duo@main/db", "get-disk d").await, a);
+                holds(bench, "duo@side", "1").await;
+            }),
+        ),
+        scenario(
             "revert that rests",
             "snapshot_revert",
             json!({"cluster_name": "duo", "snapshot_name": "v1", "restart_after": false}),

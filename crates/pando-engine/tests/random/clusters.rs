@@ -220,10 +220,10 @@ fn control(rng: &mut StdRng, branch: &str, line: &Line) -> Change {
 impl Model {
     /// Commits a branch; a snapshot is the same.
     fn commit(&self, rng: &mut StdRng, branch: &str, line: &Line) -> Option<Step<Self>> {
-        if line.state == BranchState::Stopped || !line.is_whole() {
+        let (tag, full) = (*pick(rng, &TAGS), rng.random_bool(0.8));
+        if line.state == BranchState::Stopped || full && !line.is_whole() {
             return None;
         }
-        let (tag, full) = (*pick(rng, &TAGS), rng.random_bool(0.8));
         let mut after = self.clone();
         after.tags.insert(tag.to_owned(), line.saved(full));
         let (verb, params) = if rng.random_bool(0.5) && !self.tags.contains_key(tag) {
@@ -262,7 +262,7 @@ impl Model {
     fn rollback(&self, rng: &mut StdRng, branch: &str, line: &Line) -> Option<Step<Self>> {
         let tag = *pick(rng, &TAGS);
         let saved = self.tags.get(tag)?;
-        let save = rng.random_bool(0.5) && line.is_whole();
+        let save = rng.random_bool(0.5);
         let state = match line.state {
             BranchState::Paused => BranchState::Paused,
             _ => BranchState::Running,
