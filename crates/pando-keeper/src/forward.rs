@@ -2,7 +2,7 @@
 //! port on the guest's loopback. They need no network in the guest, so they work the same in every
 //! branch, and end with the incarnation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,10 +19,13 @@ use crate::published::Published;
 use crate::server::accepted;
 use crate::{limits, trouble};
 
+/// Ports of this host, by the ports of a node that they lead to.
+type OfNode = BTreeMap<u16, BTreeSet<u16>>;
+
 /// The forwards of a branch.
 #[derive(Default)]
 pub struct Forwards {
-    open: Mutex<BTreeMap<(Name, u16), u16>>,
+    open: Mutex<BTreeMap<Name, OfNode>>,
 }
 
 impl Forwards {
@@ -43,15 +46,15 @@ impl Forwards {
             });
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (node.clone(), guest_port);
-        if let Some(port) = open.get(&key)
-            && host_port.is_none_or(|asked| asked == *port)
-        {
-            return Ok(*port);
+        let of_node = open.entry(node.clone()).or_default();
+        let ports = of_node.get(&guest_port).into_iter().flatten();
+        if let Some(port) = ports.copied().find(|port| host_port.is_none_or(|one| one == *port)) {
+            return Ok(port);
         }
         let what = || format!("open a forward to port {guest_port} of `{node}`");
-        if open.len() >= limits::MAX_FORWARDS {
-            let detail = format!("{} are open, which is the limit", open.len());
+        let count: usize = of_node.values().map(BTreeSet::len).sum();
+        if count >= limits::MAX_FORWARDS {
+            let detail = format!("{count} are open, which is the limit");
             return Err(HostError::Io { what: what(), detail });
         }
         let listen = || {
@@ -67,7 +70,7 @@ impl Forwards {
             (io::ErrorKind::AddrInUse, Some(port)) => HostError::PortTaken { port },
             _ => trouble::io(what(), &e),
         })?;
-        open.insert(key, port);
+        of_node.entry(guest_port).or_default().insert(port);
         Ok(port)
     }
 }
@@ -168,8 +171,11 @@ fn downward(mut client: &TcpStream, guest: &TcpHandle) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use pando_model::{BranchId, BranchState, NodeLayers};
+
     use super::*;
     use crate::fake::real_guest;
+    use crate::published::NodeView;
 
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_secs(60);
@@ -227,5 +233,39 @@ mod tests {
         while server.write_all(&[0; limits::RELAY_BUFFER]).is_ok() {}
         assert!(carried.join().unwrap() < LONG / 2);
         drop(client);
+    }
+
+    fn view(name: &Name) -> NodeView {
+        NodeView {
+            name: name.clone(),
+            state: BranchState::Running,
+            ended: None,
+            trouble: None,
+            pid: None,
+            layers: NodeLayers::of_root(pando_model::LayerId::random()),
+            link: None,
+            greeted: false,
+            started_at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn forwards_are_counted_by_node_and_each_port_of_this_host_is_remembered() {
+        let names: [Name; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+        let views = names.iter().map(view).collect();
+        let published = Arc::new(Published::new(BranchId::random(), views));
+        let forwards = Forwards::default();
+        let open = |node, guest, host| forwards.open(&published, node, guest, host);
+        let first = open(&names[0], 80, None).unwrap();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let second = free.local_addr().unwrap().port();
+        drop(free);
+        assert_eq!(open(&names[0], 80, Some(second)).unwrap(), second);
+        assert_eq!(open(&names[0], 80, Some(first)).unwrap(), first);
+        assert_eq!(open(&names[0], 80, Some(second)).unwrap(), second);
+        let more = (1000..).take(limits::MAX_FORWARDS - 2);
+        more.for_each(|port| assert!(open(&names[0], port, None).is_ok()));
+        assert!(open(&names[0], 81, None).is_err());
+        open(&names[1], 80, None).unwrap();
     }
 }

@@ -57,8 +57,9 @@ pub const FLATTEN_SLICE: Duration = Duration::from_millis(300);
 /// How often guests are looked after that were stopped by trouble of the host; QEMU says so in an
 /// event that nobody else waits for.
 pub const LOOK_AFTER: Duration = Duration::from_secs(2);
-/// Forwards of one node.
-pub const MAX_FORWARDS: usize = 64;
+/// Forwards of one node: all that a topology may have, and those that are asked for later, such as
+/// SSH.
+pub const MAX_FORWARDS: usize = 128;
 /// Connections of one forward at once.
 pub const MAX_FORWARD_CONNECTIONS: usize = 64;
 /// Time that a client of a forward may keep its side open without a word after the guest has closed

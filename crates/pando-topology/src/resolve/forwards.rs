@@ -9,6 +9,14 @@ use crate::resolve::addresses::NodeForwards;
 use crate::resolve::{Taken, limited, ranged};
 use crate::topology::Forward;
 
+/// Ports that are forwarded, and where.
+#[derive(Default)]
+struct Ports {
+    of_host: Taken,
+    /// Handles name one port of this host for each of these.
+    of_nodes: Taken,
+}
+
 /// Returns the forwards of the cluster and of its nodes.
 pub fn forwards(
     report: &mut Report<'_>,
@@ -17,7 +25,7 @@ pub fn forwards(
     of_nodes: NodeForwards,
 ) -> Vec<Forward> {
     let most = report.limits.forwards;
-    let mut ports = Taken::default();
+    let mut ports = Ports::default();
     let mut forwards = Vec::new();
     for at in limited(report, input, most, "forwards") {
         let Some(node) = named(report, nodes, &at) else { continue };
@@ -66,7 +74,7 @@ fn named(report: &mut Report<'_>, nodes: &[&Name], at: &At<ForwardInput>) -> Opt
 
 fn forward(
     report: &mut Report<'_>,
-    ports: &mut Taken,
+    ports: &mut Ports,
     at: At<ForwardInput>,
     node: Name,
 ) -> Option<Forward> {
@@ -76,12 +84,16 @@ fn forward(
         None => None,
         Some(at) => {
             let port: u16 = ranged(report, &at, 1..=65535, fix)?;
-            if !ports.take(report, &at, "the port of this host", &port.to_string()) {
+            if !ports.of_host.take(report, &at, "the port of this host", &port.to_string()) {
                 return None;
             }
             Some(port)
         }
     };
-    let guest_port = ranged(report, &guest_port, 1..=65535, fix)?;
+    let at = guest_port;
+    let guest_port = ranged(report, &at, 1..=65535, fix)?;
+    if !ports.of_nodes.take(report, &at, "the forward to", &format!("{node}:{guest_port}")) {
+        return None;
+    }
     Some(Forward { host_port, node, guest_port })
 }
