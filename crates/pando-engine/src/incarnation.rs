@@ -373,7 +373,7 @@ fn seed(cluster: &Cluster, def: &NodeDef, image: &Image) -> Option<BTreeMap<Stri
     if matches!(image.boot, BootMethod::Direct { .. }) {
         return None;
     }
-    let meta = format!("instance-id: {}\nlocal-hostname: {}\n", cluster.id, def.name);
+    let meta = format!("instance-id: {}\nlocal-hostname: {}\n", cluster.id, def.name.host_name());
     let mut files = BTreeMap::from([("meta-data".to_owned(), meta)]);
     let config = def.user_data.as_ref().filter(|data| data.starts_with("#cloud-config"));
     files.extend(config.map(|data| ("user-data".to_owned(), data.clone())));

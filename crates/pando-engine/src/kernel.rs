@@ -65,12 +65,15 @@ pub(crate) fn names(cluster: &Cluster) -> Option<String> {
     }
     let mut line = "cat >>/etc/hosts <<'END'\n".to_owned();
     for def in &cluster.nodes {
+        let host = def.name.host_name();
+        let other = (host != def.name.as_str()).then(|| format!(" {host}")).unwrap_or_default();
         for own in &def.interfaces {
             let addresses = own.address.map(|address| address.to_string());
             let addresses = addresses.into_iter().chain(own.address6.map(|one| one.to_string()));
             for address in addresses {
                 // Writing to a string does not fail.
-                let _ = writeln!(line, "{address} {} {}.{}", def.name, def.name, cluster.name);
+                let _ =
+                    writeln!(line, "{address} {} {}.{}{other}", def.name, def.name, cluster.name);
             }
         }
     }

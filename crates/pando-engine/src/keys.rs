@@ -64,7 +64,7 @@ pub(crate) fn identities(
     for (def, interfaces) in cluster.nodes.iter_mut().zip(told) {
         let host_key = KeyPair::generate(def.name.as_str())?;
         let identity = Identity {
-            hostname: def.name.to_string(),
+            hostname: def.name.host_name(),
             machine_id: random_hex(),
             ssh_host_key: host_key.private,
             ssh_host_key_public: host_key.public.clone(),

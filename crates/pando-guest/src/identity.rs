@@ -321,6 +321,25 @@ mod tests {
         }
     }
 
+    /// Whatever a node may be called, its guest takes the host name that is made of it.
+    #[test]
+    fn the_host_name_of_every_name_is_one() {
+        let mut texts = vec![String::new()];
+        let mut names = vec!["a".repeat(63), "my_db_1".to_owned()];
+        for _ in 0..5 {
+            let longer = |text: &String| ["a", "1", "-", "_", "."].map(|c| format!("{text}{c}"));
+            texts = texts.iter().flat_map(longer).collect();
+            names.extend(texts.iter().cloned());
+        }
+        let names: Vec<pando_model::Name> =
+            names.iter().filter_map(|text| text.parse().ok()).collect();
+        assert!(names.len() > 500 && names.iter().any(|name| name.as_str() == "a_-1"));
+        for name in names {
+            let identity = Identity { hostname: name.host_name(), ..identity() };
+            assert!(check(&identity).is_ok(), "{name}: {}", identity.hostname);
+        }
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }

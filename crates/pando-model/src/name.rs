@@ -50,6 +50,14 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the host name of a machine with this name: what of it is not allowed there (RFC 1123,
+    /// section 2.1) is `-`, and no label begins or ends with one.
+    pub fn host_name(&self) -> String {
+        let plain = self.0.replace('_', "-");
+        let labels = plain.split('.').map(|label| label.trim_matches('-'));
+        labels.filter(|label| !label.is_empty()).collect::<Vec<_>>().join(".")
+    }
 }
 
 impl FromStr for Name {
@@ -110,6 +118,15 @@ mod tests {
     fn usual_names_are_accepted() {
         for text in ["a", "shop", "try-3", "debian-12", "v1.2.0", "my_vm"] {
             assert!(text.parse::<Name>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_has_only_what_one_may_have() {
+        for (name, host) in
+            [("db", "db"), ("my_vm", "my-vm"), ("a._b", "a.b"), ("a-.-.b", "a.b"), ("v1.2", "v1.2")]
+        {
+            assert_eq!(name.parse::<Name>().unwrap().host_name(), host);
         }
     }
 

@@ -23,6 +23,10 @@ pub trait Scalar: Sized {
     fn parse(text: &str) -> Result<Self, Option<String>>;
     /// Returns its JSON Schema.
     fn schema() -> Schema;
+    /// Returns what should be said of how it was read.
+    fn note(&self, _text: &str) -> Option<String> {
+        None
+    }
     /// Returns how long its text may be, in bytes.
     fn longest(limits: &Limits) -> usize {
         limits.text_bytes
@@ -46,7 +50,12 @@ fn read_scalar<T: Scalar>(report: &mut Report<'_>, path: &str, value: &Value) ->
         return None;
     }
     match T::parse(text) {
-        Ok(value) => Some(value),
+        Ok(value) => {
+            if let Some(note) = value.note(text) {
+                report.note(&at, note);
+            }
+            Some(value)
+        }
         Err(why) => {
             let message = why.unwrap_or_else(|| format!("`{}` is not {}", shown(text), T::WHAT));
             report.wrong(&at, message, T::FIX);
@@ -57,7 +66,7 @@ fn read_scalar<T: Scalar>(report: &mut Report<'_>, path: &str, value: &Value) ->
 
 macro_rules! scalars {
     ($($(#[doc = $doc:literal])* $name:ident($type:ty): $what:literal, $fix:literal,
-       $parse:expr, $schema:expr $(, $longest:expr)?;)*) => {$(
+       $parse:expr, $schema:expr $(, $longest:expr)? $(=> $note:expr)?;)*) => {$(
         $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq)]
         pub struct $name(pub $type);
@@ -78,6 +87,11 @@ macro_rules! scalars {
             $(fn longest(limits: &Limits) -> usize {
                 let longest: fn(&Limits) -> usize = $longest;
                 longest(limits)
+            })?
+
+            $(fn note(&self, text: &str) -> Option<String> {
+                let note: fn(&$type, &str) -> Option<String> = $note;
+                note(&self.0, text)
             })?
         }
 
@@ -115,16 +129,18 @@ scalars! {
     /// A long text: a script, a file.
     Contents(String): "a text", "write `|` and the lines below it, indented",
         |text| Ok(text.to_owned()), json_schema!({"type": "string"}), |limits| limits.contents_bytes;
-    /// A name.
+    /// A name; vmcluster's may have capitals.
     Named(Name): "a name",
         "use lower-case letters, digits, `-`, `_` and single `.`, at most 63",
-        |text| text.parse().map_err(|source: pando_model::name::NameError| Some(match source {
+        |text| text.to_ascii_lowercase().parse().map_err(|source: pando_model::name::NameError| Some(match source {
             pando_model::name::NameError::Characters { name } =>
                 format!("`{}` is not a name", shown(&name)),
             other => other.to_string(),
         })),
         json_schema!({"type": "string", "maxLength": 63,
-            "pattern": "^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"});
+            "pattern": "^[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$"})
+        => |name, text| (name.as_str() != text)
+            .then(|| format!("names are in lower case here: `{name}`"));
     /// A whole number.
     Integer(i64): "a whole number", "write digits only",
         plain, json_schema!({"type": "integer"});

@@ -105,6 +105,7 @@ fn what_makes_no_sense_of_machines() {
         ("no nodes", "name: a\nnodes: []\n".to_owned()),
         ("65 nodes", format!("name: a\nnodes:\n{many}")),
         ("1000 nodes", format!("name: a\nnodes: [{}]\n", vec!["{name: b}"; 1000].join(", "))),
+        ("two names that are one host name", with("", "  - name: a_b\n  - name: a-b")),
         ("negative CPUs", with("vcpus: -2", "")),
         ("no CPUs", with("vcpus: 0", "")),
         ("too many CPUs", with("vcpus: 33", "")),
@@ -176,6 +177,7 @@ fn what_makes_no_sense_of_networks() {
     let two = "networks: [{name: x, subnet: 10.1.0.0/24}, {name: y, subnet: 10.2.0.0/24}]";
     let cases = [
         ("outside of the subnet", with("ip: 10.21.0.5", "")),
+        ("two ways to one port", with("forwards: ['8080:80', '8081:80']", "")),
         ("the network's address", with("ip: 10.20.0.0", "")),
         ("the broadcast address", with("ip: 10.20.0.255", "")),
         ("the gateway", with("ip: 10.20.0.1", "")),
@@ -277,4 +279,13 @@ fn what_the_kernel_cannot_carry() {
         ("one bridge twice", two("mode: kernel, bridge: br7", "mode: kernel, bridge: br7")),
     ];
     insta::assert_snapshot!(told(&cases));
+}
+
+/// vmcluster takes names with capitals and underscores.
+#[test]
+fn names_of_other_tools_are_read() {
+    let topology = parse("name: Shop_1\nnodes: [{name: Web_A}]\n", &Limits::default()).unwrap();
+    assert_eq!((topology.name.as_str(), topology.nodes[0].name.as_str()), ("shop_1", "web_a"));
+    let notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
+    assert!(notes.iter().any(|note| note.contains("`web_a`")), "{notes:?}");
 }

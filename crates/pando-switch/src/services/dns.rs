@@ -1,4 +1,4 @@
-//! DNS (RFC 1035) for the nodes' names: `db` and `db.DOMAIN`, both ways. Nothing is looked up
+//! DNS (RFC 1035) for the nodes' names: `db` and `db.DOMAIN`, both ways; a node's host name too. Nothing is looked up
 //! elsewhere: where there is a way to the outside, the client is told to ask its next server.
 //!
 //! What the EDNS record of a question offers (RFC 6891) is not needed, and the answer has none, which
@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use pando_model::Name;
 use pando_model::network::Port;
 
 use super::Asker;
@@ -140,7 +141,8 @@ fn look_up(asker: &Asker<'_>, question: &Question) -> Found {
     }
     let is_in_domain = in_domain(asker, &question.name);
     let name = is_in_domain.unwrap_or(&question.name);
-    let ports = || asker.ports.iter().filter(|port| port.node.as_str() == name);
+    let is_asked = |node: &Name| node.as_str() == name || node.host_name() == name;
+    let ports = || asker.ports.iter().filter(|port| is_asked(&port.node));
     if ports().next().is_none() {
         return unknown(asker, is_in_domain.is_some() || question.name == asker.domain);
     }

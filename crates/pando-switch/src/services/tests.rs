@@ -1,5 +1,6 @@
 //! The gateway's answers, byte by byte. The frames were made by a program of its own, from the RFCs.
 
+use pando_model::network::NetworkSpec;
 use proptest::prelude::*;
 
 use super::*;
@@ -64,7 +65,10 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 fn ask(uplink: Uplink, frame: &[u8]) -> Answer {
-    let network = fuzz::network(uplink);
+    ask_in(&fuzz::network(uplink), frame)
+}
+
+fn ask_in(network: &NetworkSpec, frame: &[u8]) -> Answer {
     let view = SegmentView {
         segment: &network.segments[0],
         domain: &network.domain,
@@ -269,6 +273,10 @@ fn an_address_is_given_to_its_port_only() {
 
 /// Asks for a name; returns the code and the addresses, in order.
 fn names(uplink: Uplink, name: &str, kind: u16) -> (u8, Vec<Vec<u8>>) {
+    names_in(&fuzz::network(uplink), name, kind)
+}
+
+fn names_in(network: &NetworkSpec, name: &str, kind: u16) -> (u8, Vec<Vec<u8>>) {
     let mut question = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         question.push(u8::try_from(label.len()).unwrap());
@@ -277,7 +285,7 @@ fn names(uplink: Uplink, name: &str, kind: u16) -> (u8, Vec<Vec<u8>>) {
     question.push(0);
     question.extend(kind.to_be_bytes());
     question.extend([0, 1]);
-    let Answer::Reply(frame) = ask(uplink, &datagram(HERE, 53, &question)) else {
+    let Answer::Reply(frame) = ask_in(network, &datagram(HERE, 53, &question)) else {
         panic!("no answer about {name}")
     };
     let message = &frame[42..];
@@ -304,6 +312,15 @@ fn names_are_told_own_segment_first() {
     assert_eq!((code, found.len(), found[0][15]), (0, 1, 0x15));
     for kind in [15, 16, 255] {
         assert_eq!(names(Uplink::None, "web", kind), (0, vec![]), "type {kind}");
+    }
+}
+
+#[test]
+fn a_node_is_found_by_its_name_and_by_its_host_name() {
+    let mut network = fuzz::network(Uplink::None);
+    network.ports[2].node = "my_web".parse().unwrap();
+    for name in ["my_web", "my-web", "my-web.shop", "my_web.shop"] {
+        assert_eq!(names_in(&network, name, 1), (0, vec![vec![10, 0, 2, 16]]), "{name}");
     }
 }
 

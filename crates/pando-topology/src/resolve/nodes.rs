@@ -64,7 +64,7 @@ pub fn nodes(
         return Vec::new();
     }
     let most = report.limits.nodes;
-    let mut names = Taken::default();
+    let (mut names, mut host_names) = (Taken::default(), Taken::default());
     let mut drafts = Vec::new();
     for input in limited(report, Some(inputs), most, "nodes") {
         let name = &input.value.name;
@@ -73,7 +73,9 @@ pub fn nodes(
             let message = format!("`{text}` has a meaning of its own where nodes are named");
             report.wrong(name, message, "choose another");
         }
-        names.take(report, name, "the node", text.as_str());
+        if names.take(report, name, "the node", text.as_str()) {
+            host_names.take(report, name, "the node's host name", &text.host_name());
+        }
         drafts.push(draft(report, input, image, networks));
     }
     drafts
