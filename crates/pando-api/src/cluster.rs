@@ -259,8 +259,9 @@ pub struct ClusterHandleResult {
     pub address: String,
     /// Where artifacts are put in its nodes.
     pub artifact_path: String,
-    /// The kernel that its first node runs.
-    pub kernel_version: String,
+    /// The kernel of the first node that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_version: Option<String>,
     /// The host keys of its nodes, for `UserKnownHostsFile`.
     pub known_hosts_path: String,
     /// Its nodes.

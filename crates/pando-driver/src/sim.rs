@@ -17,6 +17,7 @@ mod network;
 mod state;
 mod store;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use faults::{Fault, Faults};
@@ -111,6 +112,22 @@ impl SimWorld {
     /// Ends a keeper and its machines, as a kill -9 would. Returns whether there was one.
     pub fn kill_keeper(&self, host_id: &BranchId) -> bool {
         self.state().keepers.remove(host_id).is_some()
+    }
+
+    /// Ends a machine as a guest that switches itself off does; with the last one, the keeper ends.
+    pub fn power_off(&self, host_id: &BranchId, node: &Name) {
+        let mut state = self.state();
+        let Some(keeper) = state.keepers.get_mut(host_id) else { return };
+        if let Some(node) = keeper.nodes.get_mut(node) {
+            (node.crashed, node.powered_off) = (true, true);
+        }
+        let down = keeper.nodes.iter().filter(|(_, node)| node.crashed);
+        let ends: BTreeMap<_, _> =
+            down.map(|(name, node)| (name.clone(), machines::end(node))).collect();
+        if ends.len() == keeper.nodes.len() {
+            state.keepers.remove(host_id);
+            state.ends.insert(host_id.clone(), ends);
+        }
     }
 
     /// Ends every keeper, as a reboot of the host would, and with it the present connections.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pando_driver::host::StopMode;
+use pando_driver::host::{EndKind, NodeEnd, StopMode};
 use pando_driver::store::{Event, Query, Transaction};
 use pando_model::branch::BranchRole;
 use pando_model::fault::Fault;
@@ -14,7 +14,7 @@ use pando_model::{
 use tokio::sync::watch;
 
 use crate::engine::Engine;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::locks::{Guard, Hold, LockSet};
 use crate::network::working;
 use crate::operation::{Kind, outcome};
@@ -140,14 +140,25 @@ impl Engine {
         Ok(())
     }
 
+    /// Returns a branch as it is, whose lock is held: one that should live and has no keeper is
+    /// recorded as stopped.
+    pub(crate) async fn settled(&self, branch: Branch) -> Result<Branch> {
+        if branch.state == BranchState::Stopped
+            || self.host.observe(&branch.host_id).await?.is_some()
+        {
+            return Ok(branch);
+        }
+        let id = branch.id.clone();
+        self.reconcile_branch(branch).await?;
+        let branch: Option<Branch> = self.store.get(id.as_str()).await?;
+        branch.ok_or_else(|| Failure::not_found("branch", id.as_str()))
+    }
+
     async fn reconcile_branch(&self, branch: Branch) -> Result<()> {
         let observed = self.host.observe(&branch.host_id).await?;
         let stale = observed.as_ref().is_some_and(|seen| seen.generation != branch.generation);
         let dead = observed.as_ref().is_some_and(|seen| seen.state == BranchState::Stopped);
         let unwanted = branch.state == BranchState::Stopped && observed.is_some();
-        let ended = observed
-            .as_ref()
-            .and_then(|seen| seen.nodes.iter().find_map(|node| node.ended.clone()));
         if stale || dead || unwanted {
             self.host.stop(&branch.host_id, StopMode::Kill).await?;
         }
@@ -164,11 +175,11 @@ impl Engine {
                 self.sweep(gone).await?;
             }
             (BranchRole::Live, None) if branch.state != BranchState::Stopped => {
-                let why = match ended {
-                    Some(why) => format!("its machine ended: {why}"),
-                    None => "its keeper was lost".to_owned(),
+                let ends: Vec<NodeEnd> = match observed {
+                    Some(seen) => seen.nodes.into_iter().filter_map(|node| node.ended).collect(),
+                    None => self.host.ends(&branch.host_id).await?.into_values().collect(),
                 };
-                self.record_stop(branch, why).await?;
+                self.record_stop(branch, &ends).await?;
             }
             (BranchRole::Live, Some(seen)) if seen.state != branch.state => {
                 let branch = Branch { state: seen.state, ..branch };
@@ -208,7 +219,14 @@ impl Engine {
         Ok(cluster.is_some_and(|cluster| !cluster.networks.is_empty()))
     }
 
-    async fn record_stop(&self, branch: Branch, why: String) -> Result<()> {
+    async fn record_stop(&self, branch: Branch, ends: &[NodeEnd]) -> Result<()> {
+        let all_ended = ends.len() == branch.nodes.len();
+        let powered_off = all_ended && ends.iter().all(|end| end.kind == EndKind::PoweredOff);
+        let crash = ends.iter().find(|end| end.kind == EndKind::Crashed);
+        let why = match crash.or(ends.first()) {
+            Some(end) if all_ended => format!("its machine ended: {}", end.why),
+            _ => "its keeper was lost".to_owned(),
+        };
         let cluster: Option<Cluster> = self.store.get(branch.cluster.as_str()).await?;
         let name = cluster.map_or_else(|| branch.cluster.to_string(), |c| c.name.to_string());
         let now = Timestamp::now();
@@ -221,7 +239,7 @@ impl Engine {
             message: format!("{name}@{} stopped: {why}", branch.name),
         };
         tracing::warn!("{}", event.message);
-        let branch = Branch { stopped_because: Some(why), ..branch.stopped() };
+        let branch = Branch { stopped_because: Some(why), powered_off, ..branch.stopped() };
         self.store.write(Transaction::new().put(&branch).put(&event)).await?;
         Ok(())
     }

@@ -483,3 +483,76 @@ async fn a_revert_saves_the_disks_of_a_branch_with_a_node_down() {
     assert_eq!((&done["saved_as"], &done["save_note"]), (&Value::Null, &Value::Null));
     bench.assert_consistent("reverted without saving").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_an_underscore_in_its_name_has_a_host_name() {
+    let bench = Bench::new().await;
+    let other = DUO.replace("name: db", "name: my_db");
+    bench.ok("cluster_define", json!({"topology": other})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!(on(&bench, "duo", "my_db", "get-mem hostname").await, "my-db");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_needs_no_particular_node() {
+    let bench = Bench::with_cluster().await;
+    let crash = json!({"cluster_name": "duo", "node": "db", "restart_after": false});
+    bench.ok("node_crash", crash).await;
+    let handle = bench.ok("cluster_handle", json!({"cluster_name": "duo"})).await;
+    assert!(handle["kernel_version"].is_string(), "{handle}");
+    assert_eq!(handle["nodes"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_of_a_branch_whose_keeper_is_gone_boots_it() {
+    let bench = Bench::with_cluster().await;
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    for state in ["running", "paused"] {
+        if state == "paused" {
+            bench.ok("vm_control", json!({"address": "duo", "action": "pause"})).await;
+        }
+        bench.world.kill_keeper(&bench.host_id(status["branch_id"].as_str().unwrap()).await);
+        let started = bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+        assert_eq!(started["started"], json!(["db", "web"]), "{state}");
+        assert_eq!(on(&bench, "duo", "db", "get-disk seeded").await, "yes");
+    }
+    bench.assert_consistent("started again").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_switches_itself_off_did_not_crash() {
+    let bench = Bench::with_cluster().await;
+    let states = async || {
+        let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+        ["db", "web"].map(|name| node(&status, name)["domain_state"].as_str().unwrap().to_owned())
+    };
+    let status = bench.ok("cluster_status", json!({"cluster_name": "duo"})).await;
+    let id = status["branch_id"].as_str().unwrap();
+    let power_off = async |name: &str| {
+        bench.world.power_off(&bench.host_id(id).await, &name.parse().unwrap());
+    };
+    power_off("db").await;
+    assert_eq!(states().await, ["shut off", "running"]);
+    let crash = json!({"cluster_name": "duo", "node": "web", "restart_after": false});
+    bench.ok("node_crash", crash.clone()).await;
+    assert_eq!(states().await, ["shut off", "crashed"]);
+
+    // Both before and after it is recorded that the branch has stopped.
+    bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    assert_eq!(states().await, ["running", "running"]);
+    for name in ["db", "web"] {
+        power_off(name).await;
+    }
+    assert_eq!(states().await, ["shut off", "shut off"]);
+    bench.engine.idle().await;
+    assert_eq!(states().await, ["shut off", "shut off"]);
+    bench.assert_consistent("switched off").await;
+
+    bench.ok("cluster_start", json!({"cluster_name": "duo"})).await;
+    bench.ok("node_crash", crash).await;
+    power_off("db").await;
+    assert_eq!(states().await, ["shut off", "crashed"]);
+    bench.engine.idle().await;
+    assert_eq!(states().await, ["shut off", "crashed"]);
+    bench.assert_consistent("crashed").await;
+}

@@ -88,7 +88,7 @@ impl LocalHost {
             let json = serde_json::to_vec_pretty(spec)
                 .map_err(|error| HostError::Protocol { detail: error.to_string() })?;
             files::write_whole(&layout.branch_spec(branch), &json)?;
-            files::remove_file(&directory.join("ended.json"))?;
+            files::remove_file(&layout.branch_ends(branch))?;
             keepers::spawn(layout, &self.config.keeper_program, branch)?;
         }
         let boots = spec.nodes.iter().any(|node| matches!(node.start, NodeStart::Boot));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pando_driver::BranchHost;
 use pando_driver::host::{
-    BranchSpec, Capacity, Clock, CutReport, CutSpec, ExecIo, HostError, MemoryChain, Observation,
-    StartReport, StopMode,
+    BranchSpec, Capacity, Clock, CutReport, CutSpec, ExecIo, HostError, MemoryChain, NodeEnd,
+    Observation, StartReport, StopMode,
 };
 use pando_driver::progress::Reporter;
 use pando_model::capture::{Aspect, Capture};
@@ -55,6 +55,19 @@ impl BranchHost for LocalHost {
 
     async fn observe(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
         self.observe_branch(branch).await
+    }
+
+    async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError> {
+        let path = self.layout().branch_ends(branch);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeMap::new());
+            }
+            read => read.map_err(|e| trouble::io(format!("read {}", path.display()), &e))?,
+        };
+        // A file that was half written says nothing.
+        let ends: Vec<(Name, NodeEnd)> = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(ends.into_iter().collect())
     }
 
     async fn list(&self) -> Result<Vec<BranchId>, HostError> {

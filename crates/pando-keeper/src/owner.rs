@@ -20,7 +20,7 @@ use pando_model::network::CaptureLimits;
 use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
 
-use self::ends::describe;
+use self::ends::{describe, failed};
 use crate::clock::Clocks;
 use crate::cut::{self, CutContext};
 use crate::network::Network;
@@ -332,7 +332,7 @@ impl Owner {
             self.network.release()?;
         }
         if let Err(error) = self.boot_again(number) {
-            self.publish_end(number, error.to_string());
+            self.publish_end(number, failed(&error));
             return Err(error);
         }
         Ok(Reply::Done)

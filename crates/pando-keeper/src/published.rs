@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use pando_link::GuestLink;
 use pando_model::branch::BranchState;
-use pando_model::host::{CutReport, HostError, StartReport};
+use pando_model::host::{CutReport, HostError, NodeEnd, StartReport};
 use pando_model::{BranchId, CommitId, Name, NodeLayers};
 
 /// One node, as others see it.
 pub struct NodeView {
     pub name: Name,
     pub state: BranchState,
-    pub ended: Option<String>,
+    pub ended: Option<NodeEnd>,
     /// What stopped the guest without being asked to.
     pub trouble: Option<String>,
     pub pid: Option<u32>,
@@ -129,7 +129,10 @@ impl Published {
             match (&found.link, found.state) {
                 (_, BranchState::Stopped) => Some(Err(HostError::Machine {
                     node: node.to_string(),
-                    detail: found.ended.clone().unwrap_or_else(|| "it has not started".into()),
+                    detail: match &found.ended {
+                        Some(end) => end.why.clone(),
+                        None => "it has not started".into(),
+                    },
                 })),
                 (_, BranchState::Paused) => Some(Err(HostError::WrongState {
                     branch: self.branch.clone(),

@@ -101,6 +101,9 @@ pub struct Branch {
     /// Why it stopped by itself, if it did; cleared by the next start.
     #[serde(default)]
     pub stopped_because: Option<String>,
+    /// Whether that was its guests switching themselves off.
+    #[serde(default)]
+    pub powered_off: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// Who made it.

@@ -316,8 +316,8 @@ pub struct NodeObservation {
     pub name: Name,
     /// Running, paused, or stopped when its machine has ended.
     pub state: BranchState,
-    /// Why its machine ended, in words.
-    pub ended: Option<String>,
+    /// How its machine ended.
+    pub ended: Option<NodeEnd>,
     /// What stopped its guest without being asked to, such as a full disk of the host; resuming it
     /// tries again.
     #[serde(default)]
@@ -337,6 +337,25 @@ pub struct NodeObservation {
     pub answers: bool,
     /// Milliseconds since this incarnation's machine started.
     pub up_ms: u64,
+}
+
+/// How a node's machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndKind {
+    /// Its guest switched it off.
+    PoweredOff,
+    /// In any other way.
+    Crashed,
+}
+
+/// The end of a node's machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEnd {
+    /// How.
+    pub kind: EndKind,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What a keeper says of its branch.

@@ -159,6 +159,11 @@ impl Layout {
         self.branch(branch).join("spec.json")
     }
 
+    /// How machines of a branch ended, for when its keeper has ended too.
+    pub fn branch_ends(&self, branch: &BranchId) -> PathBuf {
+        self.branch(branch).join("ended.json")
+    }
+
     /// Locked by the keeper of a branch for as long as it lives.
     pub fn keeper_lock(&self, branch: &BranchId) -> PathBuf {
         self.branch(branch).join("keeper.lock")

@@ -98,6 +98,10 @@ impl BranchHost for SimHost {
             .await
     }
 
+    async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError> {
+        self.act("host.ends", |state| Ok(state.ends.get(branch).cloned().unwrap_or_default())).await
+    }
+
     async fn list(&self) -> Result<Vec<BranchId>, HostError> {
         self.act("host.list", |state| {
             let all: BTreeSet<&BranchId> = state.keepers.keys().chain(&state.branch_dirs).collect();

@@ -100,6 +100,7 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
         base_memory,
         layers: spec.layers.clone(),
         crashed: false,
+        powered_off: false,
     })
 }
 
@@ -126,6 +127,7 @@ pub(crate) fn start(state: &mut State, spec: &BranchSpec) -> Result<StartReport,
     };
     let faults = network::first_faults(state, spec)?;
     state.branch_dirs.insert(spec.branch.clone());
+    state.ends.remove(&spec.branch);
     let met = BTreeMap::new();
     let keeper = Keeper {
         spec: spec.clone(),
@@ -234,11 +236,20 @@ pub(crate) fn discard_commit(state: &mut State, commit: &CommitId) -> Result<(),
     Ok(())
 }
 
+/// Returns how a node's machine ended.
+pub(crate) fn end(node: &Node) -> NodeEnd {
+    let (kind, why) = match node.powered_off {
+        true => (EndKind::PoweredOff, "the guest shut down"),
+        false => (EndKind::Crashed, "killed"),
+    };
+    NodeEnd { kind, why: why.to_owned() }
+}
+
 pub(crate) fn observation(keeper: &Keeper) -> Observation {
     let nodes = keeper.nodes.iter().map(|(name, node)| NodeObservation {
         name: name.clone(),
         state: if node.crashed { BranchState::Stopped } else { keeper.state },
-        ended: node.crashed.then(|| "killed".to_owned()),
+        ended: node.crashed.then(|| end(node)),
         trouble: None,
         pid: (!node.crashed).then_some(4242),
         layers: node.layers.clone(),

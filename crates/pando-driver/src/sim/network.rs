@@ -126,7 +126,7 @@ pub(crate) fn boot_node(
     }
     let node = state.node(branch, name)?;
     if node.crashed {
-        node.crashed = false;
+        (node.crashed, node.powered_off) = (false, false);
         node.base = None;
         node.delta_base = None;
         node.base_memory = Contents::new();
@@ -279,6 +279,7 @@ mod tests {
             base_memory: Contents::new(),
             layers: NodeLayers::of_root(LayerId::random()),
             crashed: false,
+            powered_off: false,
         };
         let keeper = Keeper {
             spec,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pando_model::commit::{Below, CommitMemory, Layer};
 use pando_model::fault::Fault;
-use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain};
+use pando_model::host::{BranchSpec, CutReport, HostError, MemoryChain, NodeEnd};
 use pando_model::network::Link;
 use pando_model::{
     BranchId, BranchState, ByteCount, CommitId, FaultId, Image, ImageId, KernelNetwork, LayerId,
@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub layers: NodeLayers,
     /// Its machine was killed and not booted again.
     pub crashed: bool,
+    /// It ended by its guest switching it off.
+    pub powered_off: bool,
 }
 
 /// A keeper and its machines.
@@ -76,6 +78,7 @@ pub(crate) struct State {
     pub layers: BTreeMap<LayerId, LayerFile>,
     pub keepers: BTreeMap<BranchId, Keeper>,
     pub branch_dirs: BTreeSet<BranchId>,
+    pub ends: BTreeMap<BranchId, BTreeMap<Name, NodeEnd>>,
     pub spools: BTreeMap<(BranchId, CommitId), CommitFiles>,
     pub commits: BTreeMap<CommitId, CommitFiles>,
     pub flat: BTreeMap<(CommitId, Name), Contents>,
@@ -99,6 +102,7 @@ impl Default for State {
             layers: BTreeMap::new(),
             keepers: BTreeMap::new(),
             branch_dirs: BTreeSet::new(),
+            ends: BTreeMap::new(),
             spools: BTreeMap::new(),
             commits: BTreeMap::new(),
             flat: BTreeMap::new(),

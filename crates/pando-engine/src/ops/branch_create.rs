@@ -87,6 +87,7 @@ pub(crate) fn new_branch(origin: &Origin<'_>, name: Name, disks: &Disks, actor: 
         fresh: false,
         faults: origin.faults.to_vec(),
         stopped_because: None,
+        powered_off: false,
         created_at: Timestamp::now(),
         created_by: actor.to_owned(),
     }

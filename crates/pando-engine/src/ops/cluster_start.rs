@@ -245,6 +245,7 @@ pub(crate) fn started(before: &Branch, how: &How) -> Branch {
             generation: before.generation + 1,
             fresh: false,
             stopped_because: None,
+            powered_off: false,
             ..before.clone()
         },
         How::Boot => super::control::booted(before),

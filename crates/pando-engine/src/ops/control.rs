@@ -58,6 +58,7 @@ pub(crate) fn booted(before: &Branch) -> Branch {
         generation: before.generation + 1,
         unchanged: false,
         stopped_because: None,
+        powered_off: false,
         ..before.stopped()
     }
 }

@@ -91,6 +91,7 @@ impl ImageReady {
             fresh: false,
             faults: Vec::new(),
             stopped_because: None,
+            powered_off: false,
             created_at: Timestamp::now(),
             created_by: actor.to_owned(),
         };

@@ -315,6 +315,7 @@ impl Engine {
             fresh: false,
             faults: faults_at(&place.cluster, &target, Timestamp::now()),
             stopped_because: None,
+            powered_off: false,
             ..before.clone()
         };
         let kind = Rollback {

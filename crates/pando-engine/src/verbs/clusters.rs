@@ -48,7 +48,7 @@ impl Engine {
             let found = self.image_named(&node.image.name).await;
             let image = found.map_err(|failure| match &node.image.file {
                 Some(file) => failure.hint(format!(
-                    "`pando image import {} {file}` makes it from that file",
+                    "`pando image import --kind disk {} {file}` makes it from that file",
                     node.image.name
                 )),
                 None => failure,
@@ -196,6 +196,7 @@ impl Engine {
         let locks = ClusterStart::locks_for(&place.cluster, &place.branch);
         let guard = self.hold(locks, "cluster_start").await?;
         let Place { cluster, branch } = self.again(place).await?;
+        let branch = self.settled(branch).await?;
         let how = self.how_to_start(&branch).await?;
         let count = match &how {
             How::First | How::Boot => branch.nodes.len(),
@@ -344,18 +345,24 @@ impl Engine {
                 forwards,
             });
         }
-        let first = cluster.nodes.first();
-        let first = first.ok_or_else(|| Failure::internal("a cluster without nodes"))?;
-        let facts = self.host.facts(&branch.host_id, &first.name).await;
-        let facts = self.notice_loss(facts.map_err(Failure::from))?;
         Ok(ClusterHandleResult {
             cluster_name: cluster.name.clone(),
             address: place.address(),
             artifact_path: ARTIFACTS.to_owned(),
-            kernel_version: facts.kernel,
+            kernel_version: self.kernel_of(cluster, branch).await,
             known_hosts_path: keys::known_hosts(layout, &cluster.id).display().to_string(),
             nodes,
         })
+    }
+
+    /// Returns the kernel of the first node that answers.
+    async fn kernel_of(&self, cluster: &Cluster, branch: &Branch) -> Option<String> {
+        for def in &cluster.nodes {
+            if let Ok(facts) = self.host.facts(&branch.host_id, &def.name).await {
+                return Some(facts.kernel);
+            }
+        }
+        None
     }
 
     pub(super) async fn cluster_list(
@@ -409,6 +416,7 @@ fn fresh_branch(cluster: &Cluster, actor: &str) -> Result<Branch> {
         fresh: true,
         faults: cluster.faults.clone(),
         stopped_because: None,
+        powered_off: false,
         created_at: Timestamp::now(),
         created_by: actor.to_owned(),
     })

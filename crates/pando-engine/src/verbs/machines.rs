@@ -125,6 +125,7 @@ impl Engine {
             fresh: false,
             faults: Vec::new(),
             stopped_because: None,
+            powered_off: false,
             created_at: now,
             created_by: caller.principal.clone(),
         };

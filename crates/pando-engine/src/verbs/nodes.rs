@@ -136,7 +136,7 @@ impl Engine {
             down.filter(|node| node.state != BranchState::Running && nodes.contains(&node.name));
         let Some(node) = down.next() else { return Ok(()) };
         let address = format!("{}/{}", place.address(), node.name);
-        let why = node.ended.map(|why| format!(": {why}")).unwrap_or_default();
+        let why = node.ended.map(|end| format!(": {}", end.why)).unwrap_or_default();
         Err(Failure::new(ErrorCode::WrongState, format!("{address} does not run{why}"))
             .subject(address)
             .hint(format!(

@@ -58,7 +58,8 @@ fn reason(branch: &Branch, seen: Option<&Observation>) -> Option<String> {
         return Some(why.clone());
     }
     let ended = seen.and_then(|seen| {
-        seen.nodes.iter().find_map(|node| node.ended.clone().or_else(|| node.trouble.clone()))
+        let why = |node: &NodeObservation| node.ended.as_ref().map(|end| end.why.clone());
+        seen.nodes.iter().find_map(|node| why(node).or_else(|| node.trouble.clone()))
     });
     match (ended, seen) {
         (Some(why), _) => Some(why),

@@ -8,7 +8,7 @@ use pando_link::LinkError;
 use pando_machine::EndReason;
 use pando_model::Name;
 use pando_model::branch::BranchState;
-use pando_model::host::HostError;
+use pando_model::host::{EndKind, HostError, NodeEnd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Message, Next, Owner};
@@ -67,7 +67,7 @@ impl Owner {
         if reason == EndReason::GuestReset {
             match self.boot_again(number) {
                 Ok(()) => return Next::GoOn,
-                Err(error) => self.publish_end(number, error.to_string()),
+                Err(error) => self.publish_end(number, failed(&error)),
             }
         } else {
             self.publish_end(number, describe(&reason));
@@ -76,18 +76,25 @@ impl Owner {
         if gone && !self.outlives_machines { Next::End } else { Next::GoOn }
     }
 
-    pub(super) fn publish_end(&mut self, number: usize, why: String) {
+    pub(super) fn publish_end(&mut self, number: usize, end: NodeEnd) {
         self.nodes[number].kill();
-        let ended: Vec<(Name, String)> = self.published.change(|view| {
+        self.published.change(|view| {
             let node = &mut view.nodes[number];
-            (node.state, node.ended) = (BranchState::Stopped, Some(why));
+            (node.state, node.ended) = (BranchState::Stopped, Some(end));
             (node.link, node.pid, node.greeted) = (None, None, false);
+        });
+        self.write_ends();
+    }
+
+    /// Writes how machines ended that are not running again.
+    fn write_ends(&self) {
+        let ended: Vec<(Name, NodeEnd)> = self.published.read(|view| {
             view.nodes
                 .iter()
                 .filter_map(|node| Some((node.name.clone(), node.ended.clone()?)))
                 .collect()
         });
-        let path = self.layout.branch(&self.branch).join("ended.json");
+        let path = self.layout.branch_ends(&self.branch);
         match serde_json::to_vec(&ended) {
             Ok(json) => {
                 if let Err(error) = std::fs::write(path, json) {
@@ -117,6 +124,7 @@ impl Owner {
             view.link = node.link.clone();
             view.started_at = node.started_at;
         });
+        self.write_ends();
         self.watch(number);
         if !stands {
             self.greet_when_up(number);
@@ -150,12 +158,22 @@ impl Owner {
     }
 }
 
-pub(super) fn describe(reason: &EndReason) -> String {
-    match reason {
+/// Returns the end of a machine that could not be started again.
+pub(super) fn failed(error: &HostError) -> NodeEnd {
+    NodeEnd { kind: EndKind::Crashed, why: error.to_string() }
+}
+
+pub(super) fn describe(reason: &EndReason) -> NodeEnd {
+    let kind = match reason {
+        EndReason::GuestShutdown => EndKind::PoweredOff,
+        _ => EndKind::Crashed,
+    };
+    let why = match reason {
         EndReason::GuestShutdown => "the guest shut down".into(),
         EndReason::GuestReset => "the guest rebooted".into(),
         EndReason::GuestPanic => "the guest's kernel panicked".into(),
         EndReason::Killed => "killed".into(),
         EndReason::Crashed { detail } => format!("the machine crashed: {detail}"),
-    }
+    };
+    NodeEnd { kind, why }
 }

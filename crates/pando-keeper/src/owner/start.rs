@@ -119,7 +119,7 @@ impl Owner {
             let said = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
             return HostError::Machine {
                 node: node.spec.name.to_string(),
-                detail: format!("{}; its console ends: {said}", describe(&reason)),
+                detail: format!("{}; its console ends: {said}", describe(&reason).why),
             };
         }
         error

@@ -92,6 +92,18 @@ fn a_machine_is_created_worked_in_committed_branched_rolled_back_and_deleted() {
     assert_eq!(addresses(&saved), ["shop@saved"]);
     assert_eq!(home.sh("shop@saved", "cat /srv/state /dev/shm/state"), "two\ntwo");
 
+    // The latest commit of a running machine may go: what comes after it holds everything.
+    let gone = home.ok(&["commit", "shop"]);
+    home.ok(&["rm", text(&gone, "commit_id"), "--force"]);
+    home.sh("shop", "echo three >/srv/state; echo three >/dev/shm/late");
+    let kept = home.ok(&["commit", "shop", "-t", "kept"]);
+    assert_eq!(home.ok(&["verify", text(&kept, "commit_id")])["intact"], true);
+    home.ok(&["branch", "shop@kept", "--name", "late"]);
+    let held = home.sh("shop@late", "cat /srv/state /dev/shm/state /dev/shm/late");
+    assert_eq!(held, "three\none\nthree");
+    assert_eq!(home.guest("shop@late").boot, before.boot);
+    home.ok(&["rm", "shop@late", "--force"]);
+
     // The current branch is another one now; the one before stands still.
     let checked_out = home.ok(&["checkout", "shop@try-3"]);
     assert_eq!(

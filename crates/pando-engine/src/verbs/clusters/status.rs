@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use pando_api::Caller;
 use pando_api::cluster::{ClusterStatusParams, ClusterStatusResult, DomainState, NodeStatus};
-use pando_driver::host::Observation;
+use pando_driver::HostError;
+use pando_driver::host::{EndKind, NodeEnd, Observation};
 use pando_model::{Branch, BranchState, Cluster, ErrorCode, Name, NodeDef, network};
 
 use crate::engine::Engine;
@@ -52,6 +53,13 @@ pub(crate) fn off(cluster: &Cluster, def: &NodeDef) -> NodeStatus {
     node_status(cluster, def, DomainState::ShutOff)
 }
 
+fn ended(end: &NodeEnd) -> DomainState {
+    match end.kind {
+        EndKind::PoweredOff => DomainState::ShutOff,
+        EndKind::Crashed => DomainState::Crashed,
+    }
+}
+
 fn status(
     cluster: &Cluster,
     branch: &Branch,
@@ -88,7 +96,7 @@ pub(crate) fn running(
     ssh: bool,
 ) -> ClusterStatusResult {
     let node = |def: &NodeDef| NodeStatus {
-        ssh_reachable: ssh,
+        ssh_reachable: ssh && has_network(def),
         ..node_status(cluster, def, DomainState::Running)
     };
     status(cluster, branch, counts, cluster.nodes.iter().map(node).collect())
@@ -109,7 +117,12 @@ pub(crate) async fn ssh_answers(
 ) -> Result<()> {
     let nodes = cluster.nodes.iter().filter(|def| has_network(def));
     let asks = nodes.map(|def| ssh_answers_on(engine, cluster, branch, &def.name, timeout));
-    try_join_all(asks).await.map(|_| ())
+    let mut failed = join_all(asks).await.into_iter().filter_map(std::result::Result::err);
+    let Some(Failure(mut first)) = failed.next() else { return Ok(()) };
+    for Failure(other) in failed {
+        first.message = format!("{}; {}", first.message, other.message);
+    }
+    Err(Failure(first))
 }
 
 /// Waits until an SSH server answers on a node.
@@ -158,7 +171,17 @@ impl Engine {
     ) -> Result<ClusterStatusResult> {
         let place = self.whole(caller, params.cluster_name.as_ref()).await?;
         let (cluster, branch) = (&place.cluster, &place.branch);
-        let seen = self.host.observe(&branch.host_id).await?;
+        let seen = match self.host.observe(&branch.host_id).await {
+            Err(error @ HostError::KeeperLost { .. }) => {
+                let node = |def: &NodeDef| NodeStatus {
+                    reason: Some(error.to_string()),
+                    ..node_status(cluster, def, DomainState::Unknown)
+                };
+                let nodes = cluster.nodes.iter().map(node).collect();
+                return Ok(status(cluster, branch, self.branch_counts(cluster).await?, nodes));
+            }
+            seen => seen?,
+        };
         let state = seen.as_ref().map_or(BranchState::Stopped, |seen| seen.state);
         if state != branch.state {
             self.reconcile_soon();
@@ -177,6 +200,21 @@ impl Engine {
         Ok(result)
     }
 
+    /// Returns the state of a node of a branch without a keeper, and why it is that.
+    async fn down(&self, branch: &Branch, node: &Name) -> (DomainState, Option<String>) {
+        let because = branch.stopped_because.clone();
+        if branch.state == BranchState::Stopped && because.is_none() {
+            return (DomainState::ShutOff, None);
+        }
+        match self.host.ends(&branch.host_id).await.ok().and_then(|mut ends| ends.remove(node)) {
+            Some(end) => (ended(&end), Some(end.why)),
+            None if branch.powered_off => (DomainState::ShutOff, because),
+            None => {
+                (DomainState::Crashed, because.or_else(|| Some("its keeper was lost".to_owned())))
+            }
+        }
+    }
+
     /// Looks at one node: its machine, its guest program, its SSH server.
     pub(crate) async fn look_at(
         &self,
@@ -187,19 +225,17 @@ impl Engine {
     ) -> NodeStatus {
         let node = seen.and_then(|seen| seen.nodes.iter().find(|node| node.name == def.name));
         let Some(node) = node else {
-            let crashed = branch.stopped_because.is_some() || branch.state != BranchState::Stopped;
-            let state = if crashed { DomainState::Crashed } else { DomainState::ShutOff };
-            let lost = (branch.state != BranchState::Stopped).then(|| "its keeper was lost".into());
-            let reason = branch.stopped_because.clone().or(lost);
+            let (state, reason) = self.down(branch, &def.name).await;
             return NodeStatus { reason, ..node_status(cluster, def, state) };
         };
-        let state = match node.state {
-            BranchState::Running => DomainState::Running,
-            BranchState::Paused => DomainState::Paused,
-            BranchState::Stopped => DomainState::Crashed,
+        let state = match (node.state, &node.ended) {
+            (BranchState::Running, _) => DomainState::Running,
+            (BranchState::Paused, _) => DomainState::Paused,
+            (BranchState::Stopped, end) => end.as_ref().map_or(DomainState::Crashed, ended),
         };
         let mut status = node_status(cluster, def, state);
-        status.reason = node.ended.clone().or_else(|| node.trouble.clone());
+        let why = node.ended.as_ref().map(|end| end.why.clone());
+        status.reason = why.or_else(|| node.trouble.clone());
         if state == DomainState::Running {
             let host_id = &branch.host_id;
             let ssh = async {

@@ -8,7 +8,7 @@ use pando_api::page::Page;
 use pando_api::state::{
     AspectCount, ClusterDiff, NodeDiff, NodeState, StateDiffParams, StateDiffResult,
 };
-use pando_driver::host::Observation;
+use pando_driver::host::{EndKind, Observation};
 use pando_model::capture::Aspect;
 use pando_model::change::{Change, Severity, Side};
 use pando_model::{BranchState, Name};
@@ -40,12 +40,18 @@ fn states_of(place: &Place, seen: Option<&Observation>) -> BTreeMap<Name, State>
             Some(node) => match node.state {
                 BranchState::Running => (NodeState::Running, None),
                 BranchState::Paused => (NodeState::Paused, None),
-                BranchState::Stopped => (NodeState::Crashed, node.ended.clone()),
+                BranchState::Stopped => match &node.ended {
+                    Some(end) if end.kind == EndKind::PoweredOff => {
+                        (NodeState::ShutOff, Some(end.why.clone()))
+                    }
+                    end => (NodeState::Crashed, end.as_ref().map(|end| end.why.clone())),
+                },
             },
             None if branch.state != BranchState::Stopped => {
                 (NodeState::Crashed, Some("its keeper was lost".to_owned()))
             }
             None => match &branch.stopped_because {
+                Some(why) if branch.powered_off => (NodeState::ShutOff, Some(why.clone())),
                 Some(why) => (NodeState::Crashed, Some(why.clone())),
                 None => (NodeState::ShutOff, None),
             },

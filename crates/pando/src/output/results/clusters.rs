@@ -144,7 +144,8 @@ pub fn destroyed(ui: &Ui, view: &ClusterDestroyResult) {
 
 pub fn handle(ui: &Ui, view: &ClusterHandleResult) {
     field(ui, "cluster", &ui.paint(Look::Bold, &view.address));
-    field(ui, "kernel", &printable(&view.kernel_version));
+    let kernel = view.kernel_version.as_deref().unwrap_or("unknown: no node answers");
+    field(ui, "kernel", &printable(kernel));
     field(ui, "artifacts", &view.artifact_path);
     field(ui, "host keys", &view.known_hosts_path);
     if let Some(first) = view.nodes.first() {
