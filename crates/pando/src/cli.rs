@@ -6,6 +6,8 @@ pub mod complete;
 pub mod example;
 pub mod generated;
 #[cfg(test)]
+mod hints;
+#[cfg(test)]
 mod parity;
 
 use std::fmt::Write as _;

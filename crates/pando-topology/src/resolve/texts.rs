@@ -45,7 +45,7 @@ pub fn image(report: &mut Report<'_>, at: &At<Text>) -> Option<ImageRef> {
     report.note(
         at,
         format!(
-            "the image `{name}` is used; if there is none: `pando image import {text} --name {name}`"
+            "the image `{name}` is used; if there is none: `pando image import --kind disk {name} {text}`"
         ),
     );
     Some(ImageRef { name: name.to_string(), file: Some(text.clone()) })
