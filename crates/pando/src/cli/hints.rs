@@ -56,8 +56,10 @@ fn commands() -> Vec<(String, PathBuf)> {
         let text = messages(&fs::read_to_string(path).unwrap());
         let quoted = spans(&text, "`pando ", '`');
         // What repairs an operation is a command, or several.
-        let whole = spans(&text, "\"pando ", '"').into_iter();
-        let whole = whole.flat_map(|text| text.split(", then pando "));
+        let is_operation = path.parent().is_some_and(|parent| parent.ends_with("ops"));
+        let whole = is_operation.then(|| spans(&text, "\"pando ", '"')).unwrap_or_default();
+        let whole = whole.into_iter().flat_map(|text| text.split(", then pando "));
+        let whole = whole.flat_map(|text| text.split(", or pando "));
         let all = quoted.into_iter().chain(whole);
         found.extend(all.map(|command| (command.to_owned(), path.clone())));
     }
@@ -70,19 +72,29 @@ fn commands() -> Vec<(String, PathBuf)> {
 }
 
 /// Returns the words of a command, with values in place of `{}` and `NAME`; `None` if it is a form
-/// (`[NAME]`, `…`), or its first word is known later.
+/// (`[NAME]`, `…`), its first word is known later, or it is not for people.
 fn words(command: &str) -> Option<Vec<String>> {
-    if command.contains(['[', '…', '<', '|', '(']) || command.starts_with('{') {
+    let stands_for_one = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_uppercase())
+            && word.chars().all(|c| c.is_ascii_uppercase() || matches!(c, '_' | '-'))
+    };
+    let first = command.split_whitespace().next().unwrap_or_default();
+    let is_open = first.starts_with('{') || stands_for_one(first);
+    if command.contains(['[', '…', '<', '|', '(']) || is_open || first == "keeper" {
         return None;
     }
-    let stands_for_one = |word: &str| {
-        word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || matches!(c, '_' | '-'))
-    };
-    let word = |word: &str| match word.contains('{') || stands_for_one(word) {
+    let word = |word: String| match word.contains('{') || stands_for_one(&word) {
         true => VALUE.to_owned(),
-        false => word.trim_matches(['\'', '"']).to_owned(),
+        false => word,
     };
-    Some(command.split_whitespace().map(word).collect())
+    let mut words = Vec::new();
+    for (index, part) in command.split('\'').enumerate() {
+        match index % 2 {
+            0 => words.extend(part.split_whitespace().map(|text| word(text.to_owned()))),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    Some(words)
 }
 
 /// Returns what is wrong with a command. One that is only named lacks its arguments, and a value
