@@ -66,7 +66,8 @@ pub(crate) fn names(cluster: &Cluster) -> Option<String> {
     let mut line = "cat >>/etc/hosts <<'END'\n".to_owned();
     for def in &cluster.nodes {
         let host = def.name.host_name();
-        let other = (host != def.name.as_str()).then(|| format!(" {host}")).unwrap_or_default();
+        let is_other = host != def.name.as_str();
+        let other = if is_other { format!(" {host}") } else { String::new() };
         for own in &def.interfaces {
             let addresses = own.address.map(|address| address.to_string());
             let addresses = addresses.into_iter().chain(own.address6.map(|one| one.to_string()));

@@ -57,7 +57,7 @@ fn commands() -> Vec<(String, PathBuf)> {
         let quoted = spans(&text, "`pando ", '`');
         // What repairs an operation is a command, or several.
         let is_operation = path.parent().is_some_and(|parent| parent.ends_with("ops"));
-        let whole = is_operation.then(|| spans(&text, "\"pando ", '"')).unwrap_or_default();
+        let whole = if is_operation { spans(&text, "\"pando ", '"') } else { Vec::new() };
         let whole = whole.into_iter().flat_map(|text| text.split(", then pando "));
         let whole = whole.flat_map(|text| text.split(", or pando "));
         let all = quoted.into_iter().chain(whole);
