@@ -332,8 +332,9 @@ mod tests {
         host.crash_node(&branch, &db).await.unwrap();
         assert_eq!(received().await, 0);
         assert!(matches!(host.facts(&branch, &db).await, Err(HostError::Machine { .. })));
-        let refused = all_run(&mut world.state(), &branch);
-        assert!(matches!(refused, Err(HostError::Machine { node, .. }) if node == "db"));
+        let refused = all_run(&mut world.state(), &branch, CommitKind::Full);
+        assert!(matches!(refused, Err(HostError::NodeDown { node }) if node == "db"));
+        all_run(&mut world.state(), &branch, CommitKind::Disk).unwrap();
         host.boot_node(&branch, &db, Duration::from_secs(1)).await.unwrap();
         assert_eq!(received().await, 3);
         assert_eq!(host.facts(&branch, &db).await.unwrap().hostname, "db", "it is who it was");
