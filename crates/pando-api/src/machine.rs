@@ -35,8 +35,8 @@ const fn shutdown_timeout() -> u64 {
     DEFAULT_SHUTDOWN_TIMEOUT_S
 }
 
-/// Create a virtual machine and start it, warm from its image's ready state; the first of a shape
-/// boots once to make that state.
+/// Create a virtual machine and start it from its image's ready state; the first of a shape boots
+/// once to make that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmCreateParams {
@@ -57,12 +57,11 @@ pub struct VmCreateParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_DISK.gib()))]
     pub disk_gib: Option<u64>,
-    /// Network interfaces (0 for none).
+    /// Network interfaces.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = crate::limits::MAX_NICS))]
     pub nics: u8,
-    /// What its first interface reaches; `nat`: the outside, never this host's loopback. Such
-    /// connections live on in the parent only.
+    /// `nat`: the outside, never this host's loopback; such connections live on in the parent only.
     #[serde(default)]
     pub uplink: Uplink,
     /// Environment of its commands.
@@ -71,8 +70,7 @@ pub struct VmCreateParams {
     /// Free labels, for filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// A script (`#!…`) to run once after the first start; cloud-config where the image has
-    /// cloud-init.
+    /// A script (`#!…`) to run once after the first start, or cloud-config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
     /// Boot it, even where a ready state is faster.
