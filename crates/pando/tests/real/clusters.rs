@@ -167,7 +167,7 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     differ(&home);
     let back = home.ok(&["rollback", "trio@try-2", "v1"]);
     assert!(text(&back, "save_note").contains("`b` did not run"), "{back}");
-    home.ok(&["commit", "verify", text(&back, "saved_as")]);
+    home.ok(&["verify", text(&back, "saved_as")]);
     assert_eq!(on_b("trio@try-2", READ), "one");
     home.ok(&["rollback", "trio", "v1"]);
     greeted("trio@main");
