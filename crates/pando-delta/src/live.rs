@@ -20,10 +20,17 @@ pub struct LiveMemory {
 }
 
 impl LiveMemory {
-    /// Begins to look at the mapping at `address` (`length` bytes) of process `pid`; the kernel notes
-    /// its writes from now on, where it can.
+    /// Returns the mapping at `address` (`length` bytes) of process `pid`.
     pub fn new(pid: u32, address: u64, length: u64) -> Self {
-        Self { pid, address, length, tracker: WriteTracker::start(pid, address, length).ok() }
+        Self { pid, address, length, tracker: None }
+    }
+
+    /// As [`new`](Self::new); the kernel notes the writes from now on, where it can.
+    pub fn noting_writes(pid: u32, address: u64, length: u64) -> Self {
+        Self {
+            tracker: WriteTracker::start(pid, address, length).ok(),
+            ..Self::new(pid, address, length)
+        }
     }
 
     /// Returns whether only what was written since the latest commit is read.
@@ -266,7 +273,7 @@ mod tests {
             let scribbler = Scribbler::new();
             let pid = u32::try_from(scribbler.pid.as_raw()).unwrap();
             let (address, length) = (scribbler.mapping.address(), scribbler.mapping.length());
-            (scribbler, LiveMemory::new(pid, address, length))
+            (scribbler, LiveMemory::noting_writes(pid, address, length))
         };
         let (scribbler, mut live) = begin();
         let version = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
@@ -300,7 +307,7 @@ mod tests {
         let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
 
         let known = PageDigests::default();
-        let mut live = LiveMemory::new(child.id(), start, end - start);
+        let mut live = LiveMemory::noting_writes(child.id(), start, end - start);
         let mut capture = live.read_ahead(&known).unwrap();
         assert!(!capture.is_empty() || !live.is_tracked());
         live.complete(&mut capture, &known).unwrap();
