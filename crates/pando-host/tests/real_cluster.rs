@@ -185,7 +185,7 @@ async fn what_goes_wrong_at_a_cut_harms_nobody() {
     world.host.crash_node(branch, &node).await.unwrap();
     world.host.crash_node(branch, &node).await.unwrap();
     let refused = world.try_cut_cluster(&parent).await.unwrap_err();
-    assert!(matches!(&refused, HostError::Machine { node, .. } if node == "cache"), "{refused:?}");
+    assert!(matches!(&refused, HostError::NodeDown { node } if node == "cache"), "{refused:?}");
     let observed = world.host.observe(branch).await.unwrap().unwrap();
     assert_eq!(observed.state, BranchState::Running);
     assert_eq!(observed.nodes[2].state, BranchState::Stopped);
