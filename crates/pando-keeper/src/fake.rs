@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -48,13 +49,10 @@ pub struct Script {
     pub silent: bool,
 }
 
-/// A home, the script, and the log.
-#[derive(Clone)]
+/// A test's home, gone at its end, and the stage in it.
 pub struct World {
-    pub layout: Layout,
-    script: Arc<Mutex<Script>>,
-    log: Arc<Mutex<Vec<String>>>,
-    _home: Arc<tempfile::TempDir>,
+    pub stage: Stage,
+    _home: tempfile::TempDir,
 }
 
 impl World {
@@ -64,9 +62,28 @@ impl World {
         for directory in [layout.layers(), layout.memory(), layout.branches()] {
             std::fs::create_dir_all(directory).unwrap();
         }
-        Self { layout, script: Arc::default(), log: Arc::default(), _home: Arc::new(home) }
+        let stage = Stage { layout, script: Arc::default(), log: Arc::default() };
+        Self { stage, _home: home }
     }
+}
 
+impl Deref for World {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+/// The script and the log, as machines and guests have them, which may outlive the test's body.
+#[derive(Clone)]
+pub struct Stage {
+    pub layout: Layout,
+    script: Arc<Mutex<Script>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stage {
     pub fn script(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.lock().unwrap());
     }
@@ -168,14 +185,14 @@ impl World {
     }
 }
 
-impl Hypervisor for World {
+impl Hypervisor for Stage {
     fn spawn(&self, plan: &MachinePlan, _: Vec<OwnedFd>) -> Result<Box<dyn Machine>, MachineError> {
         let name = plan.name.rsplit('/').next().unwrap_or_default().to_owned();
         let (host, guest) = UnixStream::pair().unwrap();
         self.ask(format!("{name} spawn"), |_| ());
-        let (world, guest_name) = (self.clone(), name.clone());
-        std::thread::spawn(move || world.be_guest(&guest_name, guest));
-        Ok(Box::new(FakeMachine { name, world: self.clone(), port: Some(host) }))
+        let (stage, guest_name) = (self.clone(), name.clone());
+        std::thread::spawn(move || stage.be_guest(&guest_name, guest));
+        Ok(Box::new(FakeMachine { name, stage: self.clone(), port: Some(host) }))
     }
 
     fn spawn_uplink(&self, _: &UplinkPlan) -> Result<(Box<dyn Uplink>, UnixStream), MachineError> {
@@ -192,7 +209,7 @@ impl Hypervisor for World {
     }
 }
 
-impl World {
+impl Stage {
     /// Answers greetings, and logs them and the clock.
     fn be_guest(&self, name: &str, mut socket: UnixStream) {
         let (mut decoder, mut buffer) = (Decoder::new(), [0; 4096]);
@@ -239,13 +256,13 @@ pub fn real_guest() -> Arc<GuestLink> {
 
 struct FakeMachine {
     name: String,
-    world: World,
+    stage: Stage,
     port: Option<UnixStream>,
 }
 
 impl FakeMachine {
     fn ask<T>(&self, what: &str, answer: impl FnOnce(&mut Script) -> T) -> T {
-        self.world.ask(format!("{} {what}", self.name), answer)
+        self.stage.ask(format!("{} {what}", self.name), answer)
     }
 
     fn did(&self, what: &str) -> Result<(), MachineError> {
@@ -341,7 +358,7 @@ impl Machine for FakeMachine {
     }
 }
 
-impl Switches for World {
+impl Switches for Stage {
     fn open(
         &self,
         spec: &NetworkSpec,
@@ -352,7 +369,7 @@ impl Switches for World {
     }
 }
 
-impl Switch for World {
+impl Switch for Stage {
     fn hold(&mut self) -> Result<(), SwitchError> {
         self.ask("hold".into(), |_| Ok(()))
     }

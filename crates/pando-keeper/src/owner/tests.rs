@@ -17,8 +17,8 @@ fn owner(world: &World, spec: &BranchSpec) -> (Owner, Receiver<Message>) {
     let parts = Parts {
         layout: world.layout.clone(),
         branch: spec.branch.clone(),
-        hypervisor: Arc::new(world.clone()),
-        switches: Arc::new(world.clone()),
+        hypervisor: Arc::new(world.stage.clone()),
+        switches: Arc::new(world.stage.clone()),
     };
     let mut owner = Owner::new(parts, spec.clone(), sender);
     owner.start().unwrap();
