@@ -20,17 +20,10 @@ pub struct LiveMemory {
 }
 
 impl LiveMemory {
-    /// Returns the mapping at `address` (`length` bytes) of process `pid`.
+    /// Begins to look at the mapping at `address` (`length` bytes) of process `pid`; the kernel notes
+    /// its writes from now on, where it can.
     pub fn new(pid: u32, address: u64, length: u64) -> Self {
-        Self { pid, address, length, tracker: None }
-    }
-
-    /// As [`new`](Self::new); the kernel notes the writes from now on, where it can.
-    pub fn noting_writes(pid: u32, address: u64, length: u64) -> Self {
-        Self {
-            tracker: WriteTracker::start(pid, address, length).ok(),
-            ..Self::new(pid, address, length)
-        }
+        Self { pid, address, length, tracker: WriteTracker::start(pid, address, length).ok() }
     }
 
     /// Returns whether only what was written since the latest commit is read.
@@ -66,14 +59,18 @@ impl LiveMemory {
         for _ in 1..limits::READINGS_BEFORE_PAUSE {
             let look = self.look()?;
             let runs = self.to_read(&look, known, Some(&capture));
-            capture.take(self.pid, self.address, &runs)?;
+            if !capture.take(self.pid, self.address, &runs)?.is_empty() {
+                // More than there is room for is read when the guest stands still, part by part.
+                capture.clear();
+                break;
+            }
         }
         Ok(capture)
     }
 
     /// While the guest stands still, and no write of the process is half done (one that is has made its
-    /// page the process' own, and is not noted yet): completes what was read ahead. Returns what found no room: to be
-    /// read with [`read`](Self::read) when the buffer was emptied.
+    /// page the process' own, and is not noted yet): completes what was read ahead. Returns what found
+    /// no room: to be read with [`read`](Self::read) when the buffer was emptied.
     ///
     /// # Errors
     /// As for [`read_ahead`](Self::read_ahead).
@@ -273,7 +270,7 @@ mod tests {
             let scribbler = Scribbler::new();
             let pid = u32::try_from(scribbler.pid.as_raw()).unwrap();
             let (address, length) = (scribbler.mapping.address(), scribbler.mapping.length());
-            (scribbler, LiveMemory::noting_writes(pid, address, length))
+            (scribbler, LiveMemory::new(pid, address, length))
         };
         let (scribbler, mut live) = begin();
         let version = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
@@ -307,7 +304,7 @@ mod tests {
         let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
 
         let known = PageDigests::default();
-        let mut live = LiveMemory::noting_writes(child.id(), start, end - start);
+        let mut live = LiveMemory::new(child.id(), start, end - start);
         let mut capture = live.read_ahead(&known).unwrap();
         assert!(!capture.is_empty() || !live.is_tracked());
         live.complete(&mut capture, &known).unwrap();

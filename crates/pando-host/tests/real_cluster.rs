@@ -7,10 +7,10 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::World;
 use common::cluster::{Counts, shape};
+use common::{World, memory};
 use pando_driver::BranchHost;
-use pando_driver::host::{HostError, StopMode};
+use pando_driver::host::{Clock, HostError, StopMode};
 use pando_driver::progress::Reporter;
 use pando_model::BranchState;
 use pando_model::commit::CommitKind;
@@ -77,7 +77,8 @@ async fn three_nodes_and_their_pairs_go_on_in_three_children() {
     let world = World::new();
     let ready = world.ready_state(shape(1, 256, 1)).await;
     let parent = world.cluster(&ready, &["web", "db", "cache"]).await;
-    world.start_traffic(&parent, "tcp-us=8000 udp-us=4000").await;
+    // Twelve machines at once: more than this would be a test of how long a guest may starve.
+    world.start_traffic(&parent, "tcp-us=16000 udp-us=8000").await;
     let mut counts = world.until_traffic_flows(&parent, &Counts::new(), 25).await;
     let mut cut = world.cut_cluster(&parent).await;
     for _ in 1..10 {
@@ -98,6 +99,28 @@ async fn three_nodes_and_their_pairs_go_on_in_three_children() {
     world.until_traffic_flows(&parent, &counts, 25).await;
     world.check_traffic(&parent, "parent").await;
     world.stop_all(&children).await;
+    world.end(&[&parent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_commit_holds_the_memory_of_that_instant() {
+    let world = World::new();
+    let ready = world.ready_state(shape(1, 256, 1)).await;
+    let parent = world.cluster(&ready, &["web", "db", "cache"]).await;
+    let branch = &parent.spec.branch;
+    world.start_traffic(&parent, "").await;
+    let mut counts = Counts::new();
+    for _ in 0..6 {
+        counts = world.until_traffic_flows(&parent, &counts, 25).await;
+        let cut = world.cut_and_hold(&parent).await;
+        world.materialise_all(&cut).await;
+        for node in world.host.observe(branch).await.unwrap().unwrap().nodes {
+            let image = world.layout.flat_memory(&cut.report.commit, &node.name);
+            memory::assert_same(node.pid.unwrap(), &image);
+        }
+        world.host.resume(branch, Clock::Step).await.unwrap();
+    }
+    world.check_traffic(&parent, "parent").await;
     world.end(&[&parent]).await;
 }
 
@@ -257,7 +280,7 @@ async fn a_pause_is_as_long_as_what_was_changed() {
             tokio::join!(a, b, c);
             restores.push(u64::try_from(began.elapsed().as_micros()).unwrap());
             world.stop_all(&[&child]).await;
-            let clock = pando_driver::host::Clock::Step;
+            let clock = Clock::Step;
             world.host.resume(&parent.spec.branch, clock).await.unwrap();
         }
         let (pause, worst) = summary(&pauses);

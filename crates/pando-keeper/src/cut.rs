@@ -2,7 +2,7 @@
 //! be. Order and reasons: the prototype's protocol, measured over hundreds of cuts.
 //!
 //! ```text
-//!   guests run      prepare   overlays, a scan of the written pages, buffers touched
+//!   guests run      prepare   overlays, written pages read ahead
 //!                   intent    spool/spec.json: from here on the next layers are the tops
 //!                   hold      the switch forwards nothing, machines and guests take in what it sent
 //!   ──────────────  pause     all nodes
@@ -10,7 +10,7 @@
 //!   still                     on and try again
 //!                   devices   device state to a file, disks to their next layers; beside them the
 //!                             switch: tables, frames on their way, faults
-//!                   memory    written pages copied into the buffers, after the devices
+//!                   memory    what was written since copied into the buffers, after the devices
 //!   ──────────────  resume    all nodes, then release: what was queued, then what came in meanwhile
 //!   guests run      save      hash, compare, write and sync deltas, states and frozen layers
 //!                   report    spool/report.json: the cut is durable

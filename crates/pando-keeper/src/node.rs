@@ -146,11 +146,15 @@ impl Node {
         }
     }
 
-    /// Finds the guest's memory in the machine.
+    /// Finds the guest's memory in the machine; from the first time on, its writes are noted where the
+    /// kernel can.
     pub fn find_memory(&mut self) -> Result<(), HostError> {
         if self.live.is_none() {
             let ram = self.with_machine(|machine, _| machine.ram())?;
             let live = LiveMemory::new(ram.pid, ram.address, ram.length);
+            if !live.is_tracked() {
+                tracing::info!(node = %self.spec.name, "the kernel does not note writes");
+            }
             self.live = Some(live);
         }
         Ok(())

@@ -227,7 +227,7 @@ impl World {
         Branch { spec: spec("main", nodes, Some(network)) }
     }
 
-    async fn materialise_all(&self, cut: &ClusterCut) {
+    pub async fn materialise_all(&self, cut: &ClusterCut) {
         for chain in cut.chains.values() {
             self.host.materialise(chain, &Reporter::silent()).await.unwrap();
         }
@@ -261,6 +261,18 @@ impl World {
 
     pub async fn cut_cluster(&self, branch: &Branch) -> ClusterCut {
         let report = self.try_cut_cluster(branch).await.unwrap();
+        self.adopt_cluster_cut(branch, report).await
+    }
+
+    /// Cuts a cluster, which stays paused.
+    pub async fn cut_and_hold(&self, branch: &Branch) -> ClusterCut {
+        let mut spec = self.cluster_cut_spec(branch, CommitKind::Full).await;
+        spec.then = AfterCut::StayPaused;
+        let report = self.host.cut(&branch.spec.branch, &spec, &Reporter::silent()).await.unwrap();
+        self.adopt_cluster_cut(branch, report).await
+    }
+
+    async fn adopt_cluster_cut(&self, branch: &Branch, report: CutReport) -> ClusterCut {
         assert_eq!(report.failed, None);
         let adopted = self.host.adopt_cut(&branch.spec.branch, &report.commit).await.unwrap();
         assert_eq!(adopted.as_ref(), Some(&report));

@@ -9,6 +9,7 @@
 )]
 
 pub mod cluster;
+pub mod memory;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

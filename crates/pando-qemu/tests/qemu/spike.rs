@@ -333,7 +333,7 @@ fn every_write_is_noted(rounds: u32) {
     let world = World::new(direct(), 2);
     let mut node = world.boot("node", &[(DiskRole::Root, "image".to_owned())]);
     let ram = node.machine.ram().unwrap();
-    let mut live = LiveMemory::noting_writes(ram.pid, ram.address, ram.length);
+    let mut live = LiveMemory::new(ram.pid, ram.address, ram.length);
     let mut known = PageDigests::default();
     let (mut read, mut own_pages) = (0, 0);
     for round in 1..=rounds {

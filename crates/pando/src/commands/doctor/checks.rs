@@ -51,12 +51,27 @@ pub(super) fn all(
     hypervisor(layout, settings, probing, meter, findings, usable);
     findings.push(guest_program(settings));
     findings.push(memory());
+    findings.push(noted_writes());
     if usable {
         findings.push(disk(layout.home()));
         findings.push(reflink(layout.home()));
     }
     findings.extend(TOOLS.iter().map(tool));
     findings.push(kernel_network(&pando_bridge::probe()));
+}
+
+/// Whether commits read what was written since the one before, and no more.
+fn noted_writes() -> Finding {
+    const WHAT: &str = "noted writes";
+    match pando_delta::tracking::try_out() {
+        Ok(()) => Finding::fine(WHAT, "a commit reads what was written since the one before"),
+        Err(error) => Finding::poor(
+            WHAT,
+            format!("the kernel does not note what machines write: {error}"),
+            "Linux 6.7 or later; in a container, a seccomp profile that permits userfaultfd and ptrace\n\
+             (without, a commit reads all that was ever written: machines stand still for longer)",
+        ),
+    }
 }
 
 /// What clusters with `mode: kernel` need; no other does.
