@@ -66,9 +66,10 @@ impl Probe {
                 continue;
             }
             let sequence = sequence(index, asked.rounds.len(), self.count);
+            // Before it is sent: a busy machine may not go on until long after.
+            asked.rounds.push(Round { sent: Instant::now(), took: None });
             // Where there is no way there is no answer either.
             let _ = sockets.send(&asked.target, &self.mark, sequence);
-            asked.rounds.push(Round { sent: Instant::now(), took: None });
             next = next.min(now + self.interval);
         }
         next
