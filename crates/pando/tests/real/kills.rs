@@ -11,7 +11,7 @@ use crate::support::{Home, envelope, finish, kill, text, until};
 const INSTANTS: u32 = 8;
 
 /// One call that lost its daemon half-way.
-struct Struck<'a> {
+pub struct Struck<'a> {
     home: &'a Home,
     /// When the daemon is killed, after the call's beginning.
     after: Duration,
@@ -20,7 +20,7 @@ struct Struck<'a> {
 impl Struck<'_> {
     /// Makes the call; returns its result, or nothing where it failed and so changed nothing. The
     /// client starts a new daemon itself and asks for its operation again.
-    fn call(&self, arguments: &[&str]) -> Option<Value> {
+    pub fn call(&self, arguments: &[&str]) -> Option<Value> {
         let child = self.home.spawn(&[&["--json"], arguments].concat());
         std::thread::sleep(self.after);
         self.home.kill_daemon();
@@ -38,12 +38,22 @@ impl Struck<'_> {
 
 /// Does something undisturbed, to see how long it takes, then again and again with a kill in it,
 /// each time a little later.
-fn at_every_instant(home: &Home, mut usual: impl FnMut(), mut struck: impl FnMut(&Struck<'_>)) {
+fn at_every_instant(home: &Home, usual: impl FnMut(), struck: impl FnMut(&Struck<'_>)) {
+    at_instants(INSTANTS, home, usual, struck);
+}
+
+/// As [`at_every_instant`], at so many of them.
+pub fn at_instants(
+    number: u32,
+    home: &Home,
+    mut usual: impl FnMut(),
+    mut struck: impl FnMut(&Struck<'_>),
+) {
     let began = Instant::now();
     usual();
     let usual = began.elapsed();
-    for instant in 0..INSTANTS {
-        struck(&Struck { home, after: usual * (2 * instant + 1) / (2 * INSTANTS) });
+    for instant in 0..number {
+        struck(&Struck { home, after: usual * (2 * instant + 1) / (2 * number) });
     }
 }
 

@@ -22,6 +22,7 @@ mod full;
 mod guests;
 mod journey;
 mod kills;
+mod kills_of_clusters;
 mod power;
 #[path = "../cli/pty.rs"]
 mod pty;

@@ -302,16 +302,16 @@ impl Home {
         self.before = files_of(&self.path);
     }
 
-    /// Deletes a machine and everything of it.
+    /// Deletes a cluster and everything of it.
     pub fn remove(&self, name: &str) {
         self.ok(&["rm", name, "--force", "--disks"]);
     }
 
-    /// Ends the test: every machine is deleted; then no process, socket, port or file is left.
+    /// Ends the test: every cluster is deleted; then no process, socket, port or file is left.
     pub fn assert_nothing_left(&self) {
         self.settle();
-        for machine in self.ok(&["vm", "list"])["vms"].as_array().unwrap() {
-            self.remove(text(machine, "name"));
+        for cluster in self.ok(&["cluster", "list"])["clusters"].as_array().unwrap() {
+            self.remove(text(cluster, "name"));
         }
         self.assert_consistent();
         let output = self.run(&["daemon", "stop"]);
