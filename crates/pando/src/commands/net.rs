@@ -107,14 +107,18 @@ impl Capture<'_> {
             self.app.show(VERB, &result);
             return Ok(0);
         }
-        let mut to = Sink::open(matches)?;
-        self.drain(&mut to, matches.get_one("offset").copied().unwrap_or_default()).await?;
+        let mut to = Sink::new(matches)?;
+        let from = matches.get_one("offset").copied().unwrap_or_default();
+        let end = self.drain(&mut to, from).await?;
+        if let (Sink::File { name, .. }, Some(end)) = (&to, end) {
+            self.app.show("", &json!({ "file": name, "bytes": end - from, "next_offset": end }));
+        }
         Ok(0)
     }
 
     /// Begins, writes what comes until Ctrl-C or a limit, and ends.
     async fn follow(&self, matches: &ArgMatches) -> Ending {
-        let mut to = Sink::open(matches)?;
+        let mut to = Sink::new(matches)?;
         self.app.call(VERB, self.with("start", None)).await?;
         let mut offset = 0;
         let mut written = Ok(true);
@@ -133,7 +137,7 @@ impl Capture<'_> {
         if written? {
             self.drain(&mut to, offset).await?;
         }
-        if !to.is_stdout {
+        if matches!(to, Sink::File { .. }) {
             self.app.show(VERB, &result);
         }
         Ok(0)
@@ -160,42 +164,49 @@ impl Capture<'_> {
 }
 
 /// Where frames are written.
-struct Sink {
-    name: PathBuf,
-    file: Box<dyn Write + Send>,
-    is_stdout: bool,
+enum Sink {
+    Stdout,
+    /// It is made when there is something to write to it.
+    File {
+        name: PathBuf,
+        file: Option<File>,
+    },
 }
 
 impl Sink {
-    fn open(matches: &ArgMatches) -> Result<Self, ApiError> {
+    fn new(matches: &ArgMatches) -> Result<Self, ApiError> {
         match matches.get_one::<String>("write").map(String::as_str) {
-            Some("-") => Ok(Self::stdout()),
-            None if !io::stdout().is_terminal() => Ok(Self::stdout()),
+            Some("-") => Ok(Self::Stdout),
+            None if !io::stdout().is_terminal() => Ok(Self::Stdout),
             None => Err(ApiError::parameter("write", "a terminal cannot show frames")
                 .hint("-w FILE writes them to a file, `-w - | wireshark -k -i -` shows them")),
-            Some(name) => {
-                let file = File::create(name).map_err(|source| {
-                    let message = format!("cannot create {name}: {source}");
-                    ApiError::parameter("write", message)
-                })?;
-                Ok(Self { name: name.into(), file: Box::new(file), is_stdout: false })
-            }
+            Some(name) => Ok(Self::File { name: name.into(), file: None }),
         }
-    }
-
-    fn stdout() -> Self {
-        Self { name: "-".into(), file: Box::new(io::stdout()), is_stdout: true }
     }
 
     /// Writes; false when nobody reads any more.
     fn write(&mut self, bytes: &[u8]) -> Result<bool, ApiError> {
-        match self.file.write_all(bytes).and_then(|()| self.file.flush()) {
+        let (name, written) = match self {
+            Self::Stdout => ("standard output".to_owned(), put(io::stdout(), bytes)),
+            Self::File { name, file: Some(file) } => (name.display().to_string(), put(file, bytes)),
+            Self::File { name, file } => {
+                let created = File::create(&*name).map_err(|source| {
+                    let message = format!("cannot create {}: {source}", name.display());
+                    ApiError::parameter("write", message)
+                })?;
+                (name.display().to_string(), put(file.insert(created), bytes))
+            }
+        };
+        match written {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(error) => {
-                let message = format!("cannot write {}: {error}", self.name.display());
-                Err(ApiError::new(ErrorCode::DiskFull, message))
+                Err(ApiError::new(ErrorCode::DiskFull, format!("cannot write {name}: {error}")))
             }
         }
     }
+}
+
+fn put(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).and_then(|()| to.flush())
 }

@@ -28,3 +28,4 @@ mod power;
 mod pty;
 mod support;
 mod terminal;
+mod wire;
