@@ -125,6 +125,36 @@ async fn every_commit_holds_the_memory_of_that_instant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_datagram_is_lost_at_cuts_however_many_come() {
+    let world = World::new();
+    let ready = world.ready_state(shape(1, 256, 1)).await;
+    let parent = world.cluster(&ready, &["web", "db"]).await;
+    // Two thousand a second each way, or as many as a translated guest can send.
+    world.start_traffic(&parent, "tcp-us=100000 udp-us=400").await;
+    let mut counts = world.until_traffic_flows(&parent, &Counts::new(), 5).await;
+    let (first, began) = (counts.clone(), Instant::now());
+    let mut cut = world.cut_cluster(&parent).await;
+    for _ in 1..10 {
+        counts = world.until_traffic_flows(&parent, &counts, 5).await;
+        cut = world.cut_cluster(&parent).await;
+    }
+    let datagrams = |counts: &Counts| -> u64 {
+        let udp = counts.iter().filter(|((_, what), _)| what.starts_with("udp"));
+        udp.map(|(_, counted)| counted.received).sum()
+    };
+    let rate = (datagrams(&counts) - datagrams(&first)) as f64 / began.elapsed().as_secs_f64();
+    println!("{rate:.0} datagrams a second, both ways");
+    assert!(rate > 300.0, "that is no load");
+    let child = world.new_child(&cut, &parent).await;
+    world.start_all(&[&child]).await;
+    world.until_traffic_flows(&child, &counts, 5).await;
+    world.check_traffic(&child, "child").await;
+    world.check_traffic(&parent, "parent").await;
+    world.stop_all(&[&child]).await;
+    world.end(&[&parent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_nodes_are_cut_and_their_clocks_agree() {
     let world = World::new();
     let ready = world.ready_state(shape(1, 192, 1)).await;
