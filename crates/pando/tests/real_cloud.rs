@@ -263,3 +263,37 @@ runcmd:
     assert_eq!(home.run(&["ssh", "app", "--", "hostname"]), "app");
     home.assert_nothing_left("app");
 }
+
+#[test]
+fn a_topology_of_vmcluster_starts_cloud_images() {
+    let home = Home::with_cloud_image("bios");
+    let file = home.directory.path().join("lab.yaml");
+    let text = format!(
+        "cluster_name: lab
+base_image: {}
+network: {{name: lab-net, bridge: virbr-lab, subnet: 192.168.100.0/24, gateway: 192.168.100.1}}
+nodes:
+  - {{name: node-1, role: server, vcpus: 1, memory_mb: 512, ip: 192.168.100.11}}
+  - {{name: node-2, role: client, vcpus: 1, memory_mb: 512, ip: 192.168.100.12}}
+",
+        cloud_image()
+    );
+    std::fs::write(&file, text).unwrap();
+    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    let started = home.ok(&["cluster", "start", "lab"]);
+    assert_eq!(started["started"], serde_json::json!(["node-1", "node-2"]), "{started}");
+    for (node, address) in [("node-1", "192.168.100.11"), ("node-2", "192.168.100.12")] {
+        let who = home.run(&["ssh", &format!("lab/{node}"), "--", "hostname; hostname -I"]);
+        assert!(who.starts_with(node) && who.contains(address), "{who}");
+    }
+    assert_eq!(home.ok(&["net", "probe", "lab"])["unreachable"], 0);
+    assert!(home.sh("lab/node-1", "getent hosts node-2").starts_with("192.168.100.12"));
+
+    home.sh("lab/node-2", "echo one >/dev/shm/state");
+    home.run(&["commit", "lab", "-t", "one"]);
+    home.sh("lab/node-2", "echo two >/dev/shm/state");
+    home.run(&["branch", "lab@one", "--name", "side"]);
+    assert_eq!(home.sh("lab@side/node-2", "cat /dev/shm/state"), "one");
+    assert_eq!(home.ok(&["net", "probe", "lab@side"])["unreachable"], 0);
+    home.assert_nothing_left("lab");
+}
