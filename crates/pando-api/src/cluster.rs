@@ -243,7 +243,7 @@ pub struct NodeHandle {
     pub ssh_port: u16,
     /// Who logs in.
     pub ssh_user: String,
-    /// The private key's file.
+    /// The private key's file: the topology's while its file has that key, else the cluster's.
     pub ssh_key_path: String,
     /// Other ports of the node that the topology forwards: guest's → this host's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -281,8 +281,10 @@ pub struct ConnectInfoResult {
     pub port: u16,
     /// The user to log in as.
     pub user: String,
-    /// The private key's file.
+    /// The private key's file: the topology's while its file has that key, else the cluster's.
     pub key_path: String,
+    /// How long ssh may take to connect, in seconds.
+    pub connect_timeout_s: u32,
     /// The machine's host key as a line for `known_hosts`.
     pub known_hosts_line: String,
     /// The whole command.

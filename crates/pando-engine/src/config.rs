@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pando_model::cluster::SshDefaults;
 use pando_model::{ByteCount, Layout};
 
 /// The engine's configuration.
@@ -12,6 +13,8 @@ pub struct Config {
     pub layout: Layout,
     /// Where topologies that have a name are.
     pub topology_dir: PathBuf,
+    /// How people log in where a topology does not say.
+    pub ssh: SshDefaults,
     /// pando's version, for `system_status`.
     pub version: String,
     /// Where the engine is served on TCP, for `system_status`.
@@ -60,6 +63,7 @@ impl Config {
         Self {
             topology_dir: layout.topologies(),
             layout,
+            ssh: SshDefaults::default(),
             version: version.into(),
             url: None,
             disk_reserve: ByteCount::from_gib(1),

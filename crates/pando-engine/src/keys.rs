@@ -53,12 +53,22 @@ pub(crate) fn cluster_key(layout: &Layout, cluster: &ClusterId) -> Result<String
     Ok(pair.public)
 }
 
+/// Returns the public keys that log in to a cluster's nodes: its own and, if there is one, that of
+/// its user.
+pub(crate) fn login_keys(layout: &Layout, cluster: &Cluster) -> Result<Vec<String>> {
+    let mut keys = vec![cluster_key(layout, &cluster.id)?];
+    let source = cluster.topology.as_ref();
+    let given = source.and_then(|source| source.login_key.as_ref());
+    keys.extend(given.map(|key| key.public.clone()));
+    Ok(keys)
+}
+
 /// Returns new identities for all nodes of a cluster, which records their host keys.
 pub(crate) fn identities(
     layout: &Layout,
     cluster: &mut Cluster,
 ) -> Result<BTreeMap<Name, Identity>> {
-    let login = cluster_key(layout, &cluster.id)?;
+    let login = login_keys(layout, cluster)?;
     let mut identities = BTreeMap::new();
     let told: Vec<_> = cluster.nodes.iter().map(|def| interfaces(cluster, def)).collect();
     for (def, interfaces) in cluster.nodes.iter_mut().zip(told) {
@@ -68,7 +78,7 @@ pub(crate) fn identities(
             machine_id: random_hex(),
             ssh_host_key: host_key.private,
             ssh_host_key_public: host_key.public.clone(),
-            authorized_keys: vec![login.clone()],
+            authorized_keys: login.clone(),
             interfaces,
             env: def.env.clone(),
         };

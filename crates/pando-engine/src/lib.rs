@@ -24,6 +24,7 @@ mod incarnation;
 mod kernel;
 mod keys;
 mod locks;
+mod login;
 mod memory;
 mod network;
 mod operation;

@@ -23,17 +23,21 @@ const SERVICES: &str = "/var/lib/pando/services";
 const UNITS: &str = "/etc/systemd/system";
 /// The user who is there in every node, and whose keys are the identity's.
 const ROOT: &str = "root";
-/// Lets the cluster's key log in as a user, who is made if there is none: without a password, which
-/// is not the same as a locked account. Its words are the user and the key.
+/// Lets keys log in as a user, who is made if there is none: without a password, which is not the
+/// same as a locked account. Its words are the user and the keys.
 const LOGIN: &str = r#"set -e
-id -u "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh --password '*' "$1"
-home=$(getent passwd "$1" | cut -d: -f6)
-group=$(id -gn "$1")
-install -d -m 700 -o "$1" -g "$group" "$home/.ssh"
+user=$1
+shift
+id -u "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh --password '*' "$user"
+home=$(getent passwd "$user" | cut -d: -f6)
+group=$(id -gn "$user")
+install -d -m 700 -o "$user" -g "$group" "$home/.ssh"
 keys=$home/.ssh/authorized_keys
-grep -qxF -- "$2" "$keys" 2>/dev/null || printf '%s\n' "$2" >>"$keys"
+for key; do
+  grep -qxF -- "$key" "$keys" 2>/dev/null || printf '%s\n' "$key" >>"$keys"
+done
 chmod 600 "$keys"
-chown "$1:$group" "$keys""#;
+chown "$user:$group" "$keys""#;
 /// Most characters of what a failed command wrote in the error.
 const MAX_WORDS: usize = 400;
 /// Most characters of a command line in the error.
@@ -216,9 +220,9 @@ impl SetUp<'_> {
         if self.user == ROOT {
             return Ok(());
         }
-        let key = keys::cluster_key(&self.cx.engine.config.layout, &self.cluster.id)?;
-        let argv = ["sh", "-c", LOGIN, "login", self.user, &key];
-        let command = Command::Argv(argv.map(str::to_owned).into());
+        let keys = keys::login_keys(&self.cx.engine.config.layout, self.cluster)?;
+        let argv = ["sh", "-c", LOGIN, "login", self.user].map(str::to_owned);
+        let command = Command::Argv(argv.into_iter().chain(keys).collect());
         self.command_as(format!("letting {} log in", self.user), command).await
     }
 

@@ -11,7 +11,7 @@ use pando_model::{
     BootMethod, Cluster, ClusterId, ClusterState, ErrorCode, FaultId, Image, Name, NodeDef,
     NodeShape, Uplink,
 };
-use pando_topology::{Limits, Network, Node, Topology};
+use pando_topology::{Limits, Network, Node, Ssh, Topology};
 
 use crate::failure::{Failure, Result};
 use crate::faults::seed_of;
@@ -19,21 +19,21 @@ use crate::faults::seed_of;
 /// Most differences that are told.
 const MAX_DRIFT: usize = 100;
 
-/// Returns what the text means that a cluster was defined from.
-pub(crate) fn read(text: &str) -> Result<Topology> {
-    pando_topology::parse(text, &Limits::default()).map_err(|errors| {
+/// Returns what a cluster was defined from.
+pub(crate) fn read(source: &TopologySource) -> Result<Topology> {
+    pando_topology::parse(&source.text, &Limits::default(), &source.ssh).map_err(|errors| {
         Failure::new(ErrorCode::Corrupt, format!("the recorded topology is not one: {errors}"))
     })
 }
 
 /// Returns what a cluster was defined from; `None` for one that `vm_create` made.
 pub(crate) fn of(cluster: &Cluster) -> Result<Option<Topology>> {
-    cluster.topology.as_ref().map(|source| read(&source.text)).transpose()
+    cluster.topology.as_ref().map(read).transpose()
 }
 
-/// Returns the user to log in as.
-pub(crate) fn ssh_user(cluster: &Cluster) -> Result<String> {
-    Ok(of(cluster)?.map_or_else(|| "root".to_owned(), |topology| topology.ssh.user))
+/// Returns how to log in to a cluster's nodes.
+pub(crate) fn ssh(cluster: &Cluster) -> Result<Ssh> {
+    Ok(of(cluster)?.map(|topology| topology.ssh).unwrap_or_default())
 }
 
 fn segment_of(network: &Network) -> Segment {
@@ -129,7 +129,7 @@ fn faults_of(topology: &Topology, text: &str, now: Timestamp) -> Vec<Fault> {
 /// Returns the record of a cluster that is still to be made; `images` are its nodes'.
 pub(crate) fn cluster_of(
     topology: &Topology,
-    text: &str,
+    source: TopologySource,
     images: &BTreeMap<Name, Image>,
     actor: &str,
 ) -> Result<Cluster> {
@@ -149,8 +149,8 @@ pub(crate) fn cluster_of(
             false => Uplink::None,
         },
         networks: topology.networks.iter().map(segment_of).collect(),
-        topology: Some(TopologySource { text: text.to_owned(), digest: topology.digest() }),
-        faults: faults_of(topology, text, now),
+        faults: faults_of(topology, &source.text, now),
+        topology: Some(source),
         snapshots: topology.snapshots.iter().map(|(key, tag)| (names(key), names(tag))).collect(),
         labels: topology.labels.clone(),
         created_at: now,

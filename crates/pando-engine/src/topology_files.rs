@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pando_api::ApiError;
 use pando_api::topology::TopologyView;
+use pando_model::cluster::SshDefaults;
 use pando_model::{ErrorCode, suggest};
 use pando_topology::{Limits, Topology, TopologyErrors, parse_bytes};
 
@@ -31,9 +32,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Returns what the text means.
-    pub fn parse(&self) -> std::result::Result<Topology, TopologyErrors> {
-        parse_bytes(&self.bytes, &Limits::default())
+    /// Returns what the text means; `ssh` holds where it says nothing.
+    pub fn parse(&self, ssh: &SshDefaults) -> std::result::Result<Topology, TopologyErrors> {
+        parse_bytes(&self.bytes, &Limits::default(), ssh)
     }
 
     /// Returns the file's path as text.
@@ -76,7 +77,7 @@ impl Engine {
     /// Returns the topology that `text` names or is.
     pub(crate) async fn topology(&self, text: &str) -> Result<(Source, Topology)> {
         let source = self.topology_source(text).await?;
-        match source.parse() {
+        match source.parse(&self.config.ssh) {
             Ok(topology) => Ok((source, topology)),
             Err(errors) => Err(invalid(&source, &errors)),
         }
@@ -103,7 +104,7 @@ impl Engine {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)

@@ -51,13 +51,37 @@ pub struct Interface {
     pub address6: Option<Ipv6Addr>,
 }
 
-/// The text that a cluster was defined from.
+/// How people log in where a topology does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SshDefaults {
+    /// The user; root if `None`.
+    pub user: Option<String>,
+    /// The file of a private key; none beside the cluster's own if `None`.
+    pub key_path: Option<String>,
+}
+
+/// A key of the user's own, as its file was when a cluster was defined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginKey {
+    /// The private half's file.
+    pub path: String,
+    /// The public half, as one line without a comment.
+    pub public: String,
+}
+
+/// What a cluster was defined from: later changes of settings and files do not reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologySource {
     /// The whole text.
     pub text: String,
-    /// BLAKE3 of the text, in hex.
+    /// BLAKE3 of what the text means, in hex.
     pub digest: String,
+    /// What held where the text says nothing.
+    #[serde(default)]
+    pub ssh: SshDefaults,
+    /// The key that its nodes let in beside the cluster's own.
+    #[serde(default)]
+    pub login_key: Option<LoginKey>,
 }
 
 /// One node of a cluster as it was defined.

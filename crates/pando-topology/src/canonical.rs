@@ -116,8 +116,12 @@ pub fn tree(topology: &Topology) -> Tree {
 }
 
 fn ssh_entries(ssh: &Ssh) -> Vec<(String, Tree)> {
-    let Ssh { user, connect_timeout_s } = ssh;
-    Map::default().text("user", user).plain("connect_timeout_s", connect_timeout_s).0
+    let Ssh { user, key_path, connect_timeout_s } = ssh;
+    Map::default()
+        .text("user", user)
+        .optional("key_path", key_path.as_ref())
+        .plain("connect_timeout_s", connect_timeout_s)
+        .0
 }
 
 fn network(network: &Network) -> Tree {

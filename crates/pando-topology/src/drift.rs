@@ -115,9 +115,10 @@ fn brief(tree: &Tree) -> String {
 mod tests {
     use super::*;
     use crate::{Limits, parse};
+    use pando_model::cluster::SshDefaults;
 
     fn drifts(defined: &str, file: &str) -> Vec<String> {
-        let read = |text| parse(text, &Limits::default()).unwrap();
+        let read = |text| parse(text, &Limits::default(), &SshDefaults::default()).unwrap();
         let or = |value: Option<String>| value.unwrap_or_else(|| "nothing".to_owned());
         diff(&read(defined), &read(file))
             .into_iter()

@@ -1,6 +1,8 @@
 //! The entry point for fuzzers: a function of bytes that must neither panic nor take unbounded time
 //! or memory. `cargo test` runs it over `corpus/`, and over mutations of it.
 
+use pando_model::cluster::SshDefaults;
+
 use crate::limits::Limits;
 use crate::parse::{parse, parse_bytes};
 
@@ -9,7 +11,7 @@ use crate::parse::{parse, parse_bytes};
 #[expect(clippy::panic, reason = "a fuzzer finds defects by panics")]
 pub fn topology(bytes: &[u8]) {
     let limits = Limits::default();
-    let mut topology = match parse_bytes(bytes, &limits) {
+    let mut topology = match parse_bytes(bytes, &limits, &SshDefaults::default()) {
         Ok(topology) => topology,
         Err(errors) => {
             assert!((1..=limits.errors).contains(&errors.errors.len()));
@@ -23,7 +25,7 @@ pub fn topology(bytes: &[u8]) {
     }
     topology.notes.clear();
     let text = topology.to_yaml();
-    match parse(&text, &limits) {
+    match parse(&text, &limits, &SshDefaults::default()) {
         Ok(mut again) => {
             again.notes.clear();
             assert_eq!(again, topology, "{text}");

@@ -216,9 +216,10 @@ record! {
 record! {
     /// How people and programs log in.
     SshInput, "ssh" {
-        /// The user; root if left out.
+        /// The user; that of the settings, or root, if left out.
         user: Option<At<Text>>,
-        /// Accepted and not used: pando makes a key of its own for each cluster.
+        /// Absolute path of a private key on this host that logs in, beside the key that pando
+        /// makes for each cluster; that of the settings if left out.
         key_path: Option<At<Text>>,
         /// How long a connection may take, in seconds; 30 if left out.
         #[schemars(range(min = 1, max = 3600))]

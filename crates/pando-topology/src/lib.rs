@@ -26,6 +26,7 @@ pub use drift::{Drift, diff};
 pub use error::{Note, Place, TopologyError, TopologyErrors};
 pub use limits::Limits;
 pub use parse::{parse, parse_bytes};
+pub use resolve::{is_clean_path, is_user_name};
 pub use schema::schema;
 pub use topology::{
     ExtraDisk, File, Forward, ImageRef, Interface, Network, Network6, Node, Restart, Service, Ssh,

@@ -1,5 +1,7 @@
 //! From text to topology, stage by stage.
 
+use pando_model::cluster::SshDefaults;
+
 use crate::error::{TopologyError, TopologyErrors};
 use crate::input::TopologyInput;
 use crate::limits::Limits;
@@ -9,18 +11,18 @@ use crate::resolve;
 use crate::topology::Topology;
 use crate::yaml;
 
-/// Returns the topology that `text` describes.
+/// Returns the topology that `text` describes; `ssh` holds where it says nothing.
 ///
 /// # Errors
 /// Everything that is wrong with it. Later stages are looked at only if earlier ones found nothing:
 /// first whether it is YAML, then keys and types, then what values mean together.
-pub fn parse(text: &str, limits: &Limits) -> Result<Topology, TopologyErrors> {
+pub fn parse(text: &str, limits: &Limits, ssh: &SshDefaults) -> Result<Topology, TopologyErrors> {
     let one = |error| TopologyErrors { errors: vec![error], more: 0 };
     let root = yaml::read(text, limits).map_err(one)?;
     let mut report = Report::new(limits);
     let input = TopologyInput::read(&mut report, "", &root);
     let topology = match input {
-        Some(input) if report.is_good() => resolve::topology(&mut report, root.place, input),
+        Some(input) if report.is_good() => resolve::topology(&mut report, root.place, input, ssh),
         _ => None,
     };
     let notes = report.finish()?;
@@ -38,7 +40,11 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Topology, TopologyErrors> {
 ///
 /// # Errors
 /// As [`parse`], and bytes that are no text.
-pub fn parse_bytes(bytes: &[u8], limits: &Limits) -> Result<Topology, TopologyErrors> {
+pub fn parse_bytes(
+    bytes: &[u8],
+    limits: &Limits,
+    ssh: &SshDefaults,
+) -> Result<Topology, TopologyErrors> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let (good, _) = bytes.split_at_checked(error.valid_up_to()).unwrap_or_default();
         let error = TopologyError {
@@ -49,5 +55,5 @@ pub fn parse_bytes(bytes: &[u8], limits: &Limits) -> Result<Topology, TopologyEr
         };
         TopologyErrors { errors: vec![error], more: 0 }
     })?;
-    parse(text, limits)
+    parse(text, limits, ssh)
 }

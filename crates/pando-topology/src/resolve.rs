@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use pando_model::Name;
+use pando_model::cluster::SshDefaults;
 
+pub use self::texts::{is_clean_path, is_user_name};
 use crate::error::Place;
 use crate::input::{SshInput, TopologyInput};
 use crate::record::{Entries, List};
@@ -21,15 +23,16 @@ use crate::report::{At, Report};
 use crate::scalar::{Integer, Named};
 use crate::topology::{ImageRef, Ssh, Topology};
 
-/// The user that logs in when nothing is said.
-const SSH_USER: &str = "root";
-/// How long an SSH connection may take when nothing is said, in seconds.
-const SSH_CONNECT_TIMEOUT_S: u32 = 30;
 /// The image of nodes when nothing is said.
 const DEFAULT_IMAGE: &str = "default";
 
 /// Returns what `input` means; what is wrong with it is in `report`.
-pub fn topology(report: &mut Report<'_>, root: Place, input: TopologyInput) -> Option<Topology> {
+pub fn topology(
+    report: &mut Report<'_>,
+    root: Place,
+    input: TopologyInput,
+    defaults: &SshDefaults,
+) -> Option<Topology> {
     let whole = At { path: String::new(), place: root, value: () };
     let name = either(report, input.name, input.cluster_name);
     if name.is_none() {
@@ -47,7 +50,7 @@ pub fn topology(report: &mut Report<'_>, root: Place, input: TopologyInput) -> O
     networks::refuse_ambiguous_links(report, &networks, &nodes);
     let names: Vec<&Name> = nodes.iter().map(|node| &node.name).collect();
     let forwards = forwards::forwards(report, &names, input.forwards, node_forwards);
-    let ssh = ssh(report, input.ssh);
+    let ssh = ssh(report, input.ssh, defaults);
     let snapshots = snapshots(report, input.snapshots);
     let labels = texts::labels(report, input.labels);
     Some(Topology {
@@ -137,21 +140,21 @@ impl Taken {
     }
 }
 
-fn ssh(report: &mut Report<'_>, input: Option<At<SshInput>>) -> Ssh {
-    let mut ssh = Ssh { user: SSH_USER.to_owned(), connect_timeout_s: SSH_CONNECT_TIMEOUT_S };
+fn ssh(report: &mut Report<'_>, input: Option<At<SshInput>>, defaults: &SshDefaults) -> Ssh {
+    let mut ssh = Ssh { key_path: defaults.key_path.clone(), ..Ssh::default() };
+    if let Some(user) = &defaults.user {
+        ssh.user.clone_from(user);
+    }
     let Some(At { value: input, .. }) = input else { return ssh };
-    if let Some(at) = &input.key_path {
-        report.note(
-            at,
-            "not used: pando makes a key of its own for each cluster (`pando ssh`, `connect_info`)",
-        );
+    if let Some(path) = input.key_path.and_then(|at| texts::key_path(report, &at)) {
+        ssh.key_path = Some(path);
     }
     if let Some(user) = input.user.and_then(|at| texts::user_name(report, &at)) {
         ssh.user = user;
     }
     if let Some(at) = input.connect_timeout_s {
         let fix = "write whole seconds";
-        ssh.connect_timeout_s = ranged(report, &at, 1..=3600, fix).unwrap_or(SSH_CONNECT_TIMEOUT_S);
+        ssh.connect_timeout_s = ranged(report, &at, 1..=3600, fix).unwrap_or(ssh.connect_timeout_s);
     }
     ssh
 }

@@ -188,8 +188,17 @@ pub struct Forward {
 pub struct Ssh {
     /// The user.
     pub user: String,
+    /// The file of a private key on this host, beside the cluster's own.
+    #[serde(default)]
+    pub key_path: Option<String>,
     /// How long a connection may take, in seconds.
     pub connect_timeout_s: u32,
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self { user: "root".to_owned(), key_path: None, connect_timeout_s: 30 }
+    }
 }
 
 impl Topology {

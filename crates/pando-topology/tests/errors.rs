@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use pando_model::cluster::SshDefaults;
 use pando_topology::{Limits, parse, parse_bytes};
 
 /// Returns a topology of one node with more lines below the node, and more at the end.
@@ -14,7 +15,7 @@ fn with(node: &str, rest: &str) -> String {
 fn told(cases: &[(&str, String)]) -> String {
     let mut told = String::new();
     for (what, text) in cases {
-        let errors = parse(text, &Limits::default()).unwrap_err();
+        let errors = parse(text, &Limits::default(), &SshDefaults::default()).unwrap_err();
         writeln!(told, "## {what}").unwrap();
         writeln!(told, "{errors}\n").unwrap();
     }
@@ -60,7 +61,8 @@ fn what_is_not_yaml() {
         ("a merge of a text", "<<: a\n".to_owned()),
     ];
     insta::assert_snapshot!(told(&cases));
-    let bytes = parse_bytes(b"name: a\n# caf\xe9\n", &Limits::default()).unwrap_err();
+    let bytes = parse_bytes(b"name: a\n# caf\xe9\n", &Limits::default(), &SshDefaults::default())
+        .unwrap_err();
     assert_eq!(bytes.to_string(), "line 2, column 6: the text is not UTF-8; save it as UTF-8");
 }
 
@@ -167,6 +169,8 @@ fn what_makes_no_sense_of_machines() {
         ),
         ("a user to log in", with("", "ssh: {user: '-oProxyCommand=id'}")),
         ("a timeout", with("", "ssh: {connect_timeout_s: 0}")),
+        ("a key's path", with("", "ssh: {key_path: keys/id_ed25519}")),
+        ("a key's path with dots", with("", "ssh: {key_path: /keys/../id_ed25519}")),
         ("a snapshot", with("", "snapshots: {Base Line: b}")),
     ];
     insta::assert_snapshot!(told(&cases));
@@ -256,7 +260,7 @@ fn what_makes_no_sense_of_networks() {
 #[test]
 fn errors_have_a_limit() {
     let text = format!("name: a\nnodes: [{}]\n", vec!["{name: '!'}"; 60].join(", "));
-    let errors = parse(&text, &Limits::default()).unwrap_err();
+    let errors = parse(&text, &Limits::default(), &SshDefaults::default()).unwrap_err();
     assert_eq!((errors.errors.len(), errors.more), (32, 28));
     assert!(errors.to_string().ends_with("and 28 more"), "{errors}");
 }
@@ -284,8 +288,29 @@ fn what_the_kernel_cannot_carry() {
 /// vmcluster takes names with capitals and underscores.
 #[test]
 fn names_of_other_tools_are_read() {
-    let topology = parse("name: Shop_1\nnodes: [{name: Web_A}]\n", &Limits::default()).unwrap();
+    let topology = parse(
+        "name: Shop_1\nnodes: [{name: Web_A}]\n",
+        &Limits::default(),
+        &SshDefaults::default(),
+    )
+    .unwrap();
     assert_eq!((topology.name.as_str(), topology.nodes[0].name.as_str()), ("shop_1", "web_a"));
     let notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
     assert!(notes.iter().any(|note| note.contains("`web_a`")), "{notes:?}");
+}
+
+#[test]
+fn what_the_text_says_of_ssh_wins_over_what_holds_without_it() {
+    let ssh = |text: &str, user: Option<&str>, key_path: Option<&str>| {
+        let defaults =
+            SshDefaults { user: user.map(str::to_owned), key_path: key_path.map(str::to_owned) };
+        let text = with("", text);
+        let ssh = parse(&text, &Limits::default(), &defaults).unwrap().ssh;
+        (ssh.user, ssh.key_path.unwrap_or_default())
+    };
+    let says = |user: &str, key_path: &str| (user.to_owned(), key_path.to_owned());
+    assert_eq!(ssh("", None, None), says("root", ""));
+    assert_eq!(ssh("", Some("ops"), Some("/k")), says("ops", "/k"));
+    assert_eq!(ssh("ssh: {user: root}", Some("ops"), Some("/k")), says("root", "/k"));
+    assert_eq!(ssh("ssh: {key_path: /own}", Some("ops"), Some("/k")), says("ops", "/own"));
 }

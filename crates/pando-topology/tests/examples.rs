@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pando_model::cluster::SshDefaults;
 use pando_topology::{Limits, Topology, diff, parse_bytes, schema};
 
 fn directory() -> PathBuf {
@@ -29,7 +30,8 @@ fn examples() -> Vec<(String, Vec<u8>)> {
 }
 
 fn read(bytes: &[u8]) -> Topology {
-    parse_bytes(bytes, &Limits::default()).unwrap_or_else(|errors| panic!("{errors}"))
+    parse_bytes(bytes, &Limits::default(), &SshDefaults::default())
+        .unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -105,6 +107,10 @@ fn the_schema_accepts_what_is_accepted_and_refuses_what_has_the_wrong_form() {
     ];
     for value in bad {
         assert!(valid(&value).is_err(), "{value}");
-        assert!(parse_bytes(value.to_string().as_bytes(), &Limits::default()).is_err(), "{value}");
+        assert!(
+            parse_bytes(value.to_string().as_bytes(), &Limits::default(), &SshDefaults::default())
+                .is_err(),
+            "{value}"
+        );
     }
 }

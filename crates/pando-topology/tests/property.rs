@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use pando_model::cluster::SshDefaults;
 use pando_model::fault::{Burst, Distribution, Impairment, PerMillion};
 use pando_model::guest::Command;
 use pando_model::network::MacAddress;
@@ -188,9 +189,11 @@ fn topology() -> impl Strategy<Value = Topology> {
         })
         .prop_flat_map(|(networks, count)| {
             let nodes: Vec<_> = (0..count).map(|number| node(number, networks.clone())).collect();
-            (Just(networks), nodes, text(), entries(), vec((1..999_u16, 0..count), 0..4))
+            let login = proptest::option::of("(/[a-zé #:'\"]{1,8}){1,3}");
+            let ports = vec((1..999_u16, 0..count), 0..4);
+            (Just(networks), nodes, text(), entries(), ports, login)
         })
-        .prop_map(|(mut networks, nodes, description, labels, ports)| {
+        .prop_map(|(mut networks, nodes, description, labels, ports, key_path)| {
             // Several networks with links between the same nodes are refused.
             for network in networks.iter_mut().skip(1) {
                 network.link = None;
@@ -214,7 +217,7 @@ fn topology() -> impl Strategy<Value = Topology> {
                 networks,
                 nodes,
                 forwards,
-                ssh: Ssh { user: "root".to_owned(), connect_timeout_s: 30 },
+                ssh: Ssh { key_path, ..Ssh::default() },
                 snapshots: BTreeMap::from([(name("a", 1), name("b", 2))]),
                 labels,
                 notes: Vec::new(),
@@ -228,7 +231,7 @@ proptest! {
     #[test]
     fn the_canonical_form_reads_back_as_the_same(topology in topology()) {
         let text = topology.to_yaml();
-        let again = parse(&text, &Limits::default())
+        let again = parse(&text, &Limits::default(), &SshDefaults::default())
             .map_err(|errors| TestCaseError::fail(format!("{errors}\n{text}")))?;
         prop_assert_eq!(&again, &topology, "{}", text);
         prop_assert_eq!(diff(&topology, &again), vec![]);

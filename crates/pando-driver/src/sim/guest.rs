@@ -1,7 +1,7 @@
 //! What a simulated guest understands.
 //!
 //! `true`, `false`, `echo WORD…`, `set-mem K V`, `get-mem K`, `del-mem K`, `set-disk K V`,
-//! `get-disk K`, `sh -c … login USER KEY` (kept on the disk as `login.USER`), `set-extra DISK K V`,
+//! `get-disk K`, `sh -c … login USER KEY…` (kept on the disk as `login.USER`), `set-extra DISK K V`,
 //! `get-extra DISK K`, `flood N` (bytes), `sleep-forever`, `cat` (stdin to stdout), `systemctl …`.
 //! What makes a file of its input and runs it, or starts with `#!`, "runs" with status 0; anything
 //! else is not found, with status 127.
@@ -93,8 +93,8 @@ pub(crate) fn act(
         [first, ..] if first.starts_with("#!") || first.starts_with("f=$(mktemp") => {
             Act::Ended(Vec::new(), 0)
         }
-        ["sh", "-c", _, "login", user, key] => {
-            state.write(&layer, &format!("login.{user}"), (*key).to_owned())?;
+        ["sh", "-c", _, "login", user, keys @ ..] => {
+            state.write(&layer, &format!("login.{user}"), keys.join("\n"))?;
             Act::Ended(Vec::new(), 0)
         }
         ["systemctl", ..] => Act::Ended(Vec::new(), 0),

@@ -83,6 +83,7 @@ fn start_node(state: &State, spec: &NodeSpec) -> Result<Node, HostError> {
     let base_memory = memory.clone();
     if let Some(identity) = &spec.identity {
         memory.insert("hostname".to_owned(), identity.hostname.clone());
+        memory.insert("login.root".to_owned(), identity.authorized_keys.join("\n"));
         memory.insert("machine-id".to_owned(), identity.machine_id.clone());
         for dns in identity.interfaces.iter().flat_map(|interface| &interface.dns) {
             memory.insert("name-server".to_owned(), dns.clone());

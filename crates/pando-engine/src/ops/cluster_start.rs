@@ -110,7 +110,7 @@ impl ClusterStart {
 
     async fn set_up(&mut self, cx: &Cx) -> Result<()> {
         let Some(source) = &self.cluster.topology else { return Ok(()) };
-        let topology = topologies::read(&source.text)?;
+        let topology = topologies::read(source)?;
         let timeout = Duration::from_millis(self.set_up_timeout_ms);
         let (cluster, branch) = (&self.cluster, &self.after);
         let user = topology.ssh.user.as_str();

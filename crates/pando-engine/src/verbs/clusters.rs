@@ -15,6 +15,7 @@ use pando_api::machine::Action;
 use pando_api::{ApiError, Caller};
 use pando_driver::store::Query;
 use pando_model::branch::{BranchNode, BranchRole};
+use pando_model::cluster::TopologySource;
 use pando_model::{
     Branch, BranchId, BranchState, Cluster, ClusterState, Commit, ErrorCode, Image, Name, NodeDef,
 };
@@ -66,7 +67,6 @@ impl Engine {
         let started_us = now_us();
         let named = params.topology.or(params.topology_name);
         let (source, topology) = self.topology(named.as_deref().unwrap_or_default()).await?;
-        let text = String::from_utf8_lossy(&source.bytes).into_owned();
         let mut notes: Vec<String> = topology.notes.iter().map(ToString::to_string).collect();
         notes.extend(forwards::note(&topology));
         let timeout = self.config.first_boot_timeout
@@ -74,7 +74,17 @@ impl Engine {
         let there: Option<Cluster> = self.store.named("", topology.name.as_str()).await?;
         let new = match there {
             Some(_) => None,
-            None => Some(self.new_cluster(caller, &topology, &text).await?),
+            None => {
+                let (login_key, note) = self.login_key(&topology).await?;
+                notes.extend(note);
+                let source = TopologySource {
+                    text: String::from_utf8_lossy(&source.bytes).into_owned(),
+                    digest: topology.digest(),
+                    ssh: self.config.ssh.clone(),
+                    login_key,
+                };
+                Some(self.new_cluster(caller, &topology, source).await?)
+            }
         };
         let locks = match &new {
             None => ClusterDefine::locks_for(&topology.name),
@@ -100,10 +110,10 @@ impl Engine {
         &self,
         caller: &Caller,
         topology: &Topology,
-        text: &str,
+        source: TopologySource,
     ) -> Result<Cluster> {
         let images = self.images_of(topology).await?;
-        let cluster = topologies::cluster_of(topology, text, &images, &caller.principal)?;
+        let cluster = topologies::cluster_of(topology, source, &images, &caller.principal)?;
         self.check_kernel(&cluster, &cluster.faults).await?;
         let capacity = self.host.capacity().await?;
         let least = self.config.branch_memory.0 * cluster.nodes.len() as u64;
@@ -155,7 +165,9 @@ impl Engine {
         let Some(source) = &cluster.topology else {
             return Err(self.name_taken(&cluster));
         };
-        let drift = topologies::drift(&topologies::read(&source.text)?, topology);
+        let defined = topologies::read(source)?;
+        let mut drift = topologies::drift(&defined, topology);
+        drift.extend(self.key_drift(source, &defined, topology).await?);
         let branch = self.current(&caller.principal, &cluster).await?;
         let (branches, running) = self.branch_counts(&cluster).await?;
         Ok(ClusterDefine {
@@ -322,7 +334,7 @@ impl Engine {
         let (cluster, branch) = (&place.cluster, &place.branch);
         let topology = topologies::of(cluster)?;
         let layout = &self.config.layout;
-        let key = layout.ssh_key(&cluster.id).display().to_string();
+        let key = self.key_file(cluster).await?;
         let mut nodes = Vec::with_capacity(cluster.nodes.len());
         for def in &cluster.nodes {
             let ssh_port =

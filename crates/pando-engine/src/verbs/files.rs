@@ -8,6 +8,7 @@ use pando_api::exec::{
 };
 use pando_api::{ApiError, Caller, PullRequest, PushRequest};
 use pando_model::guest::{FileFacts, PushSpec};
+use pando_topology::Ssh;
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
@@ -146,14 +147,14 @@ impl Engine {
         let port = self.host.forward(host_id, &target.node, SSH_PORT, None).await;
         let port = self.notice_loss(port.map_err(Failure::from))?;
         let layout = &self.config.layout;
-        let key_path = layout.ssh_key(&cluster.id).display().to_string();
+        let key_path = self.key_file(cluster).await?;
         let def = cluster.nodes.iter().find(|def| def.name == target.node);
         let host_key = def.and_then(|def| def.host_key.clone()).unwrap_or_default();
         let known = keys::known_hosts(layout, &cluster.id);
-        let user = topologies::ssh_user(cluster)?;
+        let Ssh { user, connect_timeout_s, .. } = topologies::ssh(cluster)?;
         let command = format!(
-            "ssh -i {} -p {port} -o IdentitiesOnly=yes -o HostKeyAlias={} \
-             -o UserKnownHostsFile={} {user}@127.0.0.1",
+            "ssh -i {} -p {port} -o IdentitiesOnly=yes -o ConnectTimeout={connect_timeout_s} \
+             -o HostKeyAlias={} -o UserKnownHostsFile={} {user}@127.0.0.1",
             keys::quoted(&key_path),
             target.node,
             keys::quoted(&known.display().to_string()),
@@ -163,6 +164,7 @@ impl Engine {
             port,
             user,
             key_path,
+            connect_timeout_s,
             known_hosts_line: format!("[127.0.0.1]:{port} {host_key}"),
             command,
         })

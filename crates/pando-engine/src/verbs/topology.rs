@@ -13,7 +13,7 @@ impl Engine {
     pub(super) async fn topology_validate(&self, text: &str) -> Result<TopologyValidateResult> {
         let source = self.topology_source(text).await?;
         let path = source.shown_path();
-        Ok(match source.parse() {
+        Ok(match source.parse(&self.config.ssh) {
             Ok(topology) => TopologyValidateResult {
                 valid: true,
                 path,
@@ -41,7 +41,7 @@ impl Engine {
         let name = |source: &crate::topology_files::Source| source.name.clone().unwrap_or_default();
         let (sources, page) = page(all, params.limit, params.cursor.as_deref(), name)?;
         let rows = sources.iter().map(|source| {
-            let parsed = source.parse();
+            let parsed = source.parse(&self.config.ssh);
             TopologyRow {
                 name: name(source),
                 path: source.shown_path().unwrap_or_default(),

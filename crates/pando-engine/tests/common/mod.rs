@@ -9,6 +9,7 @@ use pando_api::{ApiError, Call, Caller, Control};
 use pando_driver::Store;
 use pando_driver::sim::SimWorld;
 use pando_engine::{Config, Drivers, Engine};
+use pando_model::cluster::SshDefaults;
 use pando_model::{Branch, BranchId, Layout};
 use serde_json::{Value, json};
 
@@ -114,6 +115,15 @@ impl Bench {
     /// Starts a new engine on the same world that parks so many machines at most.
     pub async fn park_at_most(&mut self, max_parked: usize) {
         let config = Config { max_parked, ..config(self.home.path()) };
+        self.engine = engine(&self.world, config).await;
+        self.engine.idle().await;
+    }
+
+    /// Starts a new engine on the same world, with these settings of SSH.
+    pub async fn log_in_by(&mut self, user: &str, key_path: &std::path::Path) {
+        let key_path = Some(key_path.to_str().unwrap().to_owned());
+        let ssh = SshDefaults { user: Some(user.to_owned()), key_path };
+        let config = Config { ssh, ..config(self.home.path()) };
         self.engine = engine(&self.world, config).await;
         self.engine.idle().await;
     }

@@ -62,16 +62,20 @@ pub fn refuse_mixture<'n>(
 #[cfg(test)]
 mod tests {
     use crate::{Limits, parse};
+    use pando_model::cluster::SshDefaults;
 
     #[test]
     fn the_kernel_carries_only_what_asks_for_it() {
         let read = |network: &str| {
             let text = format!("name: a\nnetwork: {network}\nnodes: [{{name: x}}]\n");
-            parse(&text, &Limits::default()).unwrap()
+            parse(&text, &Limits::default(), &SshDefaults::default()).unwrap()
         };
         let bridge = |network: &str| {
             let topology = read(network);
-            assert_eq!(parse(&topology.to_yaml(), &Limits::default()).unwrap(), topology);
+            assert_eq!(
+                parse(&topology.to_yaml(), &Limits::default(), &SshDefaults::default()).unwrap(),
+                topology
+            );
             topology.networks[0].bridge.as_ref().map(ToString::to_string)
         };
         assert_eq!(bridge("{mode: kernel}").as_deref(), Some("br0"));

@@ -69,14 +69,32 @@ pub fn path(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     None
 }
 
+/// Returns the path of a key on the host.
+pub fn key_path(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
+    let Text(text) = &at.value;
+    if is_clean_path(text) {
+        return Some(text.clone());
+    }
+    let message = format!("`{}` is not an absolute path without `..`", shown(text));
+    report.wrong(at, message, "write the whole path of a private key: /home/me/.ssh/id_ed25519");
+    None
+}
+
+/// Returns whether a text is a user's name: one that can be made if it is not there.
+pub fn is_user_name(text: &str) -> bool {
+    let begins = |c: char| c.is_ascii_lowercase() || c == '_';
+    let goes_on = |c: char| begins(c) || c.is_ascii_digit() || matches!(c, '-' | '.');
+    text.starts_with(begins) && text.chars().all(goes_on) && text.len() <= MAX_USER_BYTES
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u32>().is_ok() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Returns a user's name or number.
 pub fn user(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     let Text(text) = &at.value;
-    let begins = |c: char| c.is_ascii_lowercase() || c == '_';
-    let goes_on = |c: char| begins(c) || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let is_number = text.parse::<u32>().is_ok() && text.bytes().all(|b| b.is_ascii_digit());
-    let is_name = text.starts_with(begins) && text.chars().all(goes_on);
-    if (is_number || is_name) && text.len() <= MAX_USER_BYTES {
+    if is_number(text) || is_user_name(text) {
         return Some(text.clone());
     }
     let message = format!("`{}` is no user", shown(text));
@@ -84,10 +102,10 @@ pub fn user(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     None
 }
 
-/// Returns a user's name: one that can be made if it is not there.
+/// Returns a user's name.
 pub fn user_name(report: &mut Report<'_>, at: &At<Text>) -> Option<String> {
     let user = user(report, at)?;
-    if user.starts_with(|c: char| c.is_ascii_digit()) {
+    if is_number(&user) {
         report.wrong(at, format!("`{user}` is a number"), "write the user's name");
         return None;
     }

@@ -55,6 +55,8 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
         .args(["-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"])
         .args(["-o", "LogLevel=ERROR", "-F", "/dev/null"])
         .arg("-o")
+        .arg(format!("ConnectTimeout={}", info.connect_timeout_s))
+        .arg("-o")
         .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
         .args(["-p", &info.port.to_string()])
         .arg(format!("{}@{}", info.user, info.host))

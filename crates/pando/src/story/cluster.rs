@@ -11,6 +11,7 @@ use pando_api::image::ImageView;
 use pando_api::network::NetFaultListResult;
 use pando_api::state::StateDiffResult;
 use pando_model::ErrorCode;
+use pando_model::cluster::SshDefaults;
 use pando_topology::{Limits, parse};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -132,7 +133,7 @@ async fn start<W: Write>(
         "1. A cluster of three, from one file",
         &format!("pando cluster define docs/topologies/etcd.yaml; pando cluster start {name}"),
     )?;
-    let mut topology = parse(TOPOLOGY, &Limits::default())
+    let mut topology = parse(TOPOLOGY, &Limits::default(), &SshDefaults::default())
         .map_err(|errors| StoryError::Untrue(errors.to_string()))?;
     topology.name = name.parse().map_err(|error| StoryError::Untrue(format!("{error}")))?;
     let params = json!({"topology": topology.to_yaml()});
