@@ -209,13 +209,13 @@ pub trait BranchHost: Send + Sync {
     async fn check_ports(&self, ports: &[u16]) -> Result<(), HostError>;
 
     /// Returns the first bytes that a server on a port of the guest's loopback says by itself,
-    /// asked through its forward; tries again until `timeout`.
+    /// asked through its forward; tries again as long as there is patience.
     async fn greeting(
         &self,
         branch: &BranchId,
         node: &Name,
         guest_port: u16,
-        timeout: Duration,
+        patience: Patience,
     ) -> Result<Vec<u8>, HostError>;
 
     /// Returns up to `limit` bytes of a node's serial console from byte `offset` (negative: from

@@ -156,6 +156,12 @@ async fn settings_hold_where_the_text_is_silent_and_later_ones_are_drift() {
     assert_eq!((&info["user"], &info["connect_timeout_s"]), (&"ops".into(), &7.into()));
     assert!(info["command"].as_str().unwrap().contains(" -o ConnectTimeout=7 "), "{info}");
     assert_eq!(key_file(&bench).await, path);
+    bench.exec("duo/web", "set-mem no-ssh yes").await;
+    let mute = json!({"cluster_name": "duo", "snapshot_name": "mute", "include_memory": true});
+    bench.ok("snapshot_create", mute).await;
+    let back = json!({"cluster_name": "duo", "snapshot_name": "mute"});
+    let error = bench.fails("snapshot_revert", back).await;
+    assert!(error.message.contains(" of web within 7s"), "{}", error.message);
     let mut told = drift(&bench, silent).await;
     told.sort();
     let key = ["ssh.key_path", path.to_str().unwrap(), "nothing"].map(str::to_owned);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use pando_driver::BranchHost;
 use pando_driver::host::{
     BranchSpec, Capacity, Clock, CutReport, CutSpec, ExecIo, HostError, MemoryChain, NodeEnd,
-    Observation, StartReport, StopMode,
+    Observation, Patience, StartReport, StopMode,
 };
 use pando_driver::progress::Reporter;
 use pando_model::capture::{Aspect, Capture};
@@ -275,11 +275,11 @@ impl BranchHost for LocalHost {
         branch: &BranchId,
         node: &Name,
         guest_port: u16,
-        timeout: Duration,
+        patience: Patience,
     ) -> Result<Vec<u8>, HostError> {
         let port = self.forward(branch, node, guest_port, None).await?;
         let what = || format!("a greeting from port {guest_port} of {node}");
-        crate::greeting::of(port, timeout, what).await
+        crate::greeting::of(port, patience, what).await
     }
 
     async fn console(

@@ -216,6 +216,15 @@ pub enum NodeStart {
     },
 }
 
+/// How long something that is tried again may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// One attempt.
+    pub each: Duration,
+    /// All of them.
+    pub total: Duration,
+}
+
 /// What happens to a guest's clock when it continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -454,14 +454,15 @@ impl BranchHost for SimHost {
         branch: &BranchId,
         node: &Name,
         port: u16,
-        timeout: std::time::Duration,
+        patience: Patience,
     ) -> Result<Vec<u8>, HostError> {
         self.act("host.greeting", |state| {
             machines::answering(state, branch, node)?;
             let silent = state.node(branch, node)?.memory.contains_key("no-ssh");
             if silent {
-                let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                let what = format!("a greeting from port {port} of {node}");
+                let waited_ms = u64::try_from(patience.total.as_millis()).unwrap_or(u64::MAX);
+                let Patience { each, .. } = patience;
+                let what = format!("a greeting from port {port} of {node} within {each:?}");
                 return Err(HostError::Deadline { what, waited_ms });
             }
             Ok(b"SSH-2.0-Simulated\r\n".to_vec())

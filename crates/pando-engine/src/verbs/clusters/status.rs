@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use pando_api::Caller;
 use pando_api::cluster::{ClusterStatusParams, ClusterStatusResult, DomainState, NodeStatus};
 use pando_driver::HostError;
-use pando_driver::host::{EndKind, NodeEnd, Observation};
+use pando_driver::host::{EndKind, NodeEnd, Observation, Patience};
 use pando_model::{Branch, BranchState, Cluster, ErrorCode, Name, NodeDef, network};
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::network::working;
+use crate::topologies;
 
 /// Where a node's SSH server listens.
 pub(super) const SSH_PORT: u16 = 22;
@@ -134,7 +135,9 @@ pub(crate) async fn ssh_answers_on(
     timeout: Duration,
 ) -> Result<()> {
     let address = format!("{}@{}/{node}", cluster.name, branch.name);
-    let greeted = engine.host.greeting(&branch.host_id, node, SSH_PORT, timeout).await;
+    let each = Duration::from_secs(u64::from(topologies::ssh(cluster)?.connect_timeout_s));
+    let patience = Patience { each, total: timeout };
+    let greeted = engine.host.greeting(&branch.host_id, node, SSH_PORT, patience).await;
     let failed = |why: String| {
         Failure::new(
             ErrorCode::DeadlineExceeded,
