@@ -10,6 +10,7 @@
 mod canonical;
 mod drift;
 mod error;
+mod flat;
 pub mod fuzz;
 mod input;
 mod limits;
@@ -24,6 +25,7 @@ mod yaml;
 
 pub use drift::{Drift, diff};
 pub use error::{Note, Place, TopologyError, TopologyErrors};
+pub use flat::{Setting, Single, settings};
 pub use limits::Limits;
 pub use parse::{parse, parse_bytes};
 pub use resolve::{is_clean_path, is_user_name};

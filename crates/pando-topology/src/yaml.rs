@@ -98,11 +98,21 @@ struct Builder<'l> {
     root: Option<Value>,
 }
 
-/// Returns the one document of `text`.
+/// Returns the one document of `text`, which is not empty.
+///
+/// # Errors
+/// As [`document`], and for an empty text.
+pub fn read(text: &str, limits: &Limits) -> Result<Value, TopologyError> {
+    document(text, limits)?.ok_or_else(|| {
+        wrong(START, "the text is empty".to_owned(), "begin with `name:` and `nodes:`")
+    })
+}
+
+/// Returns the one document of `text`; `None` if there is nothing in it.
 ///
 /// # Errors
 /// The first thing that is no YAML, or that is beyond `limits`.
-pub fn read(text: &str, limits: &Limits) -> Result<Value, TopologyError> {
+pub fn document(text: &str, limits: &Limits) -> Result<Option<Value>, TopologyError> {
     if text.len() > limits.bytes {
         return Err(wrong(
             START,
@@ -128,12 +138,7 @@ pub fn read(text: &str, limits: &Limits) -> Result<Value, TopologyError> {
         let (event, span) = next.map_err(|error| no_yaml(&error, limits))?;
         builder.event(event, &span)?;
     }
-    match builder.root {
-        Some(Value { kind: Kind::Null, .. }) | None => {
-            Err(wrong(START, "the text is empty".to_owned(), "begin with `name:` and `nodes:`"))
-        }
-        Some(root) => Ok(root),
-    }
+    Ok(builder.root.filter(|root| root.kind != Kind::Null))
 }
 
 const START: Place = Place { line: 1, column: 1 };
@@ -204,7 +209,7 @@ fn too_deep(place: Place, limits: &Limits) -> TopologyError {
     wrong(
         place,
         format!("values are nested more than {} deep", limits.depth),
-        "a topology needs six levels; remove the rest",
+        "six levels are enough for everything; remove the rest",
     )
 }
 
@@ -215,7 +220,7 @@ impl Builder<'_> {
             Event::DocumentStart(..) if self.root.is_some() => Err(wrong(
                 place,
                 "a second document begins here".to_owned(),
-                "keep one topology in a file: remove the `---` or split the file",
+                "keep one document in a file: remove the `---` or split the file",
             )),
             Event::Scalar(text, style, anchor, tag) => {
                 let tagged = text_tag(tag.as_deref(), place)?;

@@ -33,5 +33,7 @@ pub const LOG_BYTES: u64 = 1024 * 1024;
 pub const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
 /// Time for each stage of the accelerator probe.
 pub const PROBE_STAGE: Duration = Duration::from_secs(10);
+/// Longest file of another program's settings, in bytes: vmcluster-mcp's has ten short lines.
+pub const MAX_SETTINGS_BYTES: u64 = 64 * 1024;
 /// Most rows that `ps` asks for.
 pub const PS_ROWS: u32 = 500;

@@ -11,7 +11,7 @@ use pando_api::{Toolset, catalogue};
 use pando_model::ErrorCode;
 
 use crate::reference::markdown::{Table, cell};
-use crate::settings::{FOREIGN, Meaning, Settings, Sources, variable};
+use crate::settings::{FOREIGN, Meaning, Settings, Sources, key_of, variable};
 
 /// The file with the OpenAPI document.
 const OPENAPI: &str = "openapi.json";
@@ -130,16 +130,25 @@ fn settings() -> String {
     }
     page.push_str(&table.to_string());
     page.push_str(
-        "## Variables of vmcluster-mcp\n\nThey are accepted: those that mean something here stand below \
-         pando's own and above the file.\n\n",
+        "## Settings of vmcluster-mcp\n\nThey are accepted. Variables that mean something here stand below \
+         pando's own and above `config.toml`; keys of the YAML file that `VMCLUSTER_CONFIG` names (by an \
+         absolute path) stand below `config.toml`. What means nothing is told by `pando config show \
+         --origin` and `pando doctor`.\n\nWhat a cluster was defined with stays with it: changing \
+         `cluster.ssh_user` or `cluster.ssh_key_path` is drift of the clusters that are there, and \
+         reaches new ones.\n\n",
     );
-    let mut table = Table::new(&["variable", "what it means here"]);
+    let mut table = Table::new(&["variable", "key of the file", "what it means here"]);
     for (name, meaning) in FOREIGN {
         let means = match meaning {
             Meaning::Setting(key) => format!("`{key}`"),
+            Meaning::File => "the path of the file".to_owned(),
             Meaning::Nothing(why) => format!("not used: {why}"),
         };
-        table.row([format!("`{name}`"), cell(&means)]);
+        let key = match meaning {
+            Meaning::File => String::new(),
+            _ => format!("`{}`", key_of(name)),
+        };
+        table.row([format!("`{name}`"), key, cell(&means)]);
     }
     page.push_str(&table.to_string());
     page

@@ -1,4 +1,4 @@
-//! Settings: environment over `HOME/config.toml` over defaults. Each is declared once, below; from
+//! Settings: environment over `HOME/config.toml` over a file of vmcluster-mcp's over defaults. Each is declared once, below; from
 //! it come its type, its place in the file, its variable and its line in `pando config show`.
 
 mod file;
@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pando_api::ApiError;
+use pando_model::cluster::SshDefaults;
 use pando_model::{ErrorCode, Layout, suggest};
 
 pub use file::{read, write};
-pub use foreign::{Ignored, Meaning, VARIABLES as FOREIGN};
-pub use value::{AcceleratorChoice, HttpListen, Setting};
+pub use foreign::{Ignored, Meaning, Theirs, VARIABLES as FOREIGN, key_of};
+pub use value::{AcceleratorChoice, HttpListen, KeyPath, Setting, UserName};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Origin {
     File,
     /// The environment variable of this name.
     Environment(String),
+    /// The file of vmcluster-mcp's settings at this path.
+    Foreign(String),
 }
 
 /// One setting as it is in force.
@@ -79,7 +82,10 @@ macro_rules! settings {
             /// `config_invalid`.
             pub fn check(key: &str, text: &str) -> Result<(), ApiError> {
                 match key {
-                    $($key => <$type>::parse(text).map(drop).map_err(|why| wrong(key, text, why)),)*
+                    $($key => {
+                        let said = format!("`{key}`");
+                        <$type>::parse(text).map(drop).map_err(|why| wrong(key, &said, text, why))
+                    })*
                     other => Err(unknown(other)),
                 }
             }
@@ -100,6 +106,10 @@ settings! {
     guest_program: String = String::new(), "image.guest_program";
     /// Where topologies that have a name are; `topologies` in the home when empty.
     topology_dir: String = String::new(), "cluster.topology_dir";
+    /// Who logs in over SSH where a topology does not say; root when empty.
+    ssh_user: UserName = UserName::default(), "cluster.ssh_user";
+    /// A private key that logs in where a topology names none, beside each cluster's own.
+    ssh_key_path: KeyPath = KeyPath::default(), "cluster.ssh_key_path";
     /// Whether disk flushes of guests reach the host's disk.
     durable_disk: bool = false, "machine.durable_disk";
     /// Memory of the host that is never used, in MiB.
@@ -131,6 +141,8 @@ pub struct Sources {
     pub file: BTreeMap<String, String>,
     /// The environment's variables, by their own names.
     pub environment: BTreeMap<String, String>,
+    /// The file of vmcluster-mcp's settings that the environment names.
+    pub theirs: Option<Theirs>,
 }
 
 /// Returns the environment variable of a key.
@@ -147,19 +159,27 @@ impl Settings {
             set => layout.home().join(set),
         }
     }
+
+    /// Returns how people log in where a topology does not say.
+    pub fn ssh(&self) -> SshDefaults {
+        let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        SshDefaults { user: set(&self.ssh_user.0), key_path: set(&self.ssh_key_path.0) }
+    }
 }
 
 impl Sources {
-    /// Returns what the file at `path` and the process's environment say.
+    /// Returns what the file at `path`, the process's environment and the file that it may name say.
     ///
     /// # Errors
-    /// `config_invalid` when the file is there and cannot be read.
+    /// `config_invalid` when a file is there and cannot be read, or is named and not there.
     pub fn of_process(path: &Path) -> Result<Self, ApiError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("PANDO_") || name.starts_with(foreign::PREFIX))
             .collect();
-        Ok(Self { file: read(path)?, environment })
+        let mut sources = Self { file: read(path)?, environment, theirs: None };
+        sources.read_theirs()?;
+        Ok(sources)
     }
 
     fn refuse_unknown(&self) -> Result<(), ApiError> {
@@ -171,22 +191,27 @@ impl Sources {
 
     fn apply<T: Setting>(&self, key: &str, target: &mut T) -> Result<Origin, ApiError> {
         let own = variable(key);
-        let (text, origin) = match (self.environment.get(&own), self.foreign(key)) {
-            (Some(text), _) => (text.clone(), Origin::Environment(own)),
-            (None, Some((name, text))) => (text, Origin::Environment(name.to_owned())),
-            (None, None) => match self.file.get(key) {
-                Some(text) => (text.clone(), Origin::File),
-                None => return Ok(Origin::Default),
-            },
+        let said = format!("`{key}`");
+        let (text, origin, said) = if let Some(text) = self.environment.get(&own) {
+            (text.clone(), Origin::Environment(own), said)
+        } else if let Some((name, text)) = self.foreign(key) {
+            (text, Origin::Environment(name.to_owned()), said)
+        } else if let Some(text) = self.file.get(key) {
+            (text.clone(), Origin::File, said)
+        } else if let Some((text, said)) = self.foreign_file(key) {
+            let path = self.theirs.as_ref().map(|theirs| theirs.path.clone());
+            (text, Origin::Foreign(path.unwrap_or_default()), said)
+        } else {
+            return Ok(Origin::Default);
         };
-        *target = T::parse(&text).map_err(|why| wrong(key, &text, why))?;
+        *target = T::parse(&text).map_err(|why| wrong(key, &said, &text, why))?;
         Ok(origin)
     }
 }
 
-fn wrong(key: &str, text: &str, why: &str) -> ApiError {
+fn wrong(key: &str, said: &str, text: &str, why: &str) -> ApiError {
     let shown: String = text.chars().take(80).collect();
-    ApiError::new(ErrorCode::ConfigInvalid, format!("`{key}` is `{shown}`, but must be {why}"))
+    ApiError::new(ErrorCode::ConfigInvalid, format!("{said} is `{shown}`, but must be {why}"))
         .subject(key)
         .hint("pando config show --origin")
 }
@@ -208,7 +233,7 @@ mod tests {
         let map = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
-        Sources { file: map(file), environment: map(environment) }
+        Sources { file: map(file), environment: map(environment), theirs: None }
     }
 
     #[test]
@@ -234,6 +259,14 @@ mod tests {
         assert_eq!(error.message, "`limits.max_parked` is `many`, but must be a whole number");
         assert!(Settings::check("machine.durable_disk", "yes").is_err());
         assert!(Settings::check("machine.durable_disk", "true").is_ok());
+        for (key, bad) in [
+            ("cluster.ssh_user", "-oProxyCommand=id"),
+            ("cluster.ssh_user", "0"),
+            ("cluster.ssh_key_path", "id_ed25519"),
+            ("cluster.ssh_key_path", "/keys/../id_ed25519"),
+        ] {
+            assert_eq!(Settings::check(key, bad).unwrap_err().code, ErrorCode::ConfigInvalid);
+        }
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub async fn engine(
 fn config(layout: &Layout, settings: &Settings) -> Config {
     let mut config = Config::new(layout.clone(), daemon::VERSION);
     config.topology_dir = settings.topologies(layout);
+    config.ssh = settings.ssh();
     config.disk_reserve = ByteCount::from_mib(settings.disk_reserve_mib);
     config.memory_reserve = ByteCount::from_mib(settings.memory_reserve_mib);
     config.memory_cache = ByteCount::from_mib(settings.memory_cache_mib);

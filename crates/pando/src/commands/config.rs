@@ -99,7 +99,7 @@ fn origin(shown: &Shown) -> String {
     match &shown.origin {
         Origin::Default => "default".to_owned(),
         Origin::File => "file".to_owned(),
-        Origin::Environment(name) => name.clone(),
+        Origin::Environment(name) | Origin::Foreign(name) => name.clone(),
     }
 }
 
@@ -128,8 +128,8 @@ fn show(ui: Ui, shown: &[Shown], ignored: &[Ignored], with_origin: bool) {
         ]);
     }
     table.print(&ui);
-    for Ignored { variable, why } in ignored {
-        ui.remark(format!("{variable} is set and not used: {why}"));
+    for one in ignored {
+        ui.remark(format!("{} is set and not used: {}", one.what(), one.why));
     }
 }
 

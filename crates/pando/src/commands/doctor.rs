@@ -105,12 +105,13 @@ pub fn run(ui: Ui, layout: &Layout, matches: &ArgMatches) -> Ending {
     Ok(if worst_is_missing { EXIT_MISSING } else { 0 })
 }
 
-fn unused(Ignored { variable, why }: &Ignored) -> Finding {
-    Finding::poor(
-        "environment",
-        format!("{variable} is not used: {why}"),
-        format!("unset {variable}"),
-    )
+fn unused(ignored: &Ignored) -> Finding {
+    let Ignored { variable, file, why } = ignored;
+    let fix = match file {
+        Some(file) => format!("remove it from {file}"),
+        None => format!("unset {variable}"),
+    };
+    Finding::poor("environment", format!("{} is not used: {why}", ignored.what()), fix)
 }
 
 fn show(ui: &Ui, findings: &[Finding]) {

@@ -26,6 +26,40 @@ impl Setting for String {
     }
 }
 
+/// A user of guests; empty for the usual one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserName(pub String);
+
+impl Setting for UserName {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.is_empty() || pando_topology::is_user_name(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("a user's name"),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The path of a private key; empty for none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyPath(pub String);
+
+impl Setting for KeyPath {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.is_empty() || pando_topology::is_clean_path(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("an absolute path without `..`"),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// How guest code runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceleratorChoice {

@@ -21,6 +21,7 @@ mod faults;
 mod full;
 mod guests;
 mod journey;
+mod keys;
 mod kills;
 mod kills_of_clusters;
 mod power;
