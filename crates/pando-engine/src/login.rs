@@ -55,12 +55,16 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Returns a regular file's text and its permissions, as far as a key can be long.
+/// Returns a regular file's text and its permissions. Files of the kernel's own, some of which keep
+/// their readers waiting for ever, have no length.
 fn read(path: &Path) -> io::Result<(String, u32)> {
     use std::os::unix::fs::PermissionsExt;
     let facts = std::fs::metadata(path)?;
     if !facts.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    if facts.len() == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is empty"));
     }
     if facts.len() > MAX_KEY_BYTES {
         let message = format!("it is longer than {MAX_KEY_BYTES} bytes");
@@ -262,6 +266,7 @@ mod tests {
         assert_eq!(why(&write(&directory, "half", half)).0, "it is no private key");
         assert_eq!(why(directory.path().to_str().unwrap()).0, "it is no regular file");
         assert!(why("/dev/zero").0.contains("no regular file"));
+        assert_eq!(why("/proc/kmsg").0, "it is empty");
         let long = "a".repeat(1 + usize::try_from(MAX_KEY_BYTES).unwrap());
         assert!(why(&write(&directory, "long", &long)).0.contains("longer than"));
         assert_eq!(look(&write(&directory, "x", "x").replace("/x", "/none")), Ok(None));
