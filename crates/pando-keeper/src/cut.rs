@@ -37,6 +37,7 @@ use pando_model::machine::MachineProfile;
 use pando_model::network::CommitNetwork;
 use pando_model::{BranchId, ByteCount, Layout, Name, NodeLayers};
 
+use crate::limits;
 use crate::network::Network;
 use crate::node::{MemoryBase, Node, each, each_and, each_with, try_each_live};
 use crate::spool::{self, CutIntent};
@@ -196,6 +197,7 @@ fn prepare(
         let next = next_layers(spec, node).clone();
         node.with_machine(|machine, _| {
             for (disk, layer) in next.disks() {
+                let deadline = deadline.min(Instant::now() + limits::OPEN_OVERLAY);
                 machine.prepare_overlay(disk, &context.layout.layer(layer), deadline)?;
             }
             Ok(())

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Time that one hypervisor command may take while the guests stand still: far above the few
 /// milliseconds measured, far below what a user takes for a hang.
 pub const PAUSED_COMMAND: Duration = Duration::from_secs(10);
+/// Time that a machine may take to open a disk's next layer before a cut: milliseconds, and seconds on
+/// a busy host. The guests run meanwhile, but whoever waits is to hear soon of a machine that hangs.
+pub const OPEN_OVERLAY: Duration = Duration::from_secs(10);
 /// Time that a machine may take to stop for a cut; the others of its branch stand still meanwhile.
 pub const STAND_STILL: Duration = Duration::from_secs(3);
 /// Time that machines may take to read what the switch sent them before they are stopped: a fraction

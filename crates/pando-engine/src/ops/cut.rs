@@ -98,7 +98,7 @@ impl Cut {
         let report = cx.engine.host.cut(&self.branch.host_id, &spec, &cx.reporter).await;
         let report = report.map_err(|error| self.refused(error))?;
         if let Some(why) = report.failed {
-            return Err(why.into());
+            return Err(self.refused(why));
         }
         if self.adopted(cx).await? {
             return Ok(());
@@ -108,14 +108,21 @@ impl Cut {
 
     /// Returns why there is no cut, with what to do about it.
     fn refused(&self, error: HostError) -> Failure {
-        let is_down = matches!(error, HostError::NodeDown { .. });
-        let failure = Failure::from(error);
-        match is_down {
-            true => failure.hint(format!(
-                "start it: `pando cluster start {}@{}`; or commit the disks only (`kind: disk`)",
-                self.cluster.name, self.branch.name
+        let address = format!("{}@{}", self.cluster.name, self.branch.name);
+        let hint = match &error {
+            HostError::NodeDown { .. } => Some(format!(
+                "start it: `pando cluster start {address}`; or commit the disks only (`kind: disk`)"
             )),
-            false => failure,
+            HostError::Machine { node, .. } => Some(format!(
+                "`pando console {address}/{node}` shows its last words; if it hangs, `pando node \
+                 crash {address} {node}` boots its disk"
+            )),
+            _ => None,
+        };
+        let failure = Failure::from(error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 

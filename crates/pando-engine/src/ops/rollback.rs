@@ -12,7 +12,8 @@ use pando_api::snapshot::SnapshotRevertResult;
 use pando_driver::host::{AfterStart, Clock, StartReport};
 use pando_driver::store::{Guard, Record, Table, Transaction};
 use pando_model::{
-    Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, OperationId, OperationStatus,
+    Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, ErrorCode, OperationId,
+    OperationStatus,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use super::branch_create::unpark_faults;
 use super::cut::Cut;
 use crate::engine::Engine;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::faults::faults_at;
 use crate::garbage::{Gone, branch_layers};
 use crate::incarnation::{Disks, Incarnation};
@@ -107,6 +108,28 @@ impl Rollback {
         self.ready_ms = super::elapsed_ms(self.started_us);
         self.inherited = super::inherited(report);
         Ok(())
+    }
+
+    /// Returns why the state before cannot be saved. Where calling again, or making room, may not help,
+    /// the hint is the rollback that gives that state up.
+    fn or_without_saving(&self, why: Failure) -> Failure {
+        let may_pass = matches!(
+            why.code(),
+            ErrorCode::Cancelled | ErrorCode::DiskFull | ErrorCode::MemoryFull
+        );
+        if may_pass {
+            return why;
+        }
+        let address = format!("{}@{}", self.cluster.name, self.before.name);
+        let target = &self.target.id;
+        let command = match self.as_snapshot {
+            None => format!("`pando rollback {address} {target} --no-save`"),
+            Some(_) => format!("`pando snapshot revert {address} {target} --no-save`"),
+        };
+        why.hint(format!(
+            "the state before could not be saved, and nothing was changed; `save: false` gives it up: \
+             {command}"
+        ))
     }
 
     /// Returns the records with which the new incarnation takes the place of the old one.
@@ -209,7 +232,8 @@ impl Kind for Rollback {
         match step {
             "save" => {
                 if let Some(save) = &mut self.save {
-                    save.make(cx).await?;
+                    let made = save.make(cx).await;
+                    made.map_err(|why| self.or_without_saving(why))?;
                 }
             }
             "start" => self.start(cx).await?,

@@ -20,6 +20,7 @@ mod diff;
 mod faults;
 mod full;
 mod guests;
+mod hung;
 mod journey;
 mod keys;
 mod kills;

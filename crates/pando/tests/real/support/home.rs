@@ -239,10 +239,13 @@ impl Home {
         processes.filter_map(owner).map(|facts| facts.uid()).collect()
     }
 
-    /// Returns the machine of a branch.
+    /// Returns the machine of a branch, or of a node of it.
     pub fn machine(&self, address: &str) -> Process {
         let all = processes_of(&self.path);
-        let title = format!("guest={address}/");
+        let title = match address.contains('/') {
+            true => format!("guest={address},"),
+            false => format!("guest={address}/"),
+        };
         let found = all.iter().find(|process| process.is_machine() && process.mentions(&title));
         found.unwrap_or_else(|| panic!("{address} in {all:#?}")).clone()
     }
