@@ -146,6 +146,12 @@ pub struct ClusterStartResult {
     pub status: ClusterStatusResult,
     /// Nodes that this call started.
     pub started: Vec<Name>,
+    /// Nodes on which no SSH server answered in time, and why; they were started all the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ssh_missing: BTreeMap<Name, String>,
+    /// What to do about those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Whether they continued from ready states.
     pub warm: bool,
     /// From the request until every guest answered, in milliseconds; 0 if all ran.

@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "clusters/starts.rs"]
+mod starts;
 
 use common::{Bench, DUO};
 use pando_driver::store::Query;

@@ -318,7 +318,8 @@ fn status(verb: &str, result: &Value) -> u8 {
         return u8::try_from(code).unwrap_or(u8::MAX);
     }
     let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
-    u8::from(failed > 0 || is("valid", false) || is("all_succeeded", false))
+    let without_ssh = result.get("ssh_missing").is_some();
+    u8::from(failed > 0 || without_ssh || is("valid", false) || is("all_succeeded", false))
 }
 
 fn outcome(name: &str, view: OperationView) -> Result<Value, ApiError> {

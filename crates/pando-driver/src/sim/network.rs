@@ -117,13 +117,16 @@ pub(crate) fn boot_node(
     name: &Name,
 ) -> Result<(), HostError> {
     state.node(branch, name)?;
-    if state.keeper(branch)?.state == BranchState::Paused {
+    let keeper = state.keeper(branch)?;
+    if super::machines::observation(keeper).state == BranchState::Paused {
         return Err(HostError::WrongState {
             branch: branch.clone(),
             is: "paused".to_owned(),
             wanted: "running".to_owned(),
         });
     }
+    // It may have been paused when its last machine ended.
+    keeper.state = BranchState::Running;
     let node = state.node(branch, name)?;
     if node.crashed {
         (node.crashed, node.powered_off) = (false, false);

@@ -1,4 +1,5 @@
-//! `cluster_start`: all nodes of a branch run and answer, or none was started.
+//! `cluster_start`: all nodes of a branch run and answer, or none was started. That SSH is late undoes
+//! nothing: it is said of the nodes concerned.
 //!
 //! A branch that was never started is *fresh*: its nodes continue from their images' ready states,
 //! get identities, and are set up as the topology says. All of that is undone whole: the disks are
@@ -9,23 +10,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use pando_api::cluster::ClusterStartResult;
+use pando_api::cluster::{ClusterStartResult, NodeStatus};
+use pando_driver::HostError;
 use pando_driver::host::{Clock, StopMode};
 use pando_driver::store::Transaction;
 use pando_model::commit::Layer;
 use pando_model::guest::Identity;
-use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, Name, OperationId};
+use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, Name, NodeDef, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::incarnation::Incarnation;
 use crate::keys;
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, memo};
 use crate::set_up::{self, SetUp};
 use crate::topologies;
-use crate::verbs::clusters::{running, ssh_answers};
+use crate::verbs::clusters::{seen_running, ssh_missing, status};
 
 /// What there is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub(crate) enum How {
     Boot,
     /// A paused branch goes on.
     Resume,
-    /// The branch runs, these nodes of it do not.
+    /// The branch runs, or goes on if it is paused; these nodes of it did not.
     Nodes(Vec<Name>),
 }
 
@@ -63,6 +65,12 @@ pub(crate) struct ClusterStart {
     pub others: u32,
     pub started_us: i64,
     pub ready_ms: u64,
+    /// What the nodes did at the end.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
+    /// Nodes without SSH at the end of the wait for it, and why.
+    #[serde(default)]
+    pub ssh_missing: BTreeMap<Name, String>,
     /// Secret, and made anew whenever the steps run again.
     #[serde(skip)]
     pub identities: BTreeMap<Name, Identity>,
@@ -99,6 +107,7 @@ impl ClusterStart {
             }
             How::Resume => host.resume(host_id, Clock::Step).await?,
             How::Nodes(names) => {
+                self.resume_if_paused(cx).await?;
                 try_join_all(names.iter().map(|name| host.boot_node(host_id, name, timeout)))
                     .await?;
             }
@@ -106,6 +115,42 @@ impl ClusterStart {
         cx.engine.open_ports(&self.cluster, &self.after).await?;
         self.ready_ms = super::elapsed_ms(self.started_us);
         Ok(())
+    }
+
+    /// Lets a paused branch go on. One whose nodes have all ended is not paused, whatever is recorded.
+    async fn resume_if_paused(&self, cx: &Cx) -> Result<()> {
+        let host = &cx.engine.host;
+        let seen = host.observe(&self.before.host_id).await?;
+        if seen.is_some_and(|seen| seen.state == BranchState::Paused) {
+            host.resume(&self.before.host_id, Clock::Step).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for SSH if that was asked for, then looks at what the nodes do.
+    async fn look(&mut self, cx: &Cx) -> Result<()> {
+        let (cluster, branch) = (&self.cluster, &self.after);
+        if self.wait_for_ssh {
+            cx.reporter.report("waiting for SSH", 0, 0);
+            let timeout = Duration::from_millis(self.ssh_timeout_ms);
+            let missing = ssh_missing(&cx.engine, cluster, branch, timeout).await;
+            let why = |(name, Failure(error)): (Name, Failure)| (name, error.message);
+            self.ssh_missing = missing.into_iter().map(why).collect();
+        }
+        let seen = cx.engine.host.observe(&branch.host_id).await?;
+        let seen = seen.ok_or_else(|| HostError::NotRunning { branch: branch.host_id.clone() })?;
+        let ssh = |def: &NodeDef| self.wait_for_ssh && !self.ssh_missing.contains_key(&def.name);
+        self.nodes = seen_running(cluster, &seen, ssh);
+        Ok(())
+    }
+
+    fn hint(&self) -> Option<String> {
+        let first = self.ssh_missing.keys().next()?;
+        let address = format!("{}@{}", self.cluster.name, self.after.name);
+        Some(format!(
+            "the nodes run, and commands need no SSH; `pando cluster status {address}` asks again, \
+             `pando console {address}/{first}` shows what it does; a longer `ssh_timeout_s` waits longer"
+        ))
     }
 
     async fn set_up(&mut self, cx: &Cx) -> Result<()> {
@@ -117,7 +162,7 @@ impl ClusterStart {
         let nodes = cluster.nodes.iter().filter_map(|def| Some((def, topology.node(&def.name)?)));
         let work = nodes.map(|(def, node)| async move {
             SetUp { cx, cluster, branch, def, timeout, user }.run(node).await?;
-            Ok::<_, crate::failure::Failure>(set_up::count(node))
+            Ok::<_, Failure>(set_up::count(node))
         });
         let done: usize = try_join_all(work).await?.into_iter().sum();
         self.set_up = u32::try_from(done).unwrap_or(u32::MAX);
@@ -148,6 +193,9 @@ impl ClusterStart {
             How::Nodes(names) if host.observe(host_id).await?.is_some() => {
                 for name in names {
                     host.crash_node(host_id, name).await?;
+                }
+                if self.before.state == BranchState::Paused {
+                    host.pause(host_id).await?;
                 }
             }
             How::Resume | How::Nodes(_) => {}
@@ -190,12 +238,7 @@ impl Kind for ClusterStart {
             }
             "start" => self.start(cx).await?,
             "set-up" => self.set_up(cx).await?,
-            _ if self.wait_for_ssh => {
-                cx.reporter.report("waiting for SSH", 0, 0);
-                let timeout = Duration::from_millis(self.ssh_timeout_ms);
-                ssh_answers(&cx.engine, &self.cluster, &self.after, timeout).await?;
-            }
-            _ => {}
+            _ => self.look(cx).await?,
         }
         Ok(Transaction::new())
     }
@@ -223,8 +266,10 @@ impl Kind for ClusterStart {
     fn result(&self, _: &OperationId) -> Value {
         let counts = (self.branches, self.others + 1);
         memo(&ClusterStartResult {
-            status: running(&self.cluster, &self.after, counts, self.wait_for_ssh),
+            status: status(&self.cluster, &self.after, counts, self.nodes.clone()),
             started: self.started(),
+            ssh_missing: self.ssh_missing.clone(),
+            hint: self.hint(),
             warm: self.how == How::First && !self.ready.is_empty(),
             ready_ms: self.ready_ms,
             set_up: self.set_up,

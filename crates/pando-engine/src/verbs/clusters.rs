@@ -36,7 +36,9 @@ use crate::resolve::Place;
 use crate::topologies;
 
 use self::status::ip_of;
-pub(crate) use self::status::{off, resting, running, ssh_answers, ssh_answers_on};
+pub(crate) use self::status::{
+    off, resting, running, seen_running, ssh_answers, ssh_answers_on, ssh_missing, status,
+};
 
 /// Where artifacts are put in nodes; the name is vmcluster's.
 const ARTIFACTS: &str = "/opt/vmcluster/artifacts";
@@ -252,6 +254,8 @@ impl Engine {
             others,
             started_us,
             ready_ms: 0,
+            nodes: Vec::new(),
+            ssh_missing: BTreeMap::new(),
             identities: BTreeMap::new(),
         };
         let timeout = self.config.first_boot_timeout
@@ -265,12 +269,15 @@ impl Engine {
         Ok(match branch.state {
             BranchState::Stopped if branch.fresh => How::First,
             BranchState::Stopped => How::Boot,
-            BranchState::Paused => How::Resume,
-            BranchState::Running => {
+            BranchState::Running | BranchState::Paused => {
                 let seen = self.host.observe(&branch.host_id).await?;
                 let ended = seen.into_iter().flat_map(|seen| seen.nodes);
                 let ended = ended.filter(|node| node.state == BranchState::Stopped);
-                How::Nodes(ended.map(|node| node.name).collect())
+                let ended: Vec<Name> = ended.map(|node| node.name).collect();
+                match branch.state {
+                    BranchState::Paused if ended.is_empty() => How::Resume,
+                    _ => How::Nodes(ended),
+                }
             }
         })
     }

@@ -116,6 +116,26 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             }),
         ),
         scenario(
+            "start of a paused cluster with a node down",
+            "cluster_start",
+            json!({"cluster_name": "duo@side"}),
+            later!(|bench| {
+                let params =
+                    json!({"cluster_name": "duo@side", "node": "db", "restart_after": false});
+                bench.ok("node_crash", params).await;
+                let params = json!({"address": "duo@side", "action": "pause"});
+                bench.ok("vm_control", params).await;
+            }),
+            later!(|bench, done| {
+                let state = state_of(bench, "duo@side").await;
+                agrees(done, state == "running", "side goes on");
+                assert!(["running", "paused"].contains(&state.as_str()), "{state}");
+                bench.ok("cluster_start", json!({"cluster_name": "duo@side"})).await;
+                assert_eq!(bench.mem("duo@side/web", "a").await, "1");
+                assert_eq!(bench.exec("duo@side/db", "get-disk d").await, "1");
+            }),
+        ),
+        scenario(
             "cluster stop",
             "cluster_stop",
             json!({"cluster_name": "duo@side"}),

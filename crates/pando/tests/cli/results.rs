@@ -143,6 +143,22 @@ fn scripted() -> Fake {
             "warnings": ["QEMU is untested on this distribution"],
         }),
     );
+    let node = |name: &str, state: &str, ssh: bool| {
+        json!({ "name": name, "role": "node", "ip": "10.0.0.1", "domain_state": state,
+                "answers": state == "running", "ssh_reachable": ssh })
+    };
+    control.answer(
+        "cluster_start",
+        json!({
+            "cluster_name": "duo", "cluster_id": id("cl", "duo"), "address": "duo@main",
+            "branch_id": "br_00000000000a", "state": "running", "fresh": false, "network_active": true,
+            "active_faults": 0, "branches": 1, "running_branches": 1,
+            "nodes": [node("db", "running", false), node("web", "crashed", false)],
+            "started": ["db"], "warm": true, "ready_ms": 700, "set_up": 0,
+            "ssh_missing": { "db": "no SSH server answers on duo@main/db" },
+            "hint": "the nodes run, and commands need no SSH",
+        }),
+    );
     control.answer(
         "gc",
         json!({ "dry_run": true, "count": 1, "freed_bytes": 4096,
@@ -172,6 +188,7 @@ fn results_are_as_reviewed() {
         "rollback shop v1",
         "rollback v1 --no-save",
         "fanout shop@main shop@try1 -- uptime",
+        "cluster start duo",
         "status",
         "gc --dry-run",
     ] {

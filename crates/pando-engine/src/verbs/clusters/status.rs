@@ -61,7 +61,8 @@ fn ended(end: &NodeEnd) -> DomainState {
     }
 }
 
-fn status(
+/// Returns the status of a branch whose nodes do this.
+pub(crate) fn status(
     cluster: &Cluster,
     branch: &Branch,
     (branches, running_branches): Counts,
@@ -103,6 +104,36 @@ pub(crate) fn running(
     status(cluster, branch, counts, cluster.nodes.iter().map(node).collect())
 }
 
+/// Returns what nodes were seen to do at the end of a start, in which all that run answered; `ssh` says on
+/// which of them SSH did.
+pub(crate) fn seen_running(
+    cluster: &Cluster,
+    seen: &Observation,
+    ssh: impl Fn(&NodeDef) -> bool,
+) -> Vec<NodeStatus> {
+    let node = |def: &NodeDef| {
+        let mut status = seen_node(cluster, def, seen);
+        let runs = status.domain_state == DomainState::Running;
+        status.ssh_reachable = runs && has_network(def) && ssh(def);
+        status
+    };
+    cluster.nodes.iter().map(node).collect()
+}
+
+/// Returns what a node's machine was seen to do; nothing is asked of its guest.
+fn seen_node(cluster: &Cluster, def: &NodeDef, seen: &Observation) -> NodeStatus {
+    let Some(node) = seen.nodes.iter().find(|node| node.name == def.name) else {
+        return node_status(cluster, def, DomainState::Unknown);
+    };
+    let state = match (node.state, &node.ended) {
+        (BranchState::Running, _) => DomainState::Running,
+        (BranchState::Paused, _) => DomainState::Paused,
+        (BranchState::Stopped, end) => end.as_ref().map_or(DomainState::Crashed, ended),
+    };
+    let why = node.ended.as_ref().map(|end| end.why.clone());
+    NodeStatus { reason: why.or_else(|| node.trouble.clone()), ..node_status(cluster, def, state) }
+}
+
 /// Returns whether a node has an interface for an SSH client to come in by. The way is the guest
 /// channel's, but without a network there is no server either.
 fn has_network(def: &NodeDef) -> bool {
@@ -116,14 +147,29 @@ pub(crate) async fn ssh_answers(
     branch: &Branch,
     timeout: Duration,
 ) -> Result<()> {
-    let nodes = cluster.nodes.iter().filter(|def| has_network(def));
-    let asks = nodes.map(|def| ssh_answers_on(engine, cluster, branch, &def.name, timeout));
-    let mut failed = join_all(asks).await.into_iter().filter_map(std::result::Result::err);
+    let missing = ssh_missing(engine, cluster, branch, timeout).await;
+    let mut failed = missing.into_iter().map(|(_, failure)| failure);
     let Some(Failure(mut first)) = failed.next() else { return Ok(()) };
     for Failure(other) in failed {
         first.message = format!("{}; {}", first.message, other.message);
     }
     Err(Failure(first))
+}
+
+/// Waits until an SSH server answers on every node of a branch, and returns the nodes on which none
+/// does.
+pub(crate) async fn ssh_missing(
+    engine: &Engine,
+    cluster: &Cluster,
+    branch: &Branch,
+    timeout: Duration,
+) -> Vec<(Name, Failure)> {
+    let nodes = cluster.nodes.iter().filter(|def| has_network(def));
+    let asks = nodes.map(|def| async move {
+        let answered = ssh_answers_on(engine, cluster, branch, &def.name, timeout).await;
+        answered.err().map(|failure| (def.name.clone(), failure))
+    });
+    join_all(asks).await.into_iter().flatten().collect()
 }
 
 /// Waits until an SSH server answers on a node.
@@ -226,19 +272,13 @@ impl Engine {
         def: &NodeDef,
         seen: Option<&Observation>,
     ) -> NodeStatus {
-        let node = seen.and_then(|seen| seen.nodes.iter().find(|node| node.name == def.name));
-        let Some(node) = node else {
+        let is_there = |seen: &&Observation| seen.nodes.iter().any(|node| node.name == def.name);
+        let Some(seen) = seen.filter(is_there) else {
             let (state, reason) = self.down(branch, &def.name).await;
             return NodeStatus { reason, ..node_status(cluster, def, state) };
         };
-        let state = match (node.state, &node.ended) {
-            (BranchState::Running, _) => DomainState::Running,
-            (BranchState::Paused, _) => DomainState::Paused,
-            (BranchState::Stopped, end) => end.as_ref().map_or(DomainState::Crashed, ended),
-        };
-        let mut status = node_status(cluster, def, state);
-        let why = node.ended.as_ref().map(|end| end.why.clone());
-        status.reason = why.or_else(|| node.trouble.clone());
+        let mut status = seen_node(cluster, def, seen);
+        let state = status.domain_state;
         if state == DomainState::Running {
             let host_id = &branch.host_id;
             let ssh = async {

@@ -115,16 +115,28 @@ pub fn defined(ui: &Ui, view: &ClusterDefineResult) {
 
 pub fn started(ui: &Ui, view: &ClusterStartResult) {
     let address = &view.status.address;
+    let nodes_of = &view.status.nodes;
+    let running = nodes_of.iter().filter(|node| node.domain_state == DomainState::Running).count();
+    let runs = match nodes_of.len() {
+        all if all == running => format!("{address} runs"),
+        all => format!("{address}: {running} of {all} nodes run"),
+    };
     let how = if view.warm { ", warm" } else { "" };
     let what = match (view.started.len(), view.ready_ms) {
-        (0, _) => format!("{address} runs"),
+        (0, _) => runs,
         (count, ms) => {
-            format!("{address} runs: {count} started{how}, ready in {}", units::whole_millis(ms))
+            format!("{runs}: {count} started{how}, ready in {}", units::whole_millis(ms))
         }
     };
     say(ui, address, what);
     if ui.talk == Talk::All {
-        nodes(ui, &view.status.nodes);
+        nodes(ui, nodes_of);
+    }
+    for why in view.ssh_missing.values() {
+        ui.remark(printable(why));
+    }
+    if let Some(hint) = &view.hint {
+        ui.remark(printable(hint));
     }
 }
 
