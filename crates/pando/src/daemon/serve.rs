@@ -127,6 +127,9 @@ async fn serve(
             ui.answer(&words, json!({ "socket": socket, "url": url }));
         }
     }
+    let tested = (layout.clone(), settings.clone());
+    let self_test =
+        tokio::task::spawn_blocking(move || wire::machines::self_test(&tested.0, &tested.1));
     let signals = async {
         // Cancel-safe: a signal that is not taken here ends nothing else.
         tokio::select! {
@@ -144,6 +147,9 @@ async fn serve(
     // Nobody is to find a socket that nobody answers.
     let _ = std::fs::remove_file(&socket);
     engine.shutdown().await;
+    if let Err(error) = self_test.await {
+        tracing::warn!(%error, "the test of QEMU");
+    }
     tracing::info!("ended");
     Ok(())
 }

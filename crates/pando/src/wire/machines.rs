@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use pando_machine::Hypervisor;
 use pando_model::host::HostError;
@@ -83,9 +84,13 @@ pub enum Probing {
     Fresh,
 }
 
+/// One probe of this process at a time: whoever comes second finds what the first remembers.
+static TRYING: Mutex<()> = Mutex::new(());
+
 /// Returns what each accelerator can do here, the fastest first. KVM is believed only after a real
 /// kernel has booted under it, so it needs an image to try with.
 pub fn reports(layout: &Layout, qemu: &Qemu, probing: Probing) -> Vec<Report> {
+    let _turn = TRYING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut memory = recall(layout);
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let kernel = any_kernel(layout);
@@ -103,6 +108,7 @@ pub fn reports(layout: &Layout, qemu: &Qemu, probing: Probing) -> Vec<Report> {
             continue;
         }
         let kernel = kernel.as_ref().filter(|_| wants_kernel);
+        clear_dead_probes(&layout.tmp());
         let report = probe(qemu, accelerator, kernel, &layout.tmp(), PROBE_STAGE);
         memory.reports.insert(key, report.clone());
         reports.push(report);
@@ -112,6 +118,38 @@ pub fn reports(layout: &Layout, qemu: &Qemu, probing: Probing) -> Vec<Report> {
         remember(layout, &memory);
     }
     reports
+}
+
+/// Removes the scratch files of probes whose process was killed.
+fn clear_dead_probes(scratch: &Path) {
+    let of_dead = |name: &str| {
+        let process = name.strip_prefix("probe-").and_then(|rest| rest.rsplit('-').next());
+        let process = process.and_then(|text| text.parse::<u32>().ok());
+        process.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists())
+    };
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(of_dead) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Tests what machines ask of QEMU, its interfaces outside its stability promise among them, unless
+/// that is remembered of this QEMU and kernel. Notes in the log what was found; a call that needs a
+/// machine says it again.
+pub fn self_test(layout: &Layout, settings: &Settings) {
+    let qemu = match qemu(layout, settings) {
+        Ok(qemu) => qemu,
+        Err(error) => return tracing::warn!(%error, "no machine can be started"),
+    };
+    if let Err(error) = fs::create_dir_all(layout.tmp()) {
+        return tracing::warn!(%error, "QEMU is not tested");
+    }
+    for report in reports(layout, &qemu, Probing::Remembered) {
+        let accelerator = report.accelerator.as_str();
+        let failure = report.failure.as_ref().map(|failure| failure.reason.as_str());
+        tracing::info!(accelerator, qemu = report.qemu_version, failure, "QEMU is tested");
+    }
 }
 
 fn passed(report: &Report, stage: Stage) -> bool {

@@ -26,6 +26,7 @@ mod keys;
 mod kills;
 mod kills_of_clusters;
 mod power;
+mod probe;
 #[path = "../cli/pty.rs"]
 mod pty;
 mod support;

@@ -185,7 +185,10 @@ fn accelerator(report: &Report, any_works: bool) -> Finding {
     }
     let took: u64 = report.passed.iter().map(|stage| stage.took_ms).sum();
     if machines::is_trusted(report) {
-        Finding::fine(what, format!("boots, saves and restores a guest ({took} ms)"))
+        Finding::fine(
+            what,
+            format!("boots, stops, saves and restores a guest as commits do ({took} ms)"),
+        )
     } else {
         let fix = "with an image, a real kernel is tried: pando image build";
         Finding::poor(what, "runs a tiny guest; not yet tried with a real kernel", fix)
