@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use pando_api::network::ProbeRow;
 use pando_model::capture::{Aspect, Capture};
 use pando_model::{BranchId, Cluster, Commit, CommitId, CommitKind, Name};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
-use crate::ops::look::Wanted;
+use crate::ops::look::{Wanted, probe_of};
 
 /// Most captures that are kept: some megabytes each.
 const MAX_KEPT: usize = 64;
@@ -34,6 +35,9 @@ pub(crate) struct Sight {
     /// Paths of the files of packages, where those were needed.
     #[serde(default)]
     pub lists: BTreeMap<String, Vec<String>>,
+    /// Whom the node of a commit reached, where its whole cluster was looked into.
+    #[serde(default)]
+    pub reached: Option<Vec<ProbeRow>>,
     /// Contents of files that were asked for; `None` for what is none or too long.
     #[serde(skip)]
     pub files: BTreeMap<String, Option<String>>,
@@ -150,9 +154,11 @@ impl Engine {
     ) -> Result<BTreeMap<Name, Sight>> {
         let mut sights = BTreeMap::new();
         let mut wanted = BTreeMap::new();
+        let asks = probe_of(cluster, commit).is_some();
+        let asked = |sight: &Sight| !asks || sight.reached.is_some();
         for (node, against) in nodes {
             match self.kept(commit.id.as_str(), &node).await {
-                Some(kept) if whole(&kept.sight.capture) => {
+                Some(kept) if whole(&kept.sight.capture) && asked(&kept.sight) => {
                     sights.insert(node, kept.sight);
                 }
                 _ => {

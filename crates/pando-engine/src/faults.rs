@@ -5,6 +5,8 @@ use pando_api::limits::MAX_SEED;
 use pando_model::fault::Fault;
 use pando_model::{Cluster, Commit};
 
+use crate::network::working;
+
 /// Returns the faults that a branch of a commit begins with: those that worked at the cut, each with
 /// the time that it had left. A disk has no memory of them: the cluster's own work then.
 pub(crate) fn faults_at(cluster: &Cluster, commit: &Commit, now: Timestamp) -> Vec<Fault> {
@@ -15,6 +17,11 @@ pub(crate) fn faults_at(cluster: &Cluster, commit: &Commit, now: Timestamp) -> V
         Fault { expires_at: end.map(|end| end.unwrap_or(Timestamp::MAX)), ..fault.clone() }
     };
     network.faults.iter().map(anchored).collect()
+}
+
+/// Returns the faults that worked when a commit was cut.
+pub(crate) fn faults_of(cluster: &Cluster, commit: &Commit) -> Vec<Fault> {
+    working(&faults_at(cluster, commit, commit.cut_at()), commit.cut_at())
 }
 
 /// Returns the faults under seeds of their own that follow from `seed`.

@@ -301,18 +301,32 @@ async fn clusters_differ_node_by_node_and_between_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_reaches_what_it_reached_when_it_was_cut() {
+    let bench = Bench::with_cluster().await;
+    let cut = json!({"cluster_name": "duo", "partition_a": ["db"], "partition_b": ["web"], "expires_s": 30});
+    bench.ok("net_partition", cut).await;
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "split"})).await;
+    bench.ok("net_heal_all", json!({"cluster_name": "duo"})).await;
+    let before = looks(&bench).await;
+    let diff = bench.ok("state_diff", json!({"from": "duo@split", "to": "duo@main"})).await;
+    let between = &diff["cluster"];
+    assert_eq!((&diff["equal"], &between["faults_differ"]), (&json!(false), &json!(1)), "{diff:#}");
+    let links = between["reachability"]["links"].as_array().unwrap();
+    let cut = links.iter().filter(|link| link["from"] == "no" && link["to"] == "yes").count();
+    assert_eq!((cut, &between["reachability"]["differ"]), (2, &json!(2)), "{between:#}");
+    bench.ok("state_diff", json!({"from": "duo@split", "to": "duo@main"})).await;
+    assert_eq!(looks(&bench).await - before, 1, "what it reached is kept");
+    bench.assert_consistent("after a look").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clusters_commit_is_looked_into_once_for_all_nodes() {
     let bench = Bench::with_cluster().await;
     bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
     let before = looks(&bench).await;
     let same = bench.ok("state_diff", json!({"from": "duo"})).await;
-    assert_eq!(
-        (&same["total"], &same["equal"]),
-        (&json!(0), &json!(false)),
-        "unknown is not equal"
-    );
-    let why = "not observed on the side `from`: a commit's guests cannot be asked";
-    assert_eq!(same["unknown"]["reachability"], why);
+    assert_eq!((&same["total"], &same["equal"]), (&json!(0), &json!(true)), "{same:#}");
+    assert_eq!(same["cluster"]["reachability"]["total"], 4, "{same:#}");
     let asked = json!({"from": "duo", "aspects": ["files"]});
     assert_eq!(bench.ok("state_diff", asked).await["equal"], true, "nobody asked who reaches whom");
     pass_time();
@@ -325,7 +339,7 @@ async fn a_clusters_commit_is_looked_into_once_for_all_nodes() {
     assert_eq!(differing(&diff), [late, early]);
     assert_eq!(of_node(&diff, "db")["from"], "saved");
     let reach = &diff["cluster"]["reachability"];
-    assert_eq!(reach["not_observed"]["from"], "a commit's guests cannot be asked");
+    assert_eq!((reach.get("not_observed"), &reach["links"][0]["from"]), (None, &json!("yes")));
     assert_eq!((&reach["total"], &reach["differ"]), (&json!(4), &json!(0)));
     let again = bench.ok("state_diff", json!({"from": "duo@v1", "to": "duo@main"})).await;
     assert_eq!(differing(&again), [late, early]);

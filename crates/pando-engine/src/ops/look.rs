@@ -1,9 +1,10 @@
 //! A look into a full commit: a copy of it is restored without network, asked for its state, and
-//! ended. What it says is for the caller only; the operation is there so that nothing of the copy
+//! ended. Its nodes reach one another as at the cut, and nobody else. What it says is for the caller only; the operation is there so that nothing of the copy
 //! stays, whatever happens.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -19,9 +20,12 @@ use super::branch_create::{Origin, new_branch};
 use crate::captures::{MAX_CAPTURES_AT_ONCE, Sight};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::faults::{faults_of, without_end};
 use crate::incarnation::{Disks, Incarnation};
 use crate::locks::{Hold, LockSet};
 use crate::operation::{Cx, Kind, Plan, Request, memo, outcome};
+use crate::resolve::Place;
+use crate::verbs::diff::{MAX_PROBED_NODES, how_to_ask};
 
 /// The verb under which it is recorded.
 pub(crate) const VERB: &str = "commit_look";
@@ -39,6 +43,14 @@ pub(crate) struct Wanted {
     pub lists: Vec<String>,
     /// Files to read.
     pub files: Vec<String>,
+}
+
+/// Returns how often the nodes of a commit are asked whom they reach and how long for answers is
+/// waited; `None` where they are not asked.
+pub(crate) fn probe_of(cluster: &Cluster, commit: &Commit) -> Option<(u32, Duration)> {
+    let many = (2..=MAX_PROBED_NODES).contains(&commit.nodes.len());
+    let asks = many && !cluster.networks.is_empty();
+    asks.then(|| how_to_ask(faults_of(cluster, commit).iter()))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,12 +73,14 @@ impl Look {
         wanted: BTreeMap<Name, Wanted>,
     ) -> Result<Self> {
         let disks = engine.disks_on_commit(commit, None).await?;
+        // As at the cut, for as long as the look takes.
+        let faults = without_end(faults_of(cluster, commit));
         let origin = Origin {
             cluster,
             parent: &commit.branch,
             commit: &commit.id,
             kind: commit.kind,
-            faults: &[],
+            faults: &faults,
         };
         let mut branch = new_branch(&origin, commit.branch_name.clone(), &disks, "pando");
         branch.role = BranchRole::Template;
@@ -90,8 +104,26 @@ impl Look {
             Ok::<_, Failure>((node, sight))
         });
         let looks = stream::iter(looks).buffer_unordered(MAX_CAPTURES_AT_ONCE);
-        let sights: BTreeMap<Name, Sight> = looks.try_collect().await?;
+        let mut sights: BTreeMap<Name, Sight> = looks.try_collect().await?;
+        // Afterwards: what guests are asked here is not to be seen in their captures.
+        if sights.values().any(|sight| !sight.capture.coverage.is_empty()) {
+            self.ask_all(&cx.engine, &mut sights).await?;
+        }
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = sights;
+        Ok(())
+    }
+
+    /// Asks all nodes of the copy whom they reach. What is not known is not noted.
+    async fn ask_all(&self, engine: &Engine, sights: &mut BTreeMap<Name, Sight>) -> Result<()> {
+        let Some((count, timeout)) = probe_of(&self.cluster, &self.commit) else { return Ok(()) };
+        let place = Place { cluster: self.cluster.clone(), branch: self.branch.clone() };
+        let rows = engine.probed_by_all(&place, count, timeout).await?;
+        for (node, sight) in sights {
+            let own = rows.iter().filter(|row| row.from == node.as_str());
+            if own.clone().all(|row| row.reachable.is_some()) {
+                sight.reached = Some(own.cloned().collect());
+            }
+        }
         Ok(())
     }
 

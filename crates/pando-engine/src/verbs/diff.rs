@@ -33,6 +33,7 @@ mod sights;
 mod subject;
 mod summary;
 
+pub(crate) use self::between::{MAX_PROBED_NODES, how_to_ask};
 pub(crate) use self::pages::Compared;
 
 /// Most files of a node whose contents are digested for one comparison.

@@ -251,7 +251,7 @@ impl Engine {
     }
 
     /// Lets all nodes of a branch ask one another and the gateway; each asked address is a row.
-    pub(super) async fn probed_by_all(
+    pub(crate) async fn probed_by_all(
         &self,
         place: &Place,
         count: u32,

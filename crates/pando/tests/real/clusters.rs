@@ -191,3 +191,50 @@ fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     home.ok(&["cluster", "destroy", "trio", "--remove-overlays"]);
     home.assert_nothing_left();
 }
+
+const QUIET: &str = "name: quiet
+image: default
+network: {name: lan, subnet: 10.9.1.0/24}
+nodes:
+  - {name: a, memory: 256 MiB}
+  - {name: b, memory: 256 MiB}
+  - {name: c, memory: 256 MiB}
+";
+
+#[test]
+fn a_cluster_equals_its_commit_until_something_is_done() {
+    let mut home = Home::new();
+    let file = home.path().with_extension("yaml");
+    std::fs::write(&file, QUIET).unwrap();
+    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.remember();
+    home.ok(&["cluster", "start", "quiet"]);
+    home.ok(&["commit", "quiet", "-t", "v1"]);
+    let compare = |what: &str, arguments: &[&str]| {
+        let began = Instant::now();
+        let diff = home.ok(&[&["diff"], arguments].concat());
+        println!("{what}: {:?}, {} ms of it compared", began.elapsed(), diff["duration_ms"]);
+        diff
+    };
+    for what in ["with its commit, first", "with its commit, again"] {
+        let diff = compare(what, &["quiet"]);
+        assert_eq!((&diff["equal"], &diff["total"]), (&true.into(), &0.into()), "{diff:#}");
+    }
+    home.ok(&["branch", "quiet@v1", "-n", "2"]);
+    for what in ["two branches, first", "two branches, again"] {
+        let diff = compare(what, &["quiet@try-1", "quiet@try-2"]);
+        assert_eq!((&diff["equal"], &diff["total"]), (&true.into(), &0.into()), "{diff:#}");
+    }
+
+    home.ok(&["node", "exec", "quiet@try-1", "b", "echo here >/srv/note"]);
+    home.ok(&["net", "partition", "quiet@try-1", "a"]);
+    let diff = compare("after a change", &["quiet@v1", "quiet@try-1"]);
+    assert_eq!(diff["equal"], false);
+    let changed = diff["differences"].as_array().unwrap().iter();
+    let changed: Vec<&Value> = changed.filter(|change| change["aspect"] == "files").collect();
+    assert!(changed.iter().any(|change| change["subject"] == "/srv/note"), "{diff:#}");
+    let reach = &diff["cluster"]["reachability"];
+    assert_eq!(reach["differ"], 4, "{reach:#}");
+    home.ok(&["cluster", "destroy", "quiet", "--remove-overlays"]);
+    home.assert_nothing_left();
+}

@@ -1,5 +1,6 @@
 //! What differs between the nodes of two clusters: the faults of their networks, from the records, and
-//! who reaches whom, which the guests of a side that runs are asked.
+//! who reaches whom, which the guests of a side that runs are asked; those of a commit were, in the copy
+//! that was looked into.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,13 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pando_api::network::ProbeRow;
 use pando_api::state::{ClusterDiff, FaultDiff, LinkDiff, Reach, ReachDiff};
-use pando_model::BranchState;
 use pando_model::change::Side;
 use pando_model::fault::{Effect, Fault};
+use pando_model::{BranchState, Cluster, Commit};
 
 use super::subject::{Question, Subject};
 use crate::engine::Engine;
-use crate::faults::faults_at;
+use crate::faults::faults_of;
 use crate::network::{fault_info, working};
 
 /// Most faults of a result: about 2 KB.
@@ -21,7 +22,7 @@ const MAX_FAULTS: usize = 8;
 /// Most links of a result: about 2 KB.
 const MAX_LINKS: usize = 24;
 /// Most nodes that are asked who reaches whom: each is asked by each other.
-const MAX_PROBED_NODES: usize = 16;
+pub(crate) const MAX_PROBED_NODES: usize = 16;
 /// Time for answers where the network is not slowed on purpose: many times what a guest under
 /// translation takes, and little beside a capture.
 const ANSWER: Duration = Duration::from_millis(400);
@@ -42,9 +43,7 @@ pub(super) enum Probe {
 fn faults(subject: &Subject) -> Vec<Fault> {
     match subject {
         Subject::Live(place) => working(&place.branch.faults, Timestamp::now()),
-        Subject::Commit(cluster, commit) => {
-            working(&faults_at(cluster, commit, commit.cut_at()), commit.cut_at())
-        }
+        Subject::Commit(cluster, commit) => faults_of(cluster, commit),
         Subject::Kept(..) => Vec::new(),
     }
 }
@@ -66,7 +65,7 @@ fn fault_diff(side: Side, fault: &Fault) -> FaultDiff {
 }
 
 /// Returns how often to ask, and how long to wait for answers over a network with these faults.
-fn how_to_ask<'a>(faults: impl Iterator<Item = &'a Fault>) -> (u32, Duration) {
+pub(crate) fn how_to_ask<'a>(faults: impl Iterator<Item = &'a Fault>) -> (u32, Duration) {
     let (mut questions, mut way) = (1, Duration::ZERO);
     for fault in faults {
         if let Effect::Impair(impairment) = &fault.effect {
@@ -194,9 +193,9 @@ impl Engine {
         }
         let place = match subject {
             Subject::Live(place) => place,
-            Subject::Commit(..) | Subject::Kept(..) => {
-                let why = "a commit's guests cannot be asked";
-                return Err(Unseen::Unknown(why.to_owned()));
+            Subject::Commit(cluster, commit) => return self.ways_of_commit(cluster, commit).await,
+            Subject::Kept(..) => {
+                return Err(Unseen::Unknown("a capture is of one node".to_owned()));
             }
         };
         let state = match place.branch.state {
@@ -213,6 +212,19 @@ impl Engine {
         }
         let rows = self.probed_by_all(place, count, timeout).await;
         rows.map(|rows| ways(&rows)).map_err(|failure| Unseen::Unknown(failure.0.message))
+    }
+
+    /// Returns what the nodes of a copy of a commit reached: it was looked into for the comparison of
+    /// the nodes, and what it said is kept.
+    async fn ways_of_commit(&self, cluster: &Cluster, commit: &Commit) -> Seen {
+        let nodes = commit.nodes.iter().map(|node| (node.name.clone(), None)).collect();
+        let sights = self.sights_of_commit(cluster, commit, nodes).await;
+        let sights = sights.map_err(|failure| Unseen::Unknown(failure.0.message))?;
+        let reached: Option<Vec<_>> = sights.into_values().map(|sight| sight.reached).collect();
+        match reached {
+            Some(rows) => Ok(ways(&rows.concat())),
+            None => Err(Unseen::Unknown(format!("a copy of {} did not say", commit.id))),
+        }
     }
 
     /// Returns what differs between nodes, and what of it is not known; how to look closer is still
