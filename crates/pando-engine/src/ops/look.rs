@@ -1,6 +1,6 @@
 //! A look into a full commit: a copy of it is restored without network, asked for its state, and
-//! ended. Its nodes reach one another as at the cut, and nobody else. What it says is for the caller only; the operation is there so that nothing of the copy
-//! stays, whatever happens.
+//! ended. Its nodes reach one another as at the cut, and nobody else. What it says is for the caller
+//! only; the operation is there so that nothing of the copy stays, whatever happens.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
