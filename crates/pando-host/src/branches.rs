@@ -24,10 +24,10 @@ impl LocalHost {
     async fn connect_to(&self, peer: &Peer) -> Result<Connection, HostError> {
         match Connection::open(self.layout(), peer).await {
             Ok(connection) => Ok(connection),
-            Err(error) => Err(if keepers::is_alive(self.layout(), &peer.branch)? {
-                error
-            } else {
+            Err(error) => Err(if keepers::has_ended(self.layout(), &peer.branch).await? {
                 HostError::NotRunning { branch: peer.branch.clone() }
+            } else {
+                error
             }),
         }
     }
@@ -188,6 +188,11 @@ impl LocalHost {
             Ok(Reply::Observed { observation }) => observation,
             Ok(other) => return Err(unexpected(&other)),
             Err(HostError::NotRunning { .. }) => return Ok(None),
+            Err(HostError::KeeperLost { .. })
+                if keepers::has_ended(self.layout(), branch).await? =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         for node in &mut observation.nodes {
@@ -257,8 +262,8 @@ impl LocalHost {
             match self.ask(branch, &request, wait + limits::GRACE).await {
                 Ok(Reply::Cut { .. } | Reply::NoCut) | Err(HostError::NotRunning { .. }) => {}
                 Ok(other) => return Err(unexpected(&other)),
-                Err(HostError::KeeperLost { .. }) if !keepers::is_alive(self.layout(), branch)? => {
-                }
+                Err(HostError::KeeperLost { .. })
+                    if keepers::has_ended(self.layout(), branch).await? => {}
                 Err(error) => return Err(error),
             }
         }

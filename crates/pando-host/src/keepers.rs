@@ -31,6 +31,19 @@ pub fn is_alive(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
     }
 }
 
+/// Returns whether a keeper that was lost has ended: one that is killed lets go of its sockets a moment
+/// before its lock.
+pub async fn has_ended(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
+    let deadline = Instant::now() + limits::DYING;
+    while is_alive(layout, branch)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(limits::LOCK_POLL).await;
+    }
+    Ok(true)
+}
+
 /// Returns whether a machine of the branch, or another process of its keeper, lives: whether the
 /// log that it writes to is locked. Those of a keeper that was killed die with it, but not at once.
 fn has_machines(layout: &Layout, branch: &BranchId) -> Result<bool, HostError> {
@@ -161,5 +174,29 @@ pub fn remove_socket(layout: &Layout, branch: &BranchId) -> Result<(), HostError
             Err(trouble::path("remove", &socket, &error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_keeper_that_lets_go_of_its_lock_last_has_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::new(home.path(), home.path().join("run"));
+        let branch = BranchId::random();
+        assert!(has_ended(&layout, &branch).await.unwrap(), "there never was one");
+
+        fs::create_dir_all(layout.branch(&branch)).unwrap();
+        let lock = File::create(layout.keeper_lock(&branch)).unwrap();
+        lock.lock().unwrap();
+        assert!(!has_ended(&layout, &branch).await.unwrap());
+        let ends = tokio::spawn(async move {
+            tokio::time::sleep(limits::DYING / 4).await;
+            drop(lock);
+        });
+        assert!(has_ended(&layout, &branch).await.unwrap());
+        ends.await.unwrap();
     }
 }

@@ -13,6 +13,8 @@ pub const COMMAND: Duration = Duration::from_secs(45);
 pub const RESUME: Duration = Duration::from_secs(600);
 /// Time for a keeper's process to be gone once it said goodbye.
 pub const GONE: Duration = Duration::from_secs(10);
+/// Time from when a process that ends lets go of its first file until it lets go of its last.
+pub const DYING: Duration = Duration::from_secs(1);
 /// How often a lock is tried while a process ends: the kernel offers no wait with a deadline.
 pub const LOCK_POLL: Duration = Duration::from_millis(2);
 /// Longest flattening of a disk chain.
