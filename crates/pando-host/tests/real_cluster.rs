@@ -286,7 +286,7 @@ fn summary(times_us: &[u64]) -> (f64, f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_is_as_long_as_what_was_changed() {
+async fn a_pause_is_short_however_much_was_changed() {
     const SAMPLES: usize = 3;
     let world = World::new();
     let ready = world.ready_state(shape(1, 256, 1)).await;
@@ -321,7 +321,10 @@ async fn a_pause_is_as_long_as_what_was_changed() {
         );
         medians.push(pause);
     }
-    assert!(medians[0] < medians[2], "{medians:?}");
+    // Elsewhere all that was changed is read in the pause.
+    if pando_delta::tracking::try_out().is_ok() {
+        assert!(medians[2] < 2.0 * medians[0] + 10.0, "{medians:?}");
+    }
     world.end(&[&parent]).await;
 }
 
