@@ -53,6 +53,10 @@ pub trait BranchHost: Send + Sync {
     /// Returns what the branch is doing, or `None` when it has no keeper.
     async fn observe(&self, branch: &BranchId) -> Result<Option<Observation>, HostError>;
 
+    /// As [`observe`](Self::observe), with the memory of the branch's processes, which takes
+    /// milliseconds for each of them.
+    async fn measure(&self, branch: &BranchId) -> Result<Option<Observation>, HostError>;
+
     /// Returns how machines of a branch ended whose keeper has ended since; nothing of a keeper that
     /// was killed.
     async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError>;

@@ -180,21 +180,23 @@ impl LocalHost {
     pub(crate) async fn observe_branch(
         &self,
         branch: &BranchId,
+        memory: bool,
     ) -> Result<Option<Observation>, HostError> {
         if !keepers::is_alive(self.layout(), branch)? {
             return Ok(None);
         }
-        let mut observation = match self.ask(branch, &Request::Observe, limits::ANSWER).await {
-            Ok(Reply::Observed { observation }) => observation,
-            Ok(other) => return Err(unexpected(&other)),
-            Err(HostError::NotRunning { .. }) => return Ok(None),
-            Err(HostError::KeeperLost { .. })
-                if keepers::has_ended(self.layout(), branch).await? =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let mut observation =
+            match self.ask(branch, &Request::Observe { memory }, limits::ANSWER).await {
+                Ok(Reply::Observed { observation }) => observation,
+                Ok(other) => return Err(unexpected(&other)),
+                Err(HostError::NotRunning { .. }) => return Ok(None),
+                Err(HostError::KeeperLost { .. })
+                    if keepers::has_ended(self.layout(), branch).await? =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
         for node in &mut observation.nodes {
             let sizes = node.layers.iter().map(|layer| layer_bytes(&self.layout().layer(layer)).0);
             node.disk_used = ByteCount(sizes.sum());

@@ -54,7 +54,11 @@ impl BranchHost for LocalHost {
     }
 
     async fn observe(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
-        self.observe_branch(branch).await
+        self.observe_branch(branch, false).await
+    }
+
+    async fn measure(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
+        self.observe_branch(branch, true).await
     }
 
     async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError> {

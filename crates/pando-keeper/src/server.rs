@@ -287,7 +287,9 @@ impl Server {
             }
             Request::Pull { node, path } => self.pull(client, &node, &path),
             Request::AwaitStart { timeout } => self.await_start(timeout),
-            Request::Observe => Ok(Reply::Observed { observation: self.observe() }),
+            Request::Observe { memory } => {
+                Ok(Reply::Observed { observation: self.observe(memory) })
+            }
             Request::AwaitCut { commit, timeout } => self.await_cut(&commit, timeout),
             Request::Capture { node, aspects } => {
                 self.capture(client, &node, &GuestRequest::Capture { aspects })
@@ -382,7 +384,8 @@ impl Server {
         })
     }
 
-    fn observe(&self) -> Observation {
+    fn observe(&self, memory: bool) -> Observation {
+        let memory_of = |pid| memory.then(|| procfs::proportional_memory(pid));
         let keeper_pid = std::process::id();
         let (state, network_ended, mut nodes) = self.published.read(|view| {
             let nodes = view.nodes.iter().map(|node| NodeObservation {
@@ -392,7 +395,7 @@ impl Server {
                 trouble: node.trouble.clone(),
                 pid: node.pid,
                 layers: node.layers.clone(),
-                memory_used: ByteCount(0),
+                memory_used: None,
                 cpu_ms: 0,
                 disk_used: ByteCount(0),
                 answers: node.greeted,
@@ -402,7 +405,7 @@ impl Server {
         });
         for node in &mut nodes {
             if let Some(pid) = node.pid {
-                node.memory_used = procfs::proportional_memory(pid);
+                node.memory_used = memory_of(pid);
                 node.cpu_ms = procfs::cpu_ms(pid);
             }
         }
@@ -410,7 +413,7 @@ impl Server {
             state,
             generation: self.identity.generation,
             keeper_pid,
-            keeper_memory: procfs::proportional_memory(keeper_pid),
+            keeper_memory: memory_of(keeper_pid),
             keeper_cpu_ms: procfs::cpu_ms(keeper_pid),
             nodes,
             network_ended,

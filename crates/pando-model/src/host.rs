@@ -336,8 +336,8 @@ pub struct NodeObservation {
     /// Writable tops of its disks' chains: the truth after a cut.
     #[serde(flatten)]
     pub layers: NodeLayers,
-    /// Proportional memory of its machine.
-    pub memory_used: ByteCount,
+    /// Proportional memory of its machine, where that was asked for.
+    pub memory_used: Option<ByteCount>,
     /// Processor time of its machine, in milliseconds.
     pub cpu_ms: u64,
     /// Bytes of its writable disk layers.
@@ -377,7 +377,7 @@ pub struct Observation {
     /// The keeper's process id.
     pub keeper_pid: u32,
     /// The keeper's own memory.
-    pub keeper_memory: ByteCount,
+    pub keeper_memory: Option<ByteCount>,
     /// Its processor time, in milliseconds.
     #[serde(default)]
     pub keeper_cpu_ms: u64,

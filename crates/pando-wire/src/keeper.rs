@@ -63,7 +63,10 @@ pub enum Request {
         timeout: Duration,
     },
     /// What is the branch doing?
-    Observe,
+    Observe {
+        /// Whether the memory of its processes is measured, too: the kernel looks at each of their pages.
+        memory: bool,
+    },
     /// Stop the guests.
     Pause,
     /// Let the guests go on.

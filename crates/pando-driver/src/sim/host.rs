@@ -98,6 +98,10 @@ impl BranchHost for SimHost {
             .await
     }
 
+    async fn measure(&self, branch: &BranchId) -> Result<Option<Observation>, HostError> {
+        self.observe(branch).await
+    }
+
     async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError> {
         self.act("host.ends", |state| Ok(state.ends.get(branch).cloned().unwrap_or_default())).await
     }

@@ -45,8 +45,8 @@ fn resources(
         vcpus: def.shape.vcpus,
         memory_mib: def.shape.memory.mib(),
         disk_gib: gib(def.shape.disk),
-        host_memory_bytes: node.map(|node| node.memory_used.0),
-        keeper_memory_bytes: seen.map(|seen| seen.keeper_memory.0),
+        host_memory_bytes: node.and_then(|node| node.memory_used).map(|bytes| bytes.0),
+        keeper_memory_bytes: seen.and_then(|seen| seen.keeper_memory).map(|bytes| bytes.0),
         keeper_cpu_ms: seen.map(|seen| seen.keeper_cpu_ms),
         host_disk_bytes: node.map(|node| node.disk_used.0),
         cpu_ms: node.map(|node| node.cpu_ms),
@@ -137,7 +137,7 @@ impl Engine {
         let (cluster, branch) = (&target.place.cluster, &target.place.branch);
         let def = cluster.nodes.iter().find(|def| def.name == target.node);
         let def = def.ok_or_else(|| Failure::not_found("node", target.node.as_str()))?;
-        let seen = self.host.observe(&branch.host_id).await?;
+        let seen = self.host.measure(&branch.host_id).await?;
         let state = seen.as_ref().map_or(BranchState::Stopped, |seen| seen.state);
         if state != branch.state {
             self.reconcile_soon();

@@ -78,7 +78,7 @@ impl Engine {
 
     /// Returns what the nodes of a branch take; nothing for one whose keeper was lost.
     async fn usage(&self, cluster: &Cluster, branch: &Branch) -> Result<Vec<VmUsageRow>> {
-        let Some(seen) = self.host.observe(&branch.host_id).await? else { return Ok(Vec::new()) };
+        let Some(seen) = self.host.measure(&branch.host_id).await? else { return Ok(Vec::new()) };
         let rows = seen.nodes.iter().filter_map(|node| {
             let def = cluster.nodes.iter().find(|def| def.name == node.name)?;
             Some(VmUsageRow {
@@ -91,9 +91,9 @@ impl Engine {
                 vcpus: def.shape.vcpus,
                 cpu_ms: node.cpu_ms,
                 memory_mib: def.shape.memory.mib(),
-                host_memory_bytes: node.memory_used.0,
+                host_memory_bytes: node.memory_used.unwrap_or_default().0,
                 host_disk_bytes: node.disk_used.0,
-                keeper_memory_bytes: seen.keeper_memory.0,
+                keeper_memory_bytes: seen.keeper_memory.unwrap_or_default().0,
                 keeper_cpu_ms: seen.keeper_cpu_ms,
                 commands: self.waited.count(&format!("{}/{}", branch.id, node.name)),
             })
