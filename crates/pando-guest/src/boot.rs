@@ -1,5 +1,6 @@
-//! When the system's own boot is over. Only asked when a ready state is made, so that a child
-//! process is affordable: systemd itself knows best, and `systemctl` can wait for it.
+//! Who manages the system, and when its own boot is over. The latter is only asked when a ready
+//! state is made, so that a child process is affordable: systemd itself knows best, and `systemctl`
+//! can wait for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,7 @@ const MAX_ANSWER_BYTES: usize = 256;
 
 /// Who runs the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manager {
+pub enum Manager {
     /// The first process has not become what it will be.
     Starting,
     /// systemd, which can be asked.
@@ -30,21 +31,28 @@ enum Manager {
 /// Waits until it is clear who manages the system, and says what to do next.
 pub fn wait_managed(config: &Config, timeout: Duration, voice: &Voice) {
     let started = Instant::now();
-    loop {
-        match manager(&config.root) {
-            Manager::Other => return voice.say(What::Done(Ok(Reply::Booted(Booted::Unmanaged)))),
-            Manager::Systemd => {
-                let left = timeout.saturating_sub(started.elapsed());
-                let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-                return voice.say(What::Managed { left_ms });
-            }
-            Manager::Starting if started.elapsed() >= timeout => {
-                let message = "the service manager has not started";
-                let refusal = Refusal::new(RefusalKind::TimedOut, message);
-                return voice.say(What::Done(Err(refusal)));
-            }
-            Manager::Starting => std::thread::sleep(BOOT_POLL),
+    voice.say(match wait_for_manager(&config.root, timeout) {
+        Manager::Other => What::Done(Ok(Reply::Booted(Booted::Unmanaged))),
+        Manager::Systemd => {
+            let left = timeout.saturating_sub(started.elapsed());
+            What::Managed { left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1) }
         }
+        Manager::Starting => {
+            let message = "the service manager has not started";
+            What::Done(Err(Refusal::new(RefusalKind::TimedOut, message)))
+        }
+    });
+}
+
+/// Waits until the first process has become what it will be, or `timeout` has passed.
+pub fn wait_for_manager(root: &Path, timeout: Duration) -> Manager {
+    let started = Instant::now();
+    loop {
+        let manager = manager(root);
+        if manager != Manager::Starting || started.elapsed() >= timeout {
+            return manager;
+        }
+        std::thread::sleep(BOOT_POLL);
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Command {
     input: Vec<u8>,
     input_ended: bool,
     outputs: [Output; 2],
+    /// The other ends of its outputs: while we hold them too, their end, which comes just before the
+    /// process's, wakes nobody.
+    held: Vec<OwnedFd>,
     status: Option<ExecStatus>,
     /// How long the process ran; until its end is seen, nothing.
     duration: Duration,
@@ -79,7 +82,7 @@ pub enum Pumped {
 impl Command {
     /// Takes charge of a process that was started.
     pub fn new(spec: &ExecSpec, spawned: Spawned, stream: StreamId, mark: String) -> Self {
-        let Spawned { pid, stdin, stdout, stderr } = spawned;
+        let Spawned { pid, stdin, stdout, stderr, held } = spawned;
         let output = |stream, fd| Output { stream, fd, left: None };
         Self {
             pid,
@@ -99,6 +102,7 @@ impl Command {
                 output(OutputStream::Stdout, Some(stdout)),
                 output(OutputStream::Stderr, stderr),
             ],
+            held,
             status: None,
             duration: Duration::ZERO,
             timed_out: false,
@@ -143,6 +147,7 @@ impl Command {
     pub fn condemn(&mut self) {
         self.disinherit();
         self.condemned = true;
+        self.held.clear();
         self.outputs.iter_mut().for_each(|output| output.fd = None);
         if self.status.is_none() {
             self.killed.extend(tree::kill(self.pid, &self.mark));
@@ -244,6 +249,7 @@ impl Command {
         self.status = Some(status);
         self.duration = self.started.elapsed();
         self.stdin = None;
+        self.held.clear();
         for output in &mut self.outputs {
             if let Some(fd) = &output.fd
                 && !self.is_terminal
@@ -271,7 +277,8 @@ impl Command {
     /// Returns the pipes that somebody else may still write to.
     pub fn into_lingering(self) -> impl Iterator<Item = OwnedFd> {
         let keep = !self.is_terminal && !self.condemned;
-        self.outputs.into_iter().filter_map(move |output| output.fd.filter(|_| keep))
+        let pipes = self.outputs.into_iter().filter_map(move |output| output.fd.filter(|_| keep));
+        pipes.filter(|pipe| !spawn::is_hung_up(pipe).unwrap_or(true))
     }
 
     /// Sends a signal to the process group.

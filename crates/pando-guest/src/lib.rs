@@ -31,6 +31,7 @@ mod facts;
 mod files;
 mod flow;
 mod forward;
+mod group;
 mod identity;
 pub mod init;
 mod jobs;
@@ -54,7 +55,7 @@ pub use server::serve;
 /// where most commands want to start.
 pub fn settle() {
     // All of this may be missing or forbidden, and none of it is needed.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let _ = std::fs::write(sys::OOM_SCORE_ADJ, sys::PROTECTED);
     // Started through /proc/self/exe it would be called "exe".
     let _ = rustix::thread::set_name(c"pando-guest");
     sys::raise_file_limit();

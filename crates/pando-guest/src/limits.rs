@@ -6,7 +6,9 @@ use std::time::Duration;
 pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
 /// How long the news that a command started may wait for something that goes out anyway: a short
 /// command then costs one write to the port instead of two.
-pub const STARTED_DELAY: Duration = Duration::from_millis(5);
+pub const STARTED_DELAY: Duration = Duration::from_millis(20);
+/// The same for a command whose user waits for it to send input.
+pub const FED_STARTED_DELAY: Duration = Duration::from_millis(5);
 /// Most bytes read from the port before other work gets its turn.
 pub const PORT_TURN_BYTES: usize = 256 * 1024;
 /// Consumed bytes after which the host is granted as many anew: a quarter of the window.
@@ -35,6 +37,8 @@ pub const MAX_FACT_FILE_BYTES: u64 = 64 * 1024;
 pub const MAX_SERVICES: usize = 512;
 /// How often a wait for the system's boot looks again.
 pub const BOOT_POLL: Duration = Duration::from_millis(50);
+/// How long the service manager may take to start.
+pub const MANAGER_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long the root device may take to appear.
 pub const ROOT_DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a boot looks whether the root device has appeared.

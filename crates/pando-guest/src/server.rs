@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -23,13 +23,13 @@ use crate::config::{Authority, Children, Config};
 use crate::files::Feed;
 use crate::flow::Flow;
 use crate::forward::Forward;
+use crate::group;
 use crate::identity::remembered;
 use crate::jobs::Jobs;
-use crate::limits::{IDLE, LEAVING, REAP_INTERVAL};
+use crate::limits::{IDLE, JOB_STACK_BYTES, LEAVING, REAP_INTERVAL};
 use crate::power::{self, Power};
-use crate::spawn::set_nonblocking;
+use crate::spawn::{Starter, set_nonblocking};
 use crate::sys;
-use crate::users::Tables;
 
 mod commands;
 mod epoch;
@@ -55,18 +55,14 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         Children::Own => None,
     };
     if config.authority == Authority::Machine {
-        let root = config.root.clone();
-        // Its interfaces may not be there yet, and the host is to be answered meanwhile.
-        std::thread::Builder::new().name("addresses".into()).spawn(move || {
-            if let Err(error) = remembered::restore(&root) {
-                eprintln!("pando-guest: the addresses of before the boot: {error}");
-            }
-        })?;
+        // Both have to wait for the system, and the host is to be answered meanwhile.
+        aside(&config, "addresses of before the boot", remembered::restore)?;
+        aside(&config, "control group", group::settle)?;
     }
     let mut server = Server {
         jobs: Jobs::new()?,
         channel: Channel::new(port),
-        tables: Tables::new(&config.root),
+        starter: Starter::new(&config)?,
         config,
         signals,
         decoder: Decoder::new(),
@@ -78,14 +74,25 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         orphans: Vec::new(),
         away: false,
         halting: None,
-        home: std::env::current_dir().unwrap_or_default(),
     };
     server.run()
 }
 
+/// Does `work` on a thread of its own; what fails is said on the console.
+fn aside(config: &Config, what: &'static str, work: fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let root = config.root.clone();
+    let builder = std::thread::Builder::new().stack_size(JOB_STACK_BYTES);
+    builder.spawn(move || {
+        if let Err(error) = work(&root) {
+            eprintln!("pando-guest: the {what}: {error}");
+        }
+    })?;
+    Ok(())
+}
+
 struct Server {
     config: Config,
-    tables: Tables,
+    starter: Starter,
     channel: Channel,
     jobs: Jobs,
     /// Readable after SIGCHLD or SIGIO, where this process has its own handlers.
@@ -104,8 +111,6 @@ struct Server {
     away: bool,
     /// The machine ends when the host has been told.
     halting: Option<Power>,
-    /// This process's working directory.
-    home: PathBuf,
 }
 
 /// What a stream does.
@@ -159,7 +164,9 @@ impl Server {
                     self.handle(source, flags);
                 }
             }
-            if self.signals.is_some() && sys::signalled() {
+            if let Some(signals) = self.signals.filter(|_| sys::signalled()) {
+                // Reset now, or it would wake the next wait for nothing.
+                let _ = rustix::io::read(signals, &mut [0; 8]);
                 self.on_signal();
             }
             self.tick(Instant::now());
@@ -231,13 +238,8 @@ impl Server {
 
     fn handle(&mut self, source: Source, flags: PollFlags) {
         match source {
-            Source::Port => {}
-            Source::Signals => {
-                if let Some(signals) = self.signals {
-                    // It is readable, or there is nothing to reset.
-                    let _ = rustix::io::read(signals, &mut [0; 8]);
-                }
-            }
+            // The loop sees to both.
+            Source::Port | Source::Signals => {}
             Source::Jobs => {
                 self.jobs.rearm();
                 while let Some(event) = self.jobs.next() {

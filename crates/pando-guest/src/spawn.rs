@@ -5,20 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use pando_model::guest::{Command, ExecSpec, Stdin, TerminalSize};
 use pando_model::limits::{MAX_ARGS, MAX_ARGV_BYTES};
 use pando_wire::guest::{Refusal, RefusalKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::config::{Authority, Config};
 use crate::sys::{self, ChildUser, Launch, Leads};
 use crate::tree::MARK;
 use crate::users::{Tables, User};
@@ -38,56 +41,104 @@ pub struct Spawned {
     pub stdout: OwnedFd,
     /// Its standard error; none with a terminal.
     pub stderr: Option<OwnedFd>,
+    /// The ends that it writes to, which are also ours.
+    pub held: Vec<OwnedFd>,
 }
 
-/// Starts what `spec` says. `mark` makes its descendants findable; `ours` is this process's working
-/// directory.
-pub fn spawn(
-    spec: &ExecSpec,
-    tables: &mut Tables,
-    mark: &str,
-    ours: &Path,
-) -> Result<Spawned, Refusal> {
-    check(spec)?;
-    let user = find_user(tables, spec.user.as_deref())?;
-    let env = environment(spec, tables, &user, mark);
-    let cwd = directory(spec, &user, ours)?;
-    let (program, argv) = program(&spec.command, &env, &cwd)?;
-    let object = program.to_string_lossy().into_owned();
-    let program = c_string(program.into_os_string().into_vec())?;
-    let argv = argv.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
-    let env = env.into_iter().map(|(name, value)| c_string(format!("{name}={value}")));
-    let env = env.collect::<Result<Vec<_>, _>>()?;
-    let moved = (cwd != ours).then(|| c_string(cwd.into_os_string().into_vec())).transpose()?;
-    let is_us = user.groups.len() <= 1 && rustix::process::getuid().as_raw() == user.uid;
-    let user = (!is_us).then_some(ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
-    let start = |stdio, leads| {
-        let (program, argv, env, cwd) = (&*program, &*argv, &*env, moved.as_deref());
-        let launch = Launch { program, argv, env, cwd, stdio, leads, user: user.clone() };
-        sys::launch(&launch).map_err(|error| Refusal::from_io(format_args!("`{object}`"), &error))
-    };
-    match spec.terminal {
-        Some(size) => {
+/// Starts commands: what all of them need, kept from one to the next.
+#[derive(Debug)]
+pub struct Starter {
+    tables: Tables,
+    /// This process's working directory.
+    ours: PathBuf,
+    /// The input of commands that have none.
+    null: OwnedFd,
+    /// Where this process says how it is protected from the out-of-memory killer, if it is.
+    protection: Option<File>,
+}
+
+impl Starter {
+    /// Returns one that looks users up where `config` says.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let protection = || OpenOptions::new().write(true).open(sys::OOM_SCORE_ADJ).ok();
+        Ok(Self {
+            tables: Tables::new(&config.root),
+            ours: std::env::current_dir().unwrap_or_default(),
+            null: File::open("/dev/null")?.into(),
+            protection: match config.authority {
+                Authority::Machine => protection(),
+                Authority::Files => None,
+            },
+        })
+    }
+
+    /// Starts what `spec` says. `mark` makes its descendants findable.
+    pub fn spawn(&mut self, spec: &ExecSpec, mark: &str) -> Result<Spawned, Refusal> {
+        check(spec)?;
+        let user = find_user(&mut self.tables, spec.user.as_deref())?;
+        let env = environment(spec, &mut self.tables, &user, mark);
+        let cwd = directory(spec, &user, &self.ours)?;
+        let (program, argv) = program(&spec.command, &env, &cwd)?;
+        let object = program.to_string_lossy().into_owned();
+        let program = c_string(program.into_os_string().into_vec())?;
+        let argv = argv.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
+        let env = env.into_iter().map(|(name, value)| c_string(format!("{name}={value}")));
+        let env = env.collect::<Result<Vec<_>, _>>()?;
+        let moved =
+            (cwd != self.ours).then(|| c_string(cwd.into_os_string().into_vec())).transpose()?;
+        let is_us = user.groups.len() <= 1 && rustix::process::getuid().as_raw() == user.uid;
+        let user =
+            (!is_us).then_some(ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
+        let start = |stdio, leads| {
+            let (program, argv, env, cwd) = (&*program, &*argv, &*env, moved.as_deref());
+            let launch = Launch { program, argv, env, cwd, stdio, leads, user: user.clone() };
+            let launched = self.unprotected(|| sys::launch(&launch));
+            launched.map_err(|error| Refusal::from_io(format_args!("`{object}`"), &error))
+        };
+        if let Some(size) = spec.terminal {
             let (master, slave) =
                 open_terminal(size).map_err(|error| Refusal::from_io("a new terminal", &error))?;
             let pid = start([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Session)?;
-            Ok(Spawned { pid, stdin: None, stdout: master, stderr: None })
+            return Ok(Spawned {
+                pid,
+                stdin: None,
+                stdout: master,
+                stderr: None,
+                held: Vec::new(),
+            });
         }
-        None => {
-            let pipe = || {
-                pipe_with(PipeFlags::CLOEXEC)
-                    .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))
-            };
-            let (stdin, stdout, stderr) = (pipe()?, pipe()?, pipe()?);
+        let (stdout, stderr) = (pipe()?, pipe()?);
+        let input = (spec.stdin == Stdin::Open).then(pipe).transpose()?;
+        if let Some((_, ours)) = &input {
             // Outputs are only read when there is something; only writing could wait.
-            fcntl_setfl(&stdin.1, OFlags::NONBLOCK)
+            fcntl_setfl(ours, OFlags::NONBLOCK)
                 .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))?;
-            let theirs = [stdin.0.as_fd(), stdout.1.as_fd(), stderr.1.as_fd()];
-            let pid = start(theirs, Leads::Group)?;
-            let stdin = (spec.stdin == Stdin::Open).then_some(stdin.1);
-            Ok(Spawned { pid, stdin, stdout: stdout.0, stderr: Some(stderr.0) })
         }
+        let stdin = input.as_ref().map_or(self.null.as_fd(), |(theirs, _)| theirs.as_fd());
+        let pid = start([stdin, stdout.1.as_fd(), stderr.1.as_fd()], Leads::Group)?;
+        let stdin = input.map(|(_, ours)| ours);
+        let held = vec![stdout.1, stderr.1];
+        Ok(Spawned { pid, stdin, stdout: stdout.0, stderr: Some(stderr.0), held })
     }
+
+    /// Runs `make`, whose children are not protected from the out-of-memory killer, as this process
+    /// is. To take it from a child afterwards costs a search of `/proc`, a tenth of a short command.
+    fn unprotected<T>(&self, make: impl FnOnce() -> T) -> T {
+        let set = |score: &str| {
+            // Where it cannot be written, it never was.
+            let file = self.protection.as_ref();
+            let _ = file.map(|file| file.write_at(score.as_bytes(), 0));
+        };
+        set(sys::UNPROTECTED);
+        let made = make();
+        set(sys::PROTECTED);
+        made
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Refusal> {
+    pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))
 }
 
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Refusal> {
@@ -247,6 +298,13 @@ fn open_terminal(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn resize(terminal: &impl AsFd, size: TerminalSize) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(tcsetwinsize(terminal, size)?)
+}
+
+/// Returns whether nobody holds the other end of `fd`.
+pub fn is_hung_up(fd: &impl AsFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default()))?;
+    Ok(fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP)))
 }
 
 /// Makes reads and writes of `fd` return instead of waiting.

@@ -12,6 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+/// Where a process says how likely the out-of-memory killer is to choose it.
+pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+/// Never, unless it is the last one.
+pub const PROTECTED: &str = "-1000";
+/// As likely as its size makes it.
+pub const UNPROTECTED: &str = "0";
+
 /// A program to start, in all its parts.
 #[derive(Debug)]
 pub struct Launch<'a> {

@@ -42,9 +42,10 @@ impl User {
     pub fn find(tables: &mut Tables, wanted: &str) -> io::Result<Option<Self>> {
         let table = tables.passwd.read()?;
         let number = wanted.parse::<u32>().ok();
-        let entry = table.lines().filter_map(entry).find(|user| user.name == wanted);
-        let entry = entry.or_else(|| table.lines().filter_map(entry_of(number?)).next());
-        let mut user = match (entry, number) {
+        let is_named = |line: &&str| line.split(':').next() == Some(wanted);
+        let found = table.lines().filter(is_named).find_map(entry);
+        let found = found.or_else(|| table.lines().filter(has_uid(number?)).find_map(entry));
+        let mut user = match (found, number) {
             (Some(user), _) => user,
             (None, _) if wanted == "root" || number == Some(0) => Self::root(),
             (None, Some(uid)) => Self {
@@ -68,8 +69,8 @@ impl User {
     }
 }
 
-fn entry_of(uid: u32) -> impl Fn(&str) -> Option<User> {
-    move |line| entry(line).filter(|user| user.uid == uid)
+fn has_uid(uid: u32) -> impl Fn(&&str) -> bool {
+    move |line| line.split(':').nth(2).is_some_and(|field| field.parse() == Ok(uid))
 }
 
 /// Parses a line of `passwd(5)`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{argv, finish, run, sh, soon, start, start_in, until};
 use pando_link::{ExecEvent, GuestClock, LinkError, RefusalKind};
-use pando_model::guest::{ExecStatus, TerminalSize};
+use pando_model::guest::{ExecStatus, Stdin, TerminalSize};
 
 #[test]
 fn argv_shell_env_cwd_and_exit_status() {
@@ -104,6 +104,22 @@ fn stdin_is_streamed_both_ways_at_once() {
     });
     assert_eq!(received.len(), total);
     assert!(received.iter().enumerate().all(|(at, &byte)| byte == (at % 65_536 % 251) as u8));
+}
+
+#[test]
+fn a_command_without_input_reads_from_nothing() {
+    let guest = start();
+    let mut spec = sh("readlink /proc/self/fd/0; cat; echo end");
+    spec.stdin = Stdin::Empty;
+    assert_eq!(run(&guest.link, &spec).unwrap().stdout, "/dev/null\nend\n");
+}
+
+#[test]
+fn a_command_that_closes_its_output_early_still_ends_once() {
+    let guest = start();
+    let ran = run(&guest.link, &sh("echo out; echo err >&2; exec >&- 2>&-; sleep 0.1; exit 5"));
+    let ran = ran.unwrap();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.code()), ("out\n", "err\n", 5));
 }
 
 #[test]

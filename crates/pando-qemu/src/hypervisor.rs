@@ -76,6 +76,11 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// Returns the user's own QEMU, whatever its version.
+    pub fn in_path() -> Option<PathBuf> {
+        find_in_path(PROGRAM)
+    }
+
     /// Finds QEMU and checks its version.
     ///
     /// # Errors
@@ -83,7 +88,7 @@ impl Qemu {
     pub fn new(config: QemuConfig) -> Result<Self, QemuError> {
         let binary = match config.binary {
             Some(binary) => binary,
-            None => find_in_path(PROGRAM)
+            None => Self::in_path()
                 .ok_or_else(|| QemuError::NotFound { program: PROGRAM.to_owned() })?,
         };
         let version = match config.version {

@@ -2,16 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use pando_model::guest::{ExecOutcome, ExecSpec, ExecStatus};
+use pando_model::guest::{ExecOutcome, ExecSpec, ExecStatus, Stdin};
 use pando_wire::guest::{GuestMessage, Refusal, RefusalKind, Reply, StreamId};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait, waitpid};
 
 use super::{Activity, NEXT_COMMAND, Server};
 use crate::boot;
 use crate::command::{Command, Pumped};
-use crate::config::Authority;
-use crate::limits::{MAX_LINGERING, STARTED_DELAY};
-use crate::spawn::spawn;
+use crate::limits::{FED_STARTED_DELAY, MAX_LINGERING, STARTED_DELAY};
+use crate::spawn::is_hung_up;
 use crate::sys::{self, Async};
 
 impl Server {
@@ -30,7 +29,9 @@ impl Server {
         spec: &ExecSpec,
     ) -> Result<Activity, Refusal> {
         let number = self.launch(stream, spec)?;
-        self.channel.post_within(&GuestMessage::Started { stream }, STARTED_DELAY);
+        let is_fed = spec.stdin == Stdin::Open || spec.terminal.is_some();
+        let delay = if is_fed { FED_STARTED_DELAY } else { STARTED_DELAY };
+        self.channel.post_within(&GuestMessage::Started { stream }, delay);
         Ok(Activity::Command(number))
     }
 
@@ -48,7 +49,7 @@ impl Server {
     pub(super) fn launch(&mut self, stream: StreamId, spec: &ExecSpec) -> Result<u64, Refusal> {
         let number = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
-        let spawned = spawn(spec, &mut self.tables, &mark, &self.home)?;
+        let spawned = self.starter.spawn(spec, &mark)?;
         let mut command = Command::new(spec, spawned, stream, mark);
         if self.signals.is_none() {
             let pid = Pid::from_raw(command.pid);
@@ -58,10 +59,6 @@ impl Server {
                 return Err(Refusal::new(RefusalKind::Io, "the command cannot be watched"));
             }
             command.pidfd = pidfd;
-        }
-        if self.config.authority == Authority::Machine {
-            // It has inherited our protection from the out-of-memory killer.
-            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", command.pid), "0");
         }
         self.commands.insert(number, command);
         Ok(number)
@@ -87,7 +84,7 @@ impl Server {
                 self.exited(number, status);
             }
         }
-        if self.away && self.is_hung_up().is_ok_and(|hung_up| !hung_up) {
+        if self.away && is_hung_up(&self.channel.port()).is_ok_and(|hung_up| !hung_up) {
             self.away = false;
             // If it cannot be switched off, a signal too many is all that happens.
             let _ = sys::set_async(self.channel.port(), Async::Off);

@@ -5,12 +5,13 @@ use std::io;
 use pando_wire::frame::Frame;
 use pando_wire::guest::{GuestMessage, Hello, HostMessage, Welcome};
 use pando_wire::limits::{GUEST_PROTOCOL, MAX_INHERITED};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::Server;
 use crate::channel::Read;
 use crate::command::Command;
 use crate::config::Hangup;
+use crate::spawn::is_hung_up;
 use crate::sys::{self, Async};
 use crate::{clock, facts};
 
@@ -41,19 +42,13 @@ impl Server {
             (Read::End, Hangup::Wait) => {
                 sys::set_async(self.channel.port(), Async::On)?;
                 // It may have come back before the kernel was told to say so.
-                self.away = self.is_hung_up()?;
+                self.away = is_hung_up(&self.channel.port())?;
                 if !self.away {
                     sys::set_async(self.channel.port(), Async::Off)?;
                 }
                 Ok(Turn::Go)
             }
         }
-    }
-
-    pub(super) fn is_hung_up(&self) -> io::Result<bool> {
-        let mut fds = [PollFd::from_borrowed_fd(self.channel.port(), PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default()))?;
-        Ok(fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP)))
     }
 
     pub(super) fn receive(&mut self, frame: &Frame<'_>) {

@@ -12,8 +12,10 @@ use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
+use rustix::thread::disable_transparent_huge_pages;
 
-/// Makes the child die with its parent, lead a session of its own, and inherit `keep` only.
+/// Makes the child die with its parent, lead a session of its own, take memory in small pages, and
+/// inherit `keep` only.
 pub fn arrange(command: &mut Command, keep: &[BorrowedFd<'_>]) {
     let parent = getpid();
     let keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
@@ -24,6 +26,9 @@ pub fn arrange(command: &mut Command, keep: &[BorrowedFd<'_>]) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         setsid()?;
+        // QEMU asks for huge ones for its translated code and fills few of them: 3.5 MB a machine,
+        // and no faster here. A kernel without them refuses, which is as good.
+        let _ = disable_transparent_huge_pages(true);
         close_all_on_exec()?;
         for &fd in &keep {
             // SAFETY: the caller of `arrange` spawns while it still owns these descriptors, and

@@ -59,16 +59,17 @@ fn identity(program: &Path) -> Option<(PathBuf, u64, i64)> {
 pub fn qemu(layout: &Layout, settings: &Settings) -> Result<Qemu, QemuError> {
     let mut memory = recall(layout);
     let configured = (!settings.qemu.is_empty()).then(|| PathBuf::from(&settings.qemu));
-    let known = memory.program.as_ref().filter(|(path, ..)| {
-        configured.as_ref().is_none_or(|configured| configured == path)
-            && identity(path) == memory.program
-    });
+    let wanted = configured.or_else(Qemu::in_path);
+    let known = memory
+        .program
+        .as_ref()
+        .filter(|(path, ..)| wanted.as_ref() == Some(path) && identity(path) == memory.program);
     if let (Some((path, ..)), Some(Ok(version))) =
         (known, memory.version.as_ref().map(|text| text.parse::<Version>()))
     {
         return Qemu::new(QemuConfig { binary: Some(path.clone()), version: Some(version) });
     }
-    let qemu = Qemu::new(QemuConfig { binary: configured, version: None })?;
+    let qemu = Qemu::new(QemuConfig { binary: wanted, version: None })?;
     memory.program = identity(qemu.binary());
     memory.version = Some(qemu.version().to_string());
     remember(layout, &memory);

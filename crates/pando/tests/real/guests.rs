@@ -99,6 +99,21 @@ fn a_command_that_runs_out_of_time_ends_with_its_whole_tree() {
 }
 
 #[test]
+fn when_memory_runs_out_commands_die_and_the_guest_program_does_not() {
+    let home = Home::with_shop();
+    // What a command leaves behind is as little protected as itself.
+    let told =
+        home.sh("shop", "cat /proc/self/oom_score_adj; (cat /proc/self/oom_score_adj) & wait");
+    assert_eq!(told, "0\n0");
+    let told = home.sh("shop", "cat /proc/$(pgrep -o pando-guest)/oom_score_adj");
+    assert_eq!(told, "-1000");
+    let output = home.run(&["exec", "shop", "-n", "--", "tail", "/dev/zero"]);
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    assert_eq!(home.sh("shop", "cat /proc/$(pgrep -o pando-guest)/oom_score_adj"), "-1000");
+    home.assert_nothing_left();
+}
+
+#[test]
 fn ssh_reaches_every_branch_by_its_own_port_also_after_the_daemon_died() {
     let home = Home::with_shop();
     let info = home.ok(&["connect-info", "shop"]);
