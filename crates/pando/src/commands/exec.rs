@@ -276,15 +276,15 @@ async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
     ended(app, outcome)
 }
 
-/// Hands input and signals on to a command. Returns when it is to be given up: at the second
-/// interrupt, or when a signal does not get past input that the command does not read.
+/// Hands input and signals on to a command. Returns when it is to be given up: when a signal comes
+/// again, or does not get past input that the command does not read.
 async fn hand_on(
     sender: mpsc::Sender<ExecInput>,
     mut typed: Option<mpsc::Receiver<Vec<u8>>>,
     mut interrupts: Signal,
     mut terminations: Signal,
 ) {
-    let mut interrupted = false;
+    let mut last = None;
     if typed.is_none() {
         let _ = sender.send(ExecInput::Eof).await;
     }
@@ -305,7 +305,7 @@ async fn hand_on(
             _ = interrupts.recv() => SIGINT,
             _ = terminations.recv() => SIGTERM,
         };
-        if signal == SIGINT && std::mem::replace(&mut interrupted, true) {
+        if last.replace(signal) == Some(signal) {
             return;
         }
         match sender.send_timeout(ExecInput::Signal(signal), SIGNAL_PASSES).await {
@@ -449,10 +449,15 @@ mod tests {
             [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signals(kind).unwrap());
         let handing_on = tokio::spawn(hand_on(sender, Some(typed), interrupts, terminations));
         assert_eq!(input.recv().await, Some(ExecInput::Data(vec![7])));
-        kill_process(getpid(), rustix::process::Signal::TERM).unwrap();
-        assert_eq!(input.recv().await, Some(ExecInput::Signal(SIGTERM)));
+        for signal in [SIGTERM, SIGINT] {
+            let named = rustix::process::Signal::from_named_raw(signal).unwrap();
+            kill_process(getpid(), named).unwrap();
+            assert_eq!(input.recv().await, Some(ExecInput::Signal(signal)));
+        }
         drop(typing);
         assert_eq!(input.recv().await, Some(ExecInput::Eof));
-        handing_on.abort();
+        // The same again: enough is enough.
+        kill_process(getpid(), rustix::process::Signal::INT).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), handing_on).await.unwrap().unwrap();
     }
 }
