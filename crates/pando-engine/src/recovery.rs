@@ -222,11 +222,7 @@ impl Engine {
     async fn record_stop(&self, branch: Branch, ends: &[NodeEnd]) -> Result<()> {
         let all_ended = ends.len() == branch.nodes.len();
         let powered_off = all_ended && ends.iter().all(|end| end.kind == EndKind::PoweredOff);
-        let crash = ends.iter().find(|end| end.kind == EndKind::Crashed);
-        let why = match crash.or(ends.first()) {
-            Some(end) if all_ended => format!("its machine ended: {}", end.why),
-            _ => "its keeper was lost".to_owned(),
-        };
+        let why = why_stopped(&branch, ends);
         let cluster: Option<Cluster> = self.store.get(branch.cluster.as_str()).await?;
         let name = cluster.map_or_else(|| branch.cluster.to_string(), |c| c.name.to_string());
         let now = Timestamp::now();
@@ -242,5 +238,14 @@ impl Engine {
         let branch = Branch { stopped_because: Some(why), powered_off, ..branch.stopped() };
         self.store.write(Transaction::new().put(&branch).put(&event)).await?;
         Ok(())
+    }
+}
+
+/// Returns why a branch stopped by itself, by the ends of its machines.
+pub fn why_stopped(branch: &Branch, ends: &[NodeEnd]) -> String {
+    let crash = ends.iter().find(|end| end.kind == EndKind::Crashed);
+    match crash.or(ends.first()) {
+        Some(end) if ends.len() == branch.nodes.len() => format!("its machine ended: {}", end.why),
+        _ => "its keeper was lost".to_owned(),
     }
 }

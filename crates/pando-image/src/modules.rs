@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Modules that an initramfs needs to reach its root disk and the guest channel.
 pub const NEEDED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "ext4"];
 
-/// Modules that a guest is better with: network, entropy, and the note that it was branched.
-pub const WANTED: &[&str] = &["virtio_net", "virtio_rng", "vmgenid"];
+/// Modules that a guest is better with: network, entropy, the note that it was branched, and a way to
+/// say that its kernel panicked.
+pub const WANTED: &[&str] = &["virtio_net", "virtio_rng", "vmgenid", "pvpanic_pci"];
 
 /// Longest chain of modules that need one another; real ones have half a dozen.
 const MAX_DEPTH: usize = 64;

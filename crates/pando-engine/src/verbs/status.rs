@@ -4,7 +4,7 @@ use pando_api::Caller;
 use pando_api::machine::{
     Health, Network, Resources, VmListParams, VmListResult, VmRow, VmStatusParams, VmStatusResult,
 };
-use pando_driver::host::{NodeObservation, Observation};
+use pando_driver::host::{NodeEnd, NodeObservation, Observation};
 use pando_driver::store::Query;
 use pando_model::guest::GuestFacts;
 use pando_model::{Branch, BranchState, Cluster, Image, NodeDef};
@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::incarnation::macs;
 use crate::paging::page;
+use crate::recovery::why_stopped;
 use crate::resolve::vm_id;
 
 fn has_label(cluster: &Cluster, label: &str) -> bool {
@@ -53,7 +54,7 @@ fn resources(
     }
 }
 
-fn reason(branch: &Branch, seen: Option<&Observation>) -> Option<String> {
+fn reason(branch: &Branch, seen: Option<&Observation>, ends: &[NodeEnd]) -> Option<String> {
     if let Some(why) = &branch.stopped_because {
         return Some(why.clone());
     }
@@ -63,9 +64,7 @@ fn reason(branch: &Branch, seen: Option<&Observation>) -> Option<String> {
     });
     match (ended, seen) {
         (Some(why), _) => Some(why),
-        (None, None) if branch.state != BranchState::Stopped => {
-            Some("its keeper was lost".to_owned())
-        }
+        (None, None) if branch.state != BranchState::Stopped => Some(why_stopped(branch, ends)),
         _ => None,
     }
 }
@@ -142,6 +141,10 @@ impl Engine {
         if state != branch.state {
             self.reconcile_soon();
         }
+        let ends: Vec<NodeEnd> = match &seen {
+            Some(_) => Vec::new(),
+            None => self.host.ends(&branch.host_id).await?.into_values().collect(),
+        };
         let node = seen.as_ref().and_then(|seen| seen.nodes.iter().find(|n| n.name == def.name));
         let facts = match state {
             // A guest that does not answer is a finding here, not an error.
@@ -165,7 +168,7 @@ impl Engine {
             address: format!("{}@{}/{}", cluster.name, branch.name, target.node),
             state,
             intended: branch.state,
-            reason: reason(branch, seen.as_ref()),
+            reason: reason(branch, seen.as_ref(), &ends),
             health: health(branch, seen.as_ref(), facts.as_ref()),
             uptime_ms: node.map_or(0, |node| node.up_ms),
             services: facts_of(|facts| &facts.services),

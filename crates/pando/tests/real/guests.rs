@@ -114,6 +114,22 @@ fn when_memory_runs_out_commands_die_and_the_guest_program_does_not() {
 }
 
 #[test]
+fn a_kernel_that_panics_stays_down_says_why_and_boots_when_asked() {
+    let home = Home::with_shop();
+    home.sh("shop", "echo kept >/srv/file; sync");
+    let output = home.run(&["exec", "shop", "-n", "-c", "echo c >/proc/sysrq-trigger"]);
+    assert!(!output.status.success(), "{output:?}");
+    let reason = until("the panic is noticed", || {
+        let status = home.ok(&["vm", "status", "shop"]);
+        (status["state"] == "stopped").then(|| text(&status, "reason").to_owned())
+    });
+    assert!(reason.contains("panicked"), "{reason}");
+    home.ok(&["start", "shop"]);
+    assert_eq!(home.sh("shop", "cat /srv/file"), "kept");
+    home.assert_nothing_left();
+}
+
+#[test]
 fn ssh_reaches_every_branch_by_its_own_port_also_after_the_daemon_died() {
     let home = Home::with_shop();
     let info = home.ok(&["connect-info", "shop"]);
