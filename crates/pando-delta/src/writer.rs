@@ -257,7 +257,8 @@ fn start_writeback(file: &File, offset: u64, length: u64) {
     }
 }
 
-/// Returns the digests of pages, given as numbers and places in `data`, and what `beside` returned, which runs meanwhile.
+/// Returns the digests of pages, given as numbers and places in `data`, and what `beside` returned,
+/// which runs meanwhile.
 fn hash_pages<T>(
     pages: &[(u32, usize)],
     data: &[u8],

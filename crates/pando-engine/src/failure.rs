@@ -72,9 +72,13 @@ impl From<HostError> for Failure {
             HostError::Machine { .. } => {
                 (ErrorCode::MachineFailed, Some("`pando console ADDRESS` shows its last words"))
             }
-            HostError::GuestSilent { .. } => {
-                (ErrorCode::GuestUnreachable, Some("`pando console ADDRESS` shows what it does"))
-            }
+            HostError::GuestSilent { .. } => (
+                ErrorCode::GuestUnreachable,
+                Some(
+                    "`pando console ADDRESS` shows what it does, `pando vm control ADDRESS \
+                     restart` boots it anew",
+                ),
+            ),
             HostError::GuestVersion { speaks, wanted, .. } if speaks < wanted => (
                 ErrorCode::Incompatible,
                 Some(

@@ -545,8 +545,14 @@ async fn a_guest_that_switches_itself_off_did_not_crash() {
     for name in ["db", "web"] {
         power_off(name).await;
     }
+    let reason = async || {
+        let status = bench.ok("vm_status", json!({"address": "duo/db"})).await;
+        status["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason().await, "its machine ended: the guest shut down");
     assert_eq!(states().await, ["shut off", "shut off"]);
     bench.engine.idle().await;
+    assert_eq!(reason().await, "its machine ended: the guest shut down");
     assert_eq!(states().await, ["shut off", "shut off"]);
     bench.assert_consistent("switched off").await;
 
