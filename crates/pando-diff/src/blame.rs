@@ -13,6 +13,8 @@ use crate::compare::{Time, When};
 /// How far a mapped time may be off, in nanoseconds: two ticks of the slowest kernel clock, and the
 /// way of an answer from a translated guest.
 pub const SLACK_NS: i64 = 25_000_000;
+/// How far the clock of the kernel's log may be off, in nanoseconds: a slow boot.
+const LOG_SLACK_NS: i64 = 250_000_000;
 /// Most commands that a change is attributed to.
 const MAX_CAUSES: usize = 3;
 
@@ -46,15 +48,19 @@ impl Act {
 /// their order. `names` are what a command may call the thing that changed, the most telling first.
 pub fn blame(acts: &[Act], when: Option<&When>, kind: ChangeKind, names: &[String]) -> Vec<Cause> {
     let Some(when) = when else { return named(acts, kind, names, i64::MAX) };
-    if when.time == Time::Near {
-        let naming = nearest_naming(acts, when.ns, names);
-        if naming.is_some() {
-            return naming.into_iter().collect();
-        }
+    let slack = match when.time {
+        Time::Near => Some(SLACK_NS),
+        Time::Logged => Some(LOG_SLACK_NS),
+        Time::Exact | Time::Latest => None,
+    };
+    if let Some(naming) = slack.and_then(|slack| nearest_naming(acts, when.ns, slack, names)) {
+        return vec![naming];
     }
     let (first, second) = match when.time {
         Time::Exact => return at_work(acts, when.ns, true),
-        Time::Near => (at_work(acts, when.ns, false), named(acts, kind, names, when.ns)),
+        Time::Near | Time::Logged => {
+            (at_work(acts, when.ns, false), named(acts, kind, names, when.ns))
+        }
         Time::Latest => (named(acts, kind, names, when.ns), at_work(acts, when.ns, false)),
     };
     if first.is_empty() { second } else { first }
@@ -73,9 +79,9 @@ fn at_work(acts: &[Act], ns: i64, exact: bool) -> Vec<Cause> {
 
 /// Returns the nearest of the commands that were perhaps at work at `ns` and say one of the names: of
 /// two that followed one another at once it is the likelier, whichever is nearer.
-fn nearest_naming(acts: &[Act], ns: i64, names: &[String]) -> Option<Cause> {
+fn nearest_naming(acts: &[Act], ns: i64, slack_ns: i64, names: &[String]) -> Option<Cause> {
     let naming = |act: &&Act| {
-        act.distance(ns) <= SLACK_NS && names.iter().any(|name| says(&act.command, name))
+        act.distance(ns) <= slack_ns && names.iter().any(|name| says(&act.command, name))
     };
     let nearest = acts.iter().filter(naming).min_by_key(|act| act.distance(ns))?;
     Some(nearest.cause(false))
@@ -154,13 +160,15 @@ mod tests {
     #[test]
     fn about_a_time_the_command_that_names_it_is_the_likelier() {
         let acts = [act("sysctl -w a=1", 100, 110), act("echo 'one: two' >/dev/kmsg", 112, 130)];
-        let blamed = |name: &str| {
-            let causes =
-                blame(&acts, Some(&at(109, Time::Near)), ChangeKind::Added, &[name.to_owned()]);
+        let blamed = |ms, time, name: &str| {
+            let causes = blame(&acts, Some(&at(ms, time)), ChangeKind::Added, &[name.to_owned()]);
             causes.into_iter().map(|cause| cause.command).collect::<Vec<_>>()
         };
-        assert_eq!(blamed("one: two"), [acts[1].command.clone()]);
-        assert_eq!(blamed("three"), [acts[0].command.clone()]);
+        assert_eq!(blamed(109, Time::Near, "one: two"), [acts[1].command.clone()]);
+        assert_eq!(blamed(109, Time::Near, "three"), [acts[0].command.clone()]);
+        assert_eq!(blamed(75, Time::Near, "one: two"), [acts[0].command.clone()]);
+        assert_eq!(blamed(75, Time::Logged, "one: two"), [acts[1].command.clone()]);
+        assert_eq!(blamed(75, Time::Logged, "three"), [acts[0].command.clone()]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub enum Time {
     Exact,
     /// Something happened then that goes with the change.
     Near,
+    /// The same by the clock of the kernel's log, which is apart from the guest's others by what the
+    /// boot took until both ran.
+    Logged,
     /// The change was not later.
     Latest,
 }

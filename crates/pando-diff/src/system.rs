@@ -328,7 +328,7 @@ pub(crate) fn kernel(material: &Material<'_>, out: &mut Comparison) {
                 names: vec![line.text.clone()],
             };
             let severity = if line.level < WARNING { Severity::High } else { Severity::Medium };
-            let when = since_boot(side, capture, line.at_us / 1000, Time::Near);
+            let when = since_boot(side, capture, line.at_us / 1000, Time::Logged);
             out.add(subject, severity, vec![when]);
         }
     }

@@ -45,6 +45,12 @@ async fn state_of(bench: &Bench, branch: &str) -> String {
     status["state"].as_str().unwrap().to_owned()
 }
 
+/// Kills a node of `duo@side`, for good.
+async fn crash_db_of_side(bench: &Bench) {
+    let params = json!({"cluster_name": "duo@side", "node": "db", "restart_after": false});
+    bench.ok("node_crash", params).await;
+}
+
 async fn snapshots(bench: &Bench) -> u64 {
     bench.ok("snapshot_list", json!({"cluster_name": "duo"})).await["total"].as_u64().unwrap()
 }
@@ -105,9 +111,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "cluster_start",
             json!({"cluster_name": "duo@side"}),
             later!(|bench| {
-                let params =
-                    json!({"cluster_name": "duo@side", "node": "db", "restart_after": false});
-                bench.ok("node_crash", params).await;
+                crash_db_of_side(bench).await;
             }),
             later!(|bench, _done| {
                 assert_eq!(bench.mem("duo@side/web", "a").await, "1");
@@ -120,9 +124,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "cluster_start",
             json!({"cluster_name": "duo@side"}),
             later!(|bench| {
-                let params =
-                    json!({"cluster_name": "duo@side", "node": "db", "restart_after": false});
-                bench.ok("node_crash", params).await;
+                crash_db_of_side(bench).await;
                 let params = json!({"address": "duo@side", "action": "pause"});
                 bench.ok("vm_control", params).await;
             }),

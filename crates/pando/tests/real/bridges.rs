@@ -79,9 +79,7 @@ fn a_cluster_of_the_kernel_breaks_branches_and_ends_as_one_on_a_switch() {
         return;
     }
     let (before, namespaces_before) = (world(), all_namespaces());
-    let file = home.path().with_extension("yaml");
-    fs::write(&file, DUO).unwrap();
-    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.define(DUO);
     home.ok(&["cluster", "start", "duo"]);
     assert_eq!(probed(&home, "duo"), (4, 0));
     assert_eq!(home.sh("duo/a", "getent hosts b.duo | grep -c b"), "1", "names work without DNS");

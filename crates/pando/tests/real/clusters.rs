@@ -93,18 +93,15 @@ fn differ(home: &Home) {
 #[test]
 fn a_cluster_is_defined_started_used_snapshotted_branched_and_destroyed() {
     let mut home = Home::new();
-    let file = home.path().with_extension("yaml");
     // The ready state for a node with such a disk is its image's, and stays.
-    std::fs::write(&file, DISKED).unwrap();
-    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.define(DISKED);
     home.ok(&["cluster", "destroy", "disked", "--remove-overlays"]);
     home.remember();
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    std::fs::write(&file, TRIO.replace("PORT", &port.to_string())).unwrap();
-    let file = file.to_str().unwrap();
-    assert_eq!(home.ok(&["cluster", "define", file])["created"], true);
-    assert_eq!(home.ok(&["cluster", "define", file])["created"], false);
+    let trio = TRIO.replace("PORT", &port.to_string());
+    assert_eq!(home.define(&trio)["created"], true);
+    assert_eq!(home.define(&trio)["created"], false);
     let refused = home.run(&["cluster", "start", "trio"]);
     assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
     drop(taken);
@@ -204,9 +201,7 @@ nodes:
 #[test]
 fn a_cluster_equals_its_commit_until_something_is_done() {
     let mut home = Home::new();
-    let file = home.path().with_extension("yaml");
-    std::fs::write(&file, QUIET).unwrap();
-    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.define(QUIET);
     home.remember();
     home.ok(&["cluster", "start", "quiet"]);
     home.ok(&["commit", "quiet", "-t", "v1"]);

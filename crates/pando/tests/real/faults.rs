@@ -29,9 +29,7 @@ struct Trio<'a> {
 
 impl Trio<'_> {
     fn start(home: &Home) -> Trio<'_> {
-        let file = home.path().with_extension("yaml");
-        std::fs::write(&file, TRIO).unwrap();
-        home.ok(&["cluster", "define", file.to_str().unwrap()]);
+        home.define(TRIO);
         home.ok(&["cluster", "start", "trio"]);
         home.ok(&["node", "exec-all", "trio", "ip route add 224.0.0.0/4 dev eth0"]);
         Trio { home, branch: "trio@main" }

@@ -24,9 +24,7 @@ fn follow(home: &Home, error: &Value) -> Value {
 #[test]
 fn what_hangs_cannot_be_saved_and_the_hint_says_how_to_go_on() {
     let mut home = Home::new();
-    let file = home.path().with_extension("yaml");
-    std::fs::write(&file, DUO).unwrap();
-    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.define(DUO);
     // Nodes with an interface have a ready state of their own.
     home.remember();
     home.ok(&["cluster", "start", "duo"]);

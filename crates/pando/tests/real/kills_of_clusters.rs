@@ -20,9 +20,7 @@ const START: [&str; 3] = ["cluster", "start", "pair"];
 const DESTROY: [&str; 4] = ["cluster", "destroy", "pair", "--remove-overlays"];
 
 fn define(home: &Home) {
-    let file = home.path().with_extension("yaml");
-    std::fs::write(&file, PAIR).unwrap();
-    home.ok(&["cluster", "define", file.to_str().unwrap()]);
+    home.define(PAIR);
 }
 
 /// Writes a word to the memory and the disk of both nodes.

@@ -41,9 +41,7 @@ struct Heard {
 
 impl Pair<'_> {
     fn start(home: &Home) -> Pair<'_> {
-        let file = home.path().with_extension("yaml");
-        std::fs::write(&file, PAIR).unwrap();
-        home.ok(&["cluster", "define", file.to_str().unwrap()]);
+        home.define(PAIR);
         home.ok(&["cluster", "start", "pair"]);
         let pair = Pair { home };
         pair.sh("b", &format!("cat >/root/listen <<'END'{LISTEN}END"));

@@ -115,6 +115,13 @@ impl Home {
         self.sh("shop", &format!("echo 0 >/dev/shm/count; {count}"));
     }
 
+    /// Defines the cluster that `topology` describes, in a file beside the home.
+    pub fn define(&self, topology: &str) -> Value {
+        let file = self.path.with_extension("yaml");
+        fs::write(&file, topology).unwrap();
+        self.ok(&["cluster", "define", file.to_str().unwrap()])
+    }
+
     /// Sets a variable of every later command, and so of the daemon that it starts.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.environment.push((name, value.into()));
