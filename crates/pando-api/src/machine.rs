@@ -61,13 +61,13 @@ pub struct VmCreateParams {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = crate::limits::MAX_NICS))]
     pub nics: u8,
-    /// `nat`: the outside, never this host's loopback; such connections live on in the parent only.
+    /// `nat`: the outside, never this host's loopback; its connections stay with the parent.
     #[serde(default)]
     pub uplink: Uplink,
     /// Environment of its commands.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Free labels, for filters.
+    /// Labels, for filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// A script (`#!…`) to run once after the first start, or cloud-config.
@@ -76,7 +76,7 @@ pub struct VmCreateParams {
     /// Boot it, even where a ready state is faster.
     #[serde(default)]
     pub cold: bool,
-    /// Wait until it answers; otherwise return the operation at once.
+    /// Wait until it answers; else return the operation.
     #[serde(default = "yes")]
     pub wait: bool,
     /// How long it may take to answer, in seconds.

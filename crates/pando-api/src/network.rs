@@ -30,24 +30,27 @@ pub enum Direction {
     BToA,
 }
 
-/// Cut a network in two: IPv4, IPv6, ARP and multicast alike. Returns when it works.
+/// Cut a branch's network in two: IPv4, IPv6, ARP and multicast alike. Returns when it works.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetPartitionParams {
-    /// `CLUSTER[@BRANCH]`; other branches are not touched.
+    /// `CLUSTER[@BRANCH]`.
     pub cluster_name: Address,
-    /// Nodes of one group; `gateway` is the way outside and the names.
+    /// One group; `gateway` is the outside and DNS.
     pub partition_a: Vec<String>,
-    /// Nodes of the other group; all others if left out.
+    /// The other group; all other nodes if left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition_b: Vec<String>,
     /// Which way.
     #[serde(default)]
     pub direction: Direction,
+    /// Only on this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Heal by itself after this many seconds.
+    /// Heal after this many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_FAULT_EXPIRY_S))]
     pub expires_s: Option<u64>,
@@ -62,11 +65,11 @@ pub const ALL: &str = "all";
 /// The switch's own services and, through them, the outside.
 pub const GATEWAY: &str = "gateway";
 
-/// Make the frames from one node to another get through worse.
+/// Make the frames from one node to another get through worse, in one branch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetImpairParams {
-    /// `CLUSTER[@BRANCH]`; other branches are not touched.
+    /// `CLUSTER[@BRANCH]`.
     pub cluster_name: Address,
     /// Who sends: a node or `gateway`.
     pub source_node: String,
@@ -76,6 +79,9 @@ pub struct NetImpairParams {
     /// Also the way back.
     #[serde(default)]
     pub both_directions: bool,
+    /// Only on this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Delay of every frame.
     #[serde(default)]
     #[schemars(range(min = 0, max = MAX_LATENCY_MS))]
@@ -118,7 +124,7 @@ pub struct NetImpairParams {
     /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Heal by itself after this many seconds.
+    /// Heal after this many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_FAULT_EXPIRY_S))]
     pub expires_s: Option<u64>,
@@ -154,6 +160,9 @@ pub struct NetFaultInfo {
     pub affected_nodes: Vec<String>,
     /// Each directed link: `FROM>TO`.
     pub links: Vec<String>,
+    /// The only network that it works on; absent if it works on all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// What it was asked to do.

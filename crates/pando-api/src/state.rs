@@ -110,7 +110,7 @@ pub struct StateCaptureResult {
 
 /// Say what differs between two branches, commits or captures of a machine or cluster, on which
 /// side it changed since their common ancestor, and because of which commands. With `from` alone:
-/// what changed on that branch since its latest commit.
+/// since that branch's latest commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateDiffParams {

@@ -91,11 +91,8 @@ impl Rules {
     pub fn of(wiring: &Wiring, faults: &[Numbered]) -> Self {
         let mut rules = Self::default();
         for pair in &wiring.pairs {
-            let link = wiring.link(*pair);
-            let own: Vec<&Numbered> = faults
-                .iter()
-                .filter(|one| link.as_ref().is_some_and(|link| one.fault.links.contains(link)))
-                .collect();
+            let own: Vec<&Numbered> =
+                faults.iter().filter(|one| wiring.works_on(&one.fault, *pair)).collect();
             if !own.is_empty() {
                 rules.add(*pair, &own);
             }
@@ -181,6 +178,7 @@ mod tests {
             label: None,
             effect,
             links: links.to_vec(),
+            segment: None,
             seed: 1,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
@@ -211,6 +209,16 @@ mod tests {
         assert!(healed.contains("flush chain bridge pando l0_3\n"), "{healed}");
         assert!(healed.contains("delete counter bridge pando d3_0_3\n"), "{healed}");
         assert!(!healed.contains("drop"), "{healed}");
+    }
+
+    #[test]
+    fn a_fault_of_one_segment_is_on_its_pairs_only() {
+        let wiring = Wiring::new(&spec()).unwrap();
+        let mut cut = numbered(3, Effect::Partition, &[link("a", "b")]);
+        cut.fault.segment = Some(wiring.segments[wiring.taps[3].bridge].clone());
+        let text = Rules::of(&wiring, &[cut]).replace(&Rules::default());
+        assert!(text.contains("l0_3 "), "{text}");
+        assert!(!text.contains("l1_2 "), "{text}");
     }
 
     #[test]

@@ -36,15 +36,14 @@ pub fn class(from: usize) -> String {
 /// Returns what faults come to.
 pub fn shapes(wiring: &Wiring, faults: &[Numbered]) -> Shapes {
     let mut shapes = Shapes::new();
-    for Pair { from, to } in &wiring.pairs {
-        let Some(link) = wiring.link(Pair { from: *from, to: *to }) else { continue };
-        let own = faults.iter().filter(|one| one.fault.links.contains(&link));
+    for pair in &wiring.pairs {
+        let own = faults.iter().filter(|one| wiring.works_on(&one.fault, *pair));
         let impairments = own.filter_map(|one| match &one.fault.effect {
             Effect::Impair(impairment) => Some(impairment.clone()),
             Effect::Partition => None,
         });
         if let Some(all) = impairments.reduce(|one, other| both(&one, &other)) {
-            shapes.entry(*to).or_default().insert(*from, all);
+            shapes.entry(pair.to).or_default().insert(pair.from, all);
         }
     }
     shapes

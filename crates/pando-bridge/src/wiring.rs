@@ -1,6 +1,7 @@
 //! Which taps and bridges a branch has, and which pairs of taps a link is. Pure.
 
 use pando_model::bridge::TAP;
+use pando_model::fault::Fault;
 use pando_model::network::{End, Link, NetworkSpec, Port};
 use pando_model::{BridgeName, Name};
 
@@ -11,6 +12,8 @@ use crate::limits::MAX_PORTS;
 pub struct Wiring {
     /// The bridges, by segment.
     pub bridges: Vec<BridgeName>,
+    /// The segments' names.
+    pub segments: Vec<Name>,
     /// The taps, in the order of the specification's ports.
     pub taps: Vec<Tap>,
     /// The pairs that frames can go between.
@@ -66,13 +69,21 @@ impl Wiring {
         };
         let taps = spec.ports.iter().enumerate().map(tap).collect::<Result<Vec<Tap>, String>>()?;
         let pairs = pairs(&taps);
-        Ok(Self { bridges, taps, pairs })
+        let segments = spec.segments.iter().map(|segment| segment.name.clone()).collect();
+        Ok(Self { bridges, segments, taps, pairs })
     }
 
     /// Returns the link that a pair belongs to.
     pub fn link(&self, pair: Pair) -> Option<Link> {
         let end = |tap: usize| Some(End::Node(self.taps.get(tap)?.node.clone()));
         Some(Link { from: end(pair.from)?, to: end(pair.to)? })
+    }
+
+    /// Returns whether a fault works on what goes from one tap of a pair to the other.
+    pub fn works_on(&self, fault: &Fault, pair: Pair) -> bool {
+        let segment = self.taps.get(pair.to).and_then(|tap| self.segments.get(tap.bridge));
+        let link = self.link(pair);
+        link.zip(segment).is_some_and(|(link, segment)| fault.works_on(&link, segment))
     }
 
     /// Returns the taps of a node by number of the interface.

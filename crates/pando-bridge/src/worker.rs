@@ -181,7 +181,7 @@ impl Worker {
         let reason = self.reason(queue.pair);
         let sent = self.base.links.entry(link.clone()).or_default();
         *sent.dropped.entry(reason).or_default() += queue.dropped;
-        if let Some(fault) = self.impairing(&link) {
+        if let Some(fault) = self.impairing(queue.pair) {
             self.base.faults.entry((fault, link)).or_default().dropped += queue.dropped;
         }
     }
@@ -195,10 +195,10 @@ impl Worker {
         }
     }
 
-    /// Returns the first fault that impairs a link: whose its queues' drops are.
-    fn impairing(&self, link: &Link) -> Option<FaultId> {
+    /// Returns the first fault that impairs a pair: whose its queue's drops are.
+    fn impairing(&self, pair: Pair) -> Option<FaultId> {
         let impairs = |one: &&Numbered| {
-            matches!(one.fault.effect, Effect::Impair(_)) && one.fault.links.contains(link)
+            matches!(one.fault.effect, Effect::Impair(_)) && self.wiring.works_on(&one.fault, pair)
         };
         self.faults.iter().find(impairs).map(|one| one.fault.id.clone())
     }
@@ -234,7 +234,7 @@ impl Worker {
             add(own, DropReason::Partition, dropped);
             add(own, self.reason(*pair), by_queue);
             let mut drops_of_queue = by_queue;
-            for one in self.faults.iter().filter(|one| one.fault.links.contains(&link)) {
+            for one in self.faults.iter().filter(|one| self.wiring.works_on(&one.fault, *pair)) {
                 let key = (one.fault.id.clone(), link.clone());
                 let met: &mut Met = totals.faults.entry(key).or_default();
                 met.frames += counted(rules::fault_counter('f', one.number, *pair)).frames;

@@ -75,6 +75,7 @@ fn fault(effect: Effect, from: usize, to: usize) -> Fault {
         label: None,
         effect,
         links: vec![Link { from: end(from), to: end(to) }],
+        segment: None,
         seed: 1,
         ordinal: 0,
         created_at: Timestamp::now(),
@@ -181,6 +182,28 @@ fn a_partition_works_in_the_direction_that_is_asked_for_and_is_counted() {
     lab.switch.set_faults(Vec::new()).unwrap();
     assert!(lab.passes(0, 1));
     assert!(lab.switch.observe().unwrap().faults.is_empty());
+}
+
+#[test]
+fn a_fault_of_one_segment_leaves_the_other_alone() {
+    if !can() {
+        return;
+    }
+    let mut spec = spec(Vec::new());
+    let bridge = Some("br-other".parse().unwrap());
+    spec.segments.push(Segment { name: name("dmz"), bridge, ..spec.segments[0].clone() });
+    for number in 3..5 {
+        let port = spec.ports[usize::from(number) - 3].clone();
+        spec.ports.push(Port { nic: 1, segment: name("dmz"), mac: mac(number), ..port });
+    }
+    let mut lab = Lab::open(&spec, None);
+    assert!(lab.passes(0, 1) && lab.passes(3, 4));
+    let cut = Fault { segment: Some(name("dmz")), ..fault(Effect::Partition, 0, 1) };
+    lab.switch.set_faults(vec![cut]).unwrap();
+    assert!(lab.is_lost(3, 4) && lab.passes(0, 1));
+    let observed = lab.switch.observe().unwrap();
+    let [met] = &observed.fault_counts[..] else { panic!("{observed:?}") };
+    assert_eq!((met.frames, met.dropped), (1, 1));
 }
 
 #[test]

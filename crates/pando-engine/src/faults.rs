@@ -67,6 +67,7 @@ mod tests {
             label: None,
             effect: Effect::Partition,
             links: Vec::new(),
+            segment: None,
             seed,
             ordinal,
             created_at: Timestamp::UNIX_EPOCH,

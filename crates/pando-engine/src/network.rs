@@ -2,6 +2,7 @@
 //! are told in a client's words. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -60,13 +61,51 @@ pub(crate) fn end(place: &Place, text: &str) -> Result<End> {
     )))
 }
 
-/// Returns all nodes that are not in a group; `parameter` asks for them.
-pub(crate) fn other_nodes(place: &Place, group: &[End], parameter: &str) -> Result<Vec<End>> {
+/// Returns the network that somebody names.
+pub(crate) fn network(place: &Place, text: &str) -> Result<Name> {
+    let mut names = place.cluster.networks.iter().map(|segment| &segment.name);
+    if let Some(name) = names.find(|name| name.as_str() == text) {
+        return Ok(name.clone());
+    }
+    let names: Vec<String> =
+        place.cluster.networks.iter().map(|segment| format!("`{}`", segment.name)).collect();
+    let has = format!("{} has {}", place.cluster.name, names.join(", "));
+    Err(Failure::not_found("network", text).hint(has))
+}
+
+/// Returns the end of links in a network, if it is in one, that somebody names.
+pub(crate) fn end_in(place: &Place, network: Option<&Name>, text: &str) -> Result<End> {
+    let end = end(place, text)?;
+    match network {
+        Some(network) if !is_in(place, network, &end) => {
+            let message = format!("`{text}` is not in the network `{network}`");
+            Err(ApiError::parameter("network", message)
+                .hint("leave it out, or name nodes that are in it")
+                .into())
+        }
+        _ => Ok(end),
+    }
+}
+
+fn is_in(place: &Place, network: &Name, end: &End) -> bool {
+    let End::Node(name) = end else { return true };
+    let mut interfaces = place.cluster.node(name).into_iter().flat_map(|node| &node.interfaces);
+    interfaces.any(|interface| interface.network == *network)
+}
+
+/// Returns all nodes of a network, if it is in one, that are not in a group; `parameter` asks for them.
+pub(crate) fn other_nodes(
+    place: &Place,
+    network: Option<&Name>,
+    group: &[End],
+    parameter: &str,
+) -> Result<Vec<End>> {
     let nodes = place.branch.nodes.iter().map(|node| End::Node(node.name.clone()));
-    let others: Vec<End> = nodes.filter(|node| !group.contains(node)).collect();
+    let within = |node: &End| network.is_none_or(|network| is_in(place, network, node));
+    let others: Vec<End> = nodes.filter(|node| !group.contains(node)).filter(within).collect();
     if others.is_empty() {
-        let message =
-            format!("nobody is left for `{parameter}`: {} has no other node", place.address());
+        let all = network.map_or_else(|| place.address(), |network| format!("`{network}`"));
+        let message = format!("nobody is left for `{parameter}`: {all} has no other node");
         return Err(ApiError::parameter(parameter, message)
             .hint(format!("`{GATEWAY}` is the way outside and the names"))
             .into());
@@ -96,11 +135,15 @@ pub(crate) fn partition_links(a: &[End], b: &[End], direction: Direction) -> Vec
 }
 
 /// Returns the links that an impairment is asked for.
-pub(crate) fn impaired_links(place: &Place, params: &NetImpairParams) -> Result<Vec<Link>> {
-    let source = end(place, &params.source_node)?;
+pub(crate) fn impaired_links(
+    place: &Place,
+    network: Option<&Name>,
+    params: &NetImpairParams,
+) -> Result<Vec<Link>> {
+    let source = end_in(place, network, &params.source_node)?;
     let targets = match params.target_node.as_str() {
-        ALL => other_nodes(place, std::slice::from_ref(&source), "target_node")?,
-        one => vec![end(place, one)?],
+        ALL => other_nodes(place, network, std::slice::from_ref(&source), "target_node")?,
+        one => vec![end_in(place, network, one)?],
     };
     let direction = if params.both_directions { Direction::Both } else { Direction::AToB };
     Ok(partition_links(&[source], &targets, direction))
@@ -144,6 +187,7 @@ pub(crate) fn fault_info(fault: &Fault, counts: Option<&[FaultCounts]>) -> NetFa
         },
         affected_nodes: nodes.into_iter().collect(),
         links: fault.links.iter().map(|link| format!("{}>{}", link.from, link.to)).collect(),
+        network: fault.segment.as_ref().map(Name::to_string),
         created_at: fault.created_at,
         parameters: parameters(fault),
         seed: Some(fault.seed),
@@ -195,6 +239,9 @@ pub(crate) fn counters(fault: &Fault, counts: &[FaultCounts]) -> FaultCounters {
 /// no call asks for them at once, and no groups are told.
 fn parameters(fault: &Fault) -> Value {
     let mut map = Map::new();
+    if let Some(network) = &fault.segment {
+        map.insert("network".to_owned(), json!(network));
+    }
     let groups = groups(&fault.links);
     match &fault.effect {
         Effect::Partition => {
@@ -278,11 +325,44 @@ fn impairment_parameters(impairment: &Impairment) -> Map<String, Value> {
     map
 }
 
+/// A link in one segment, or in all that both its ends are in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    pub link: Link,
+    pub segment: Option<Name>,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}>{}", self.link.from, self.link.to)?;
+        match &self.segment {
+            Some(segment) => write!(f, " on {segment}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the ways that a fault works on.
+pub(crate) fn ways(fault: &Fault) -> impl Iterator<Item = Way> {
+    let way = |link: &Link| Way { link: link.clone(), segment: fault.segment.clone() };
+    fault.links.iter().map(way)
+}
+
 /// Returns the addresses at which one node can ask another, or the gateway: those on a segment that
-/// both are in.
-pub(crate) fn addresses(cluster: &Cluster, from: &Name, to: &End) -> Vec<ProbeTarget> {
+/// both are in, and on no other than `segment` if it is one.
+pub(crate) fn addresses(
+    cluster: &Cluster,
+    from: &Name,
+    to: &End,
+    segment: Option<&Name>,
+) -> Vec<ProbeTarget> {
     let Some(from) = cluster.node(from) else { return Vec::new() };
-    let near: BTreeSet<&Name> = from.interfaces.iter().map(|one| &one.network).collect();
+    let near: BTreeSet<&Name> = from
+        .interfaces
+        .iter()
+        .map(|one| &one.network)
+        .filter(|network| segment.is_none_or(|only| only == *network))
+        .collect();
     let mut found: Vec<IpAddr> = Vec::new();
     match to {
         End::Node(name) => {
@@ -304,17 +384,17 @@ pub(crate) fn addresses(cluster: &Cluster, from: &Name, to: &End) -> Vec<ProbeTa
     found.into_iter().map(target).collect()
 }
 
-/// Returns whom each node is to ask so that every link is seen at work.
+/// Returns whom each node is to ask so that every way is seen at work.
 pub(crate) fn witnesses(
     cluster: &Cluster,
-    links: &[Link],
-) -> BTreeMap<Name, Vec<(Link, Vec<ProbeTarget>)>> {
-    let mut asked: BTreeMap<Name, Vec<(Link, Vec<ProbeTarget>)>> = BTreeMap::new();
-    for link in links {
-        if let End::Node(from) = &link.from {
-            let targets = addresses(cluster, from, &link.to);
+    ways: &[Way],
+) -> BTreeMap<Name, Vec<(Way, Vec<ProbeTarget>)>> {
+    let mut asked: BTreeMap<Name, Vec<(Way, Vec<ProbeTarget>)>> = BTreeMap::new();
+    for way in ways {
+        if let End::Node(from) = &way.link.from {
+            let targets = addresses(cluster, from, &way.link.to, way.segment.as_ref());
             if !targets.is_empty() {
-                asked.entry(from.clone()).or_default().push((link.clone(), targets));
+                asked.entry(from.clone()).or_default().push((way.clone(), targets));
             }
         }
     }
@@ -337,6 +417,7 @@ mod tests {
             label: None,
             effect,
             links,
+            segment: None,
             seed: 1,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,

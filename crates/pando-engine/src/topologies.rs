@@ -117,6 +117,7 @@ fn faults_of(topology: &Topology, text: &str, now: Timestamp) -> Vec<Fault> {
             label: Some(format!("links of {}", network.name)),
             effect: Effect::Impair(impairment),
             links: links_in(&topology.nodes, &network.name),
+            segment: Some(network.name.clone()),
             seed: seed_of(&seed),
             ordinal: 0,
             created_at: now,

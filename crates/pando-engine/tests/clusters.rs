@@ -564,3 +564,80 @@ async fn a_guest_that_switches_itself_off_did_not_crash() {
     assert_eq!(states().await, ["shut off", "crashed"]);
     bench.assert_consistent("crashed").await;
 }
+
+const SHARED: &str = "
+name: shared
+networks:
+  - {name: front, subnet: 10.1.0.0/24}
+  - {name: back, subnet: 10.2.0.0/24, link: {latency_ms: 5}}
+nodes:
+  - {name: a, interfaces: [{network: front}, {network: back}]}
+  - {name: b, interfaces: [{network: front}, {network: back}]}
+  - {name: c, interfaces: [{network: front}]}
+";
+
+/// Returns the round trips between the nodes of `shared` that answer, by asker and address.
+async fn answers(bench: &Bench) -> Vec<(String, String, f64)> {
+    let params = json!({"cluster_name": "shared", "targets": ["a", "b", "c"]});
+    let probed = bench.ok("net_probe", params).await;
+    let rows = probed["rows"].as_array().unwrap();
+    let row = |row: &Value| {
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        Some((text("from"), text("address"), row["min_ms"].as_f64()?))
+    };
+    let mut answers: Vec<_> = rows.iter().filter_map(row).collect();
+    answers.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_one_network_leaves_what_nodes_share_beside_it_alone() {
+    let bench = Bench::new().await;
+    bench.ok("cluster_define", json!({"topology": SHARED})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "shared"})).await;
+    let listed = bench.ok("net_fault_list", json!({"cluster_name": "shared"})).await;
+    assert_eq!(listed["faults"][0]["network"], "back", "{listed}");
+    assert_eq!(listed["faults"][0]["links"], json!(["a>b", "b>a"]));
+    let whole = answers(&bench).await;
+    assert_eq!(whole.len(), 8, "{whole:?}");
+    let is_slow = |ms: f64| ms > 5.0;
+    assert!(whole.iter().all(|(_, at, ms)| is_slow(*ms) == at.starts_with("10.2.")), "{whole:?}");
+
+    let cut = json!({"cluster_name": "shared", "partition_a": ["a"], "network": "front"});
+    let made = bench.ok("net_partition", cut).await;
+    assert_eq!(made["verified"], "yes", "{made}");
+    assert_eq!(made["links"].as_array().unwrap().len(), 4, "b and c: {made}");
+    assert_eq!(made["parameters"]["network"], "front");
+    let left = answers(&bench).await;
+    let at = |from: &str, network: &str| {
+        left.iter().filter(|(by, to, _)| by == from && to.starts_with(network)).count()
+    };
+    assert_eq!((at("a", "10.1."), at("a", "10.2."), at("b", "10.1.")), (0, 1, 1), "{left:?}");
+
+    // What works on the other network is not in the way of looking.
+    let healed = bench.ok(
+        "net_heal",
+        json!({
+            "cluster_name": "shared", "fault_handle": made["handle_id"],
+        }),
+    );
+    let healed = healed.await;
+    assert_eq!(healed["verified"], "yes", "{healed}");
+    assert_eq!(answers(&bench).await, whole);
+
+    let all = json!({
+        "cluster_name": "shared", "source_node": "a", "network": "back", "latency_ms": 50,
+    });
+    let made = bench.ok("net_impair", all).await;
+    assert_eq!((made["links"].clone(), made["verified"].clone()), (json!(["a>b"]), json!("yes")));
+    for (params, says) in [
+        (json!({"partition_a": ["a"], "network": "side"}), "shared has `front`, `back`"),
+        (json!({"partition_a": ["a"], "partition_b": ["c"], "network": "back"}), "`c` is not in"),
+        (json!({"partition_a": ["a", "b"], "network": "back"}), "`back` has no other node"),
+    ] {
+        let mut params = params;
+        params["cluster_name"] = json!("shared");
+        let error = bench.fails("net_partition", params.clone()).await;
+        assert!(serde_json::to_string(&error).unwrap().contains(says), "{params}: {error:?}");
+    }
+}

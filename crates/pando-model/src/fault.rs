@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::FaultId;
+use crate::name::Name;
 use crate::network::Link;
 
 /// One fault.
@@ -21,6 +22,9 @@ pub struct Fault {
     pub effect: Effect,
     /// Where.
     pub links: Vec<Link>,
+    /// The only segment that it works in; all of them without one.
+    #[serde(default)]
+    pub segment: Option<Name>,
     /// What its decisions follow from.
     pub seed: u64,
     /// Its number among the branch's faults of the same seed, from 0: they decide apart, and alike
@@ -31,6 +35,13 @@ pub struct Fault {
     pub created_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
+}
+
+impl Fault {
+    /// Returns whether it works on a link in a segment.
+    pub fn works_on(&self, link: &Link, segment: &Name) -> bool {
+        self.segment.as_ref().is_none_or(|own| own == segment) && self.links.contains(link)
+    }
 }
 
 /// What a fault does to frames.

@@ -233,6 +233,7 @@ fn latency() {
         label: None,
         effect: Effect::Impair(Impairment { latency_us: 50_000, ..Impairment::default() }),
         links: vec![Link { from: end("n0"), to: end("n1") }],
+        segment: None,
         seed: 1,
         ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,

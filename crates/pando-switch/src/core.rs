@@ -32,7 +32,7 @@ use pando_model::network::{
 };
 
 use crate::delay::DelayLine;
-use crate::fault::Copy;
+use crate::fault::{Copy, LinkFault};
 use crate::fdb::ForwardingTable;
 use crate::held::Held;
 use crate::limits::MAX_PORTS;
@@ -80,6 +80,14 @@ pub enum SpecError {
         fault: pando_model::FaultId,
         /// The node.
         node: pando_model::network::End,
+    },
+    /// A fault names a segment that is not there.
+    #[error("apply the fault {fault} in `{segment}`, which this network does not have")]
+    NoFaultSegment {
+        /// The fault.
+        fault: pando_model::FaultId,
+        /// The segment.
+        segment: Name,
     },
     /// There are more faults than can be applied.
     #[error("apply {0} faults or links of faults at a time")]
@@ -223,9 +231,11 @@ impl Core {
             return;
         }
         while let Some(delayed) = self.delays.pop(now) {
+            let segment = self.segment_of(delayed.target);
             let state = self.links.state(delayed.link);
             state.delayed_bytes -= delayed.frame.len();
-            if let Some(partition) = state.faults.first_mut().filter(|fault| fault.is_partition()) {
+            let stops = |fault: &&mut LinkFault| fault.is_partition() && fault.works_in(segment);
+            if let Some(partition) = state.faults.iter_mut().find(stops) {
                 partition.progress.dropped += 1;
                 state.counts.drop_held(DropReason::Partition);
                 continue;

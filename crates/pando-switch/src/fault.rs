@@ -3,8 +3,9 @@
 //! lost; is it delivered twice; and of each copy: does a bit change; does it wait for the rate; how
 //! long is it under way, or does it skip that.
 //!
-//! A fault numbers the frames of the link, whatever becomes of them at other faults, and decides by
-//! those numbers alone (`dice`): no fault changes what another decides. A burst of losses and a rate's
+//! A fault numbers the frames of the link (those of its segment, if it works in one only), whatever
+//! becomes of them at other faults, and decides by those numbers alone (`dice`): no fault changes what
+//! another decides. A burst of losses and a rate's
 //! queue are what it carries from frame to frame, and a state file has them.
 
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct LinkFault {
     pub number: usize,
     /// How far it has come.
     pub progress: Progress,
+    /// The only segment that it works in.
+    segment: Option<usize>,
     effect: Effect,
     dice: Dice,
 }
@@ -54,11 +57,13 @@ pub struct Copy {
 }
 
 impl LinkFault {
-    /// Returns a fault that has decided on nothing yet.
-    pub fn new(number: usize, fault: &Fault, link: &Link) -> Self {
+    /// Returns a fault that has decided on nothing yet; `segment` is the number of the only one that it
+    /// works in.
+    pub fn new(number: usize, fault: &Fault, segment: Option<usize>, link: &Link) -> Self {
         Self {
             number,
             progress: Progress::default(),
+            segment,
             effect: fault.effect.clone(),
             dice: Dice::new(fault.seed, fault.ordinal, link),
         }
@@ -67,6 +72,11 @@ impl LinkFault {
     /// Whether nothing gets through.
     pub fn is_partition(&self) -> bool {
         matches!(self.effect, Effect::Partition)
+    }
+
+    /// Whether it decides on frames in a segment.
+    pub fn works_in(&self, segment: usize) -> bool {
+        self.segment.is_none_or(|own| own == segment)
     }
 
     /// Decides on the copies of the link's next frame; what goes on is appended to `on`.
@@ -130,10 +140,10 @@ impl Passing<'_> {
     }
 }
 
-/// Passes a frame of `length` bytes through a link's faults; what goes on of it is in `copies`
+/// Passes a frame of `length` bytes through faults of a link; what goes on of it is in `copies`
 /// afterwards, in order. What does not is counted.
-pub fn judge(
-    faults: &mut [LinkFault],
+pub fn judge<'a>(
+    faults: impl IntoIterator<Item = &'a mut LinkFault>,
     now: Duration,
     length: usize,
     copies: &mut Vec<Copy>,
@@ -262,19 +272,20 @@ mod tests {
             label: None,
             effect: Effect::Impair(impairment),
             links: vec![link.clone()],
+            segment: None,
             seed: 42,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         };
-        LinkFault::new(0, &fault, &link)
+        LinkFault::new(0, &fault, None, &link)
     }
 
     fn run(faults: &mut [LinkFault], frames: u64) -> (Vec<Vec<Copy>>, Counts) {
         let (mut counts, mut copies) = (Counts::default(), Vec::new());
         let all = (0..frames).map(|_| {
             counts.send(1000);
-            judge(faults, Duration::ZERO, 1000, &mut copies, &mut counts);
+            judge(faults.iter_mut(), Duration::ZERO, 1000, &mut copies, &mut counts);
             counts.delivered += copies.len() as u64;
             copies.clone()
         });

@@ -141,6 +141,7 @@ pub fn state_faults() -> Vec<Fault> {
             Link { from: node("db"), to: node("web") },
             Link { from: End::Gateway, to: node("db") },
         ],
+        segment: None,
         seed: 7,
         ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,

@@ -47,7 +47,6 @@ pub fn topology(
     let networks = networks::networks(report, &whole, input.network, input.networks);
     let drafts = nodes::nodes(report, input.nodes, &image, &networks);
     let (nodes, node_forwards) = addresses::assign(report, &networks, drafts);
-    networks::refuse_ambiguous_links(report, &networks, &nodes);
     let names: Vec<&Name> = nodes.iter().map(|node| &node.name).collect();
     let forwards = forwards::forwards(report, &names, input.forwards, node_forwards);
     let ssh = ssh(report, input.ssh, defaults);

@@ -244,14 +244,6 @@ fn what_makes_no_sense_of_networks() {
         ("per cent", with("", "network: {link: {loss_pct: 101, corrupt_pct: -0.1}}")),
         ("a rate", with("", "network: {link: {rate_kbit: 0}}")),
         ("no effect", with("", "network: {link: {reorder_pct: 5, burst_frames: 3}}")),
-        (
-            "links that cannot be told apart",
-            with(
-                "interfaces: [{network: x}, {network: y}]",
-                "  - name: n2\n    interfaces: [{network: x}, {network: y}]\n\
-                 networks: [{name: x, link: {latency_ms: 5}}, {name: y}]",
-            ),
-        ),
     ];
     insta::assert_snapshot!(told(&cases));
 }

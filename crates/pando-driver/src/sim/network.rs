@@ -151,8 +151,8 @@ pub(crate) fn probe(
     let from = End::Node(node.clone());
     let mut met = Vec::new();
     let results = targets.iter().map(|target| {
-        let end = end_at(keeper, target.address);
-        let rtt_us = end.and_then(|end| round_trip(keeper, &faults, &from, &end, &mut met));
+        let to = at(keeper, target.address);
+        let rtt_us = to.and_then(|to| round_trip(keeper, &faults, &from, &to, &mut met));
         ProbeResult {
             target: target.clone(),
             sent: count,
@@ -169,20 +169,21 @@ pub(crate) fn probe(
     Ok(results)
 }
 
-/// Returns who has an address.
-fn end_at(keeper: &Keeper, address: IpAddr) -> Option<End> {
+/// Returns who has an address, and in which segment.
+fn at(keeper: &Keeper, address: IpAddr) -> Option<(End, Name)> {
     let NetworkSpec { ports, segments, .. } = keeper.spec.network.as_ref()?;
     let port = ports.iter().find(|port| {
         port.address.map(IpAddr::V4) == Some(address)
             || port.address6.map(IpAddr::V6) == Some(address)
     });
     let gateway = || {
-        segments.iter().any(|segment| {
+        segments.iter().find(|segment| {
             IpAddr::V4(segment.gateway) == address
                 || segment.gateway6.is_some_and(|(gateway, _)| IpAddr::V6(gateway) == address)
         })
     };
-    port.map(|port| End::Node(port.node.clone())).or_else(|| gateway().then_some(End::Gateway))
+    port.map(|port| (End::Node(port.node.clone()), port.segment.clone()))
+        .or_else(|| gateway().map(|segment| (End::Gateway, segment.name.clone())))
 }
 
 /// A frame and a fault on its way.
@@ -197,23 +198,23 @@ fn round_trip(
     keeper: &Keeper,
     faults: &[Fault],
     from: &End,
-    to: &End,
+    (to, segment): &(End, Name),
     met: &mut Vec<Met>,
 ) -> Option<u64> {
-    let there = one_way(faults, from, to, met)?;
+    let link = |from: &End, to: &End| Link { from: from.clone(), to: to.clone() };
+    let there = one_way(faults, &link(from, to), segment, met)?;
     if let End::Node(name) = to
         && keeper.nodes.get(name).is_none_or(|node| node.crashed)
     {
         return None;
     }
-    let back = one_way(faults, to, from, met)?;
+    let back = one_way(faults, &link(to, from), segment, met)?;
     Some(there + back)
 }
 
-fn one_way(faults: &[Fault], from: &End, to: &End, met: &mut Vec<Met>) -> Option<u64> {
-    let link = Link { from: from.clone(), to: to.clone() };
+fn one_way(faults: &[Fault], link: &Link, segment: &Name, met: &mut Vec<Met>) -> Option<u64> {
     let mut us = Some(WAY_US);
-    for fault in faults.iter().filter(|fault| fault.links.contains(&link)) {
+    for fault in faults.iter().filter(|fault| fault.works_on(link, segment)) {
         let delay_us = match &fault.effect {
             Effect::Impair(impairment) if impairment.loss.0 < 1_000_000 => {
                 Some(impairment.latency_us)
@@ -303,6 +304,7 @@ mod tests {
             label: None,
             effect: Effect::Partition,
             links: vec![Link { from: End::Node(name("db")), to: End::Node(name("web")) }],
+            segment: None,
             seed: 1,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,

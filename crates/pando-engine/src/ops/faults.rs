@@ -13,7 +13,7 @@ use pando_api::network::{NetFaultResult, NetHealResult, Verified};
 use pando_driver::host::HostError;
 use pando_driver::store::Transaction;
 use pando_model::fault::{Effect, Fault};
-use pando_model::network::{End, Link, NetworkObservation};
+use pando_model::network::{Link, NetworkObservation};
 use pando_model::{Branch, BranchState, Cluster, ClusterId, FaultId, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,7 @@ use self::witness::{Question, Verdict};
 use super::milliseconds;
 use crate::failure::Result;
 use crate::locks::{Hold, LockSet};
-use crate::network::{fault_of, working};
+use crate::network::{Way, fault_of, ways, working};
 use crate::operation::{Cx, Direction, Kind, memo};
 
 #[derive(Serialize, Deserialize)]
@@ -115,26 +115,30 @@ impl Faults {
             return unknown("the switch has forgotten it, but the guests are paused");
         }
         let ended = self.before.faults.iter().filter(|fault| healed.contains(&fault.id));
-        let works_on = |from: &End, to: &End| {
-            let is = |link: &Link| link.from == *from && link.to == *to;
-            self.after.faults.iter().any(|fault| fault.links.iter().any(is))
+        let works_on = |way: &Way| {
+            let meets = |fault: &&Fault| match (&fault.segment, &way.segment) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            };
+            // An answer comes back over the other link.
+            let back = Link { from: way.link.to.clone(), to: way.link.from.clone() };
+            let is = |link: &Link| *link == way.link || *link == back;
+            self.after.faults.iter().filter(meets).any(|fault| fault.links.iter().any(is))
         };
-        // An answer comes back over the other link.
-        let is_free =
-            |link: &&Link| !works_on(&link.from, &link.to) && !works_on(&link.to, &link.from);
-        let links: BTreeSet<&Link> = ended.flat_map(|fault| &fault.links).filter(is_free).collect();
-        if links.is_empty() {
+        let free: BTreeSet<Way> = ended.flat_map(ways).filter(|way| !works_on(way)).collect();
+        if free.is_empty() {
             return unknown("the switch has forgotten it; other faults work on all its links");
         }
-        let links: Vec<Link> = links.into_iter().cloned().collect();
+        let free: Vec<Way> = free.into_iter().collect();
         let witnessed =
-            witness::ask(cx, &self.cluster, &self.after.host_id, &links, Question::HEALED).await;
+            witness::ask(cx, &self.cluster, &self.after.host_id, &free, Question::HEALED).await;
         witness::healed(&witnessed)
     }
 
     async fn look_at_fault(&self, cx: &Cx, fault: &Fault, before: &NetworkObservation) -> Verdict {
         let applied = before.faults.iter().any(|seen| {
-            seen.id == fault.id && seen.effect == fault.effect && seen.links == fault.links
+            (&seen.id, &seen.effect, &seen.links, &seen.segment)
+                == (&fault.id, &fault.effect, &fault.links, &fault.segment)
         });
         if !applied {
             return (Verified::No, "the switch does not apply it".to_owned());
@@ -147,7 +151,8 @@ impl Faults {
             Effect::Impair(impairment) => Question::impaired(impairment),
         };
         let host_id = &self.after.host_id;
-        let witnessed = witness::ask(cx, &self.cluster, host_id, &fault.links, question).await;
+        let ways: Vec<Way> = ways(fault).collect();
+        let witnessed = witness::ask(cx, &self.cluster, host_id, &ways, question).await;
         let after = match cx.engine.host.network(host_id).await {
             Ok(after) => after,
             Err(error) => return unknown(format!("the switch was not read: {error}")),

@@ -37,6 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What both kinds of faults have besides their effect.
 struct Common {
+    network: Option<Name>,
     seed: Option<u64>,
     label: Option<String>,
     expires_s: Option<u64>,
@@ -51,6 +52,7 @@ impl Common {
             label: self.label,
             effect,
             links,
+            segment: self.network,
             seed: self.seed.unwrap_or_else(|| rand::rng().random_range(0..=MAX_SEED)),
             ordinal: 0,
             created_at: now,
@@ -104,17 +106,18 @@ impl Engine {
         params: NetPartitionParams,
     ) -> Result<Planned> {
         self.plan_faults(caller, params.cluster_name.clone(), "net_partition", |place, faults| {
+            let on = params.network.map(|name| network::network(place, &name)).transpose()?;
             let ends = |group: &[String]| -> Result<Vec<End>> {
-                group.iter().map(|one| network::end(place, one)).collect()
+                group.iter().map(|one| network::end_in(place, on.as_ref(), one)).collect()
             };
             let a = ends(&params.partition_a)?;
             let b = match params.partition_b.as_slice() {
-                [] => network::other_nodes(place, &a, "partition_b")?,
+                [] => network::other_nodes(place, on.as_ref(), &a, "partition_b")?,
                 named => ends(named)?,
             };
             let links = network::partition_links(&a, &b, params.direction);
             let NetPartitionParams { label, expires_s, .. } = params;
-            let common = Common { seed: None, label, expires_s };
+            let common = Common { network: on, seed: None, label, expires_s };
             add(place, faults, common.fault(Effect::Partition, links))
         })
         .await
@@ -127,10 +130,13 @@ impl Engine {
     ) -> Result<Planned> {
         self.plan_faults(caller, params.cluster_name.clone(), "net_impair", |place, faults| {
             kernel::must_decide_by_seed(&place.cluster, params.seed)?;
-            let links = network::impaired_links(place, &params)?;
+            let on =
+                params.network.as_ref().map(|name| network::network(place, name)).transpose()?;
+            let links = network::impaired_links(place, on.as_ref(), &params)?;
             let effect = Effect::Impair(network::impairment(&params));
             let NetImpairParams { seed, label, expires_s, .. } = params;
-            add(place, faults, Common { seed, label, expires_s }.fault(effect, links))
+            let common = Common { network: on, seed, label, expires_s };
+            add(place, faults, common.fault(effect, links))
         })
         .await
     }
@@ -237,7 +243,7 @@ impl Engine {
         let probes = sources.iter().map(async |from| {
             let others = targets.iter().filter(|to| **to != End::Node(from.clone()));
             let asked: Vec<ProbeTarget> =
-                others.flat_map(|to| network::addresses(&place.cluster, from, to)).collect();
+                others.flat_map(|to| network::addresses(&place.cluster, from, to, None)).collect();
             if asked.is_empty() {
                 return Vec::new();
             }

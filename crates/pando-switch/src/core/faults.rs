@@ -23,6 +23,7 @@ impl Core {
         if faults.len() > MAX_FAULTS || named > MAX_FAULT_LINKS {
             return Err(SpecError::TooManyFaults(named));
         }
+        let segments = self.segments_of(&faults)?;
         let places = places(&mut self.links, &faults)?;
         let before = self.progress();
         for state in self.links.iter_mut() {
@@ -31,7 +32,7 @@ impl Core {
         for (number, place) in places {
             let fault = &faults[number];
             let link = self.links.name(place);
-            let mut on_link = LinkFault::new(number, fault, &link);
+            let mut on_link = LinkFault::new(number, fault, segments[number], &link);
             if let Some(progress) = before.get(&(fault.id.clone(), place)) {
                 on_link.progress = *progress;
             }
@@ -42,6 +43,18 @@ impl Core {
         }
         self.faults = faults;
         Ok(())
+    }
+
+    /// Returns the number of the only segment that each fault works in.
+    fn segments_of(&self, faults: &[Fault]) -> Result<Vec<Option<usize>>, SpecError> {
+        let number = |fault: &Fault| {
+            let Some(name) = &fault.segment else { return Ok(None) };
+            let number = self.spec.segments.iter().position(|segment| segment.name == *name);
+            let missing =
+                || SpecError::NoFaultSegment { fault: fault.id.clone(), segment: name.clone() };
+            number.map(Some).ok_or_else(missing)
+        };
+        faults.iter().map(number).collect()
     }
 
     /// Ends the faults whose time is over.

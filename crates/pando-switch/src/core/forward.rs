@@ -80,15 +80,23 @@ impl Core {
         self.transmit(now, link, Target::Gateway(from), frame);
     }
 
+    /// Returns the number of the segment that a frame is in on its way there.
+    pub(super) fn segment_of(&self, target: Target) -> usize {
+        let (Target::Port(port) | Target::Gateway(port)) = target;
+        self.ports[port].segment
+    }
+
     /// Sends a frame over a link: counts it, and lets the link's faults decide.
     fn transmit(&mut self, now: Duration, link: LinkNumber, target: Target, frame: &[u8]) {
+        let segment = self.segment_of(target);
         let state = self.links.state(link);
         state.counts.send(frame.len());
         if state.faults.is_empty() {
             return self.deliver(now, link, target, frame);
         }
         let mut copies = std::mem::take(&mut self.copies);
-        fault::judge(&mut state.faults, now, frame.len(), &mut copies, &mut state.counts);
+        let faults = state.faults.iter_mut().filter(|fault| fault.works_in(segment));
+        fault::judge(faults, now, frame.len(), &mut copies, &mut state.counts);
         for copy in copies.drain(..) {
             self.transmit_copy(now, link, target, frame, &copy);
         }

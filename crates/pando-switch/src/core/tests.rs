@@ -1,6 +1,7 @@
 //! What the switch decides, on a clock of the test's.
 
 mod conserved;
+mod segments;
 
 use jiff::Timestamp;
 use pando_model::cluster::Uplink;
@@ -84,6 +85,7 @@ fn fault(number: u8, seed: u64, effect: Effect, links: &[(&str, &str)]) -> Fault
         label: None,
         effect,
         links: links.iter().map(|(from, to)| link(from, to)).collect(),
+        segment: None,
         seed,
         ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,

@@ -167,6 +167,7 @@ pub fn slow(link: Link, latency_us: u64) -> Fault {
         label: None,
         effect: Effect::Impair(Impairment { latency_us, ..Impairment::default() }),
         links: vec![link],
+        segment: None,
         seed: 1,
         ordinal: 0,
         created_at: Timestamp::UNIX_EPOCH,

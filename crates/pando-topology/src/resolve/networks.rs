@@ -1,6 +1,5 @@
 //! Networks: subnets that make sense and do not overlap, and what their links suffer.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use pando_model::fault::{Burst, Impairment, PerMillion};
@@ -11,7 +10,7 @@ use crate::record::List;
 use crate::report::{At, Report};
 use crate::resolve::{Taken, bridges, limited, ranged};
 use crate::scalar::{Net4, Net6, Number, V4};
-use crate::topology::{Network, Network6, Node};
+use crate::topology::{Network, Network6};
 
 /// Shortest and longest prefix of a subnet: room for the gateway and a node, and no more than a
 /// private range.
@@ -29,7 +28,6 @@ pub struct Planned {
     pub network: Network,
     /// Where.
     pub at: At<()>,
-    link_at: Option<At<()>>,
 }
 
 /// Returns the networks, at least one.
@@ -83,7 +81,7 @@ fn planned(
     let default = (Ipv4Addr::new(10, 20, part(number), 0), 24);
     let Some(input) = input else {
         let network = network(default, Ipv4Addr::new(10, 20, part(number), 1), fallback_name());
-        return Planned { network, at, link_at: None };
+        return Planned { network, at };
     };
     if input.name.is_none() && !alone {
         report.wrong(&at, "`name` is missing", "add `name: …`; nodes name their networks");
@@ -107,10 +105,9 @@ fn planned(
     }
     network.ipv6 = input.subnet6.as_ref().and_then(|at| subnet6(report, at, &network));
     network.uplink = input.uplink.map_or(Uplink::None, |at| at.value.0);
-    let link_at = input.link.as_ref().map(|at| at.with(()));
     network.bridge = bridge;
     network.link = input.link.and_then(|at| link(report, &at.value));
-    Planned { network, at, link_at }
+    Planned { network, at }
 }
 
 fn fallback_name() -> Name {
@@ -328,30 +325,4 @@ fn share(report: &mut Report<'_>, at: Option<&At<Number>>) -> PerMillion {
         return PerMillion(0);
     }
     PerMillion((percent * 10_000.0).round() as u32)
-}
-
-/// A fault works between nodes, whatever the network; so of the networks that two nodes share, only
-/// one may say something about their links.
-pub fn refuse_ambiguous_links(report: &mut Report<'_>, networks: &[Planned], nodes: &[Node]) {
-    let members = |network: &Name| -> BTreeSet<&Name> {
-        let plugged = |node: &&Node| node.interfaces.iter().any(|nic| nic.network == *network);
-        nodes.iter().filter(plugged).map(|node| &node.name).collect()
-    };
-    for planned in networks {
-        let Some(link_at) = &planned.link_at else { continue };
-        let here = members(&planned.network.name);
-        for other in networks.iter().filter(|other| other.network.name != planned.network.name) {
-            let there = members(&other.network.name);
-            let mut shared = here.intersection(&there);
-            if let (Some(first), Some(second)) = (shared.next(), shared.next()) {
-                let message = format!(
-                    "`{first}` and `{second}` share `{}` and `{}`, and what a link suffers holds \
-                     between nodes, not networks",
-                    planned.network.name, other.network.name
-                );
-                report.wrong(link_at, message, "remove `link`, or one of the interfaces");
-                break;
-            }
-        }
-    }
 }

@@ -18,6 +18,17 @@ nodes:
   - {name: c, memory: 256 MiB, ip: 10.9.0.13, commands: [ip address add 172.31.0.3/24 dev eth0]}
 ";
 
+/// Two nodes that share two networks, one of them slow.
+const SHARED: &str = "name: shared
+image: default
+networks:
+  - {name: front, subnet: 10.9.1.0/24, subnet6: 'fd00:91::/64'}
+  - {name: back, subnet: 10.9.2.0/24, link: {latency_ms: 20}}
+nodes:
+  - {name: a, memory: 256 MiB, interfaces: [{network: front, ip: 10.9.1.11}, {network: back, ip: 10.9.2.11}]}
+  - {name: b, memory: 256 MiB, interfaces: [{network: front, ip: 10.9.1.12}, {network: back, ip: 10.9.2.12}]}
+";
+
 /// The clocks of guests are this far from the host's, at most.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(1);
 
@@ -334,5 +345,49 @@ fn a_daemon_killed_between_recording_a_fault_and_applying_it_leaves_both_or_neit
     }
     assert!(processes_of(home.path()).iter().filter(|one| one.is_daemon()).count() == 1);
     home.ok(&["cluster", "destroy", "trio", "--remove-overlays"]);
+    home.assert_nothing_left();
+}
+
+/// Returns the shortest round trip from `a` to each address of `b`, in milliseconds, of those that
+/// answer.
+fn asked_by_a(home: &Home, branch: &str) -> BTreeMap<String, f64> {
+    let probed = home.ok(&["net", "probe", branch, "--sources", "a", "--targets", "b"]);
+    let answer = |row: &Value| Some((text(row, "address").to_owned(), row["min_ms"].as_f64()?));
+    probed["rows"].as_array().unwrap().iter().filter_map(answer).collect()
+}
+
+#[test]
+fn a_fault_of_one_network_is_felt_on_that_one_alone() {
+    let mut home = Home::new();
+    home.define(SHARED);
+    // Nodes with two interfaces have a ready state of their own.
+    home.remember();
+    home.ok(&["cluster", "start", "shared"]);
+    let whole = asked_by_a(&home, "shared");
+    assert_eq!(whole.keys().filter(|address| !address.starts_with("10.9.2.")).count(), 2);
+    for (address, ms) in &whole {
+        assert_eq!(*ms >= 20.0, address == "10.9.2.12", "{whole:?}");
+    }
+    let cut = ["net", "partition", "shared", "a", "--network", "front"];
+    let made = home.ok(&cut);
+    assert_eq!((&made["verified"], &made["network"]), (&"yes".into(), &"front".into()), "{made}");
+    home.ok(&["branch", "shared@main", "try-1"]);
+    for branch in ["shared@main", "shared@try-1"] {
+        let left: Vec<String> = asked_by_a(&home, branch).into_keys().collect();
+        assert_eq!(left, ["10.9.2.12"], "{branch}");
+    }
+    // So for what does not come from a probe.
+    let connects = |to: &str| {
+        home.sh(
+            "shared/a",
+            &format!("timeout 5 bash -c '</dev/tcp/{to}/22' && echo yes || echo no"),
+        )
+    };
+    assert_eq!((connects("10.9.2.12"), connects("10.9.1.12")), ("yes".to_owned(), "no".to_owned()));
+    let healed = home.ok(&["net", "heal", "shared@try-1", text(&made, "handle_id")]);
+    assert_eq!(healed["verified"], "yes", "{healed}");
+    assert_eq!(asked_by_a(&home, "shared@try-1").len(), 3);
+    assert_eq!(asked_by_a(&home, "shared@main").len(), 1);
+    home.ok(&["cluster", "destroy", "shared", "--remove-overlays"]);
     home.assert_nothing_left();
 }

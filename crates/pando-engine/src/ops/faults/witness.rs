@@ -10,7 +10,7 @@ use pando_model::fault::{Distribution, Fault, Impairment};
 use pando_model::network::{Link, ProbeResult, ProbeTarget};
 use pando_model::{BranchId, Cluster};
 
-use crate::network::witnesses;
+use crate::network::{Way, witnesses};
 use crate::operation::Cx;
 
 /// How long guests are given to reach one another in spite of a partition: a hundred times what they
@@ -53,9 +53,9 @@ impl Question {
     }
 }
 
-/// What came of asking over a link.
+/// What came of asking over a way.
 pub(super) struct Witnessed {
-    pub link: Link,
+    pub way: Way,
     pub answered: Result<Heard, String>,
 }
 
@@ -81,33 +81,33 @@ impl Heard {
     }
 }
 
-/// Lets every node at the beginning of a link ask the one at its end, all at once.
+/// Lets every node at the beginning of a way ask the one at its end, all at once.
 pub(super) async fn ask(
     cx: &Cx,
     cluster: &Cluster,
     host_id: &BranchId,
-    links: &[Link],
+    ways: &[Way],
     question: Question,
 ) -> Vec<Witnessed> {
-    let asked = witnesses(cluster, links);
-    let probes = asked.iter().map(async |(node, links)| {
+    let asked = witnesses(cluster, ways);
+    let probes = asked.iter().map(async |(node, ways)| {
         let targets: Vec<ProbeTarget> =
-            links.iter().flat_map(|(_, targets)| targets.clone()).collect();
+            ways.iter().flat_map(|(_, targets)| targets.clone()).collect();
         let Question { count, patience } = question;
         let results = cx.engine.host.probe(host_id, node, &targets, count, patience).await;
         let mut results = match results {
             Ok(results) => results.into_iter(),
             Err(error) => {
                 let error = error.to_string();
-                let silent = |(link, _): &(Link, Vec<ProbeTarget>)| Witnessed {
-                    link: link.clone(),
+                let silent = |(way, _): &(Way, Vec<ProbeTarget>)| Witnessed {
+                    way: way.clone(),
                     answered: Err(error.clone()),
                 };
-                return links.iter().map(silent).collect::<Vec<_>>();
+                return ways.iter().map(silent).collect::<Vec<_>>();
             }
         };
-        let each = links.iter().map(|(link, targets)| Witnessed {
-            link: link.clone(),
+        let each = ways.iter().map(|(way, targets)| Witnessed {
+            way: way.clone(),
             answered: Ok(Heard::of(results.by_ref().take(targets.len()))),
         });
         each.collect()
@@ -118,14 +118,14 @@ pub(super) async fn ask(
 /// What is made of it: whether an effect was seen, and by what.
 pub(super) type Verdict = (Verified, String);
 
-/// Returns each link that was asked over, with what was heard; or why nothing can be said.
-fn all_heard(witnessed: &[Witnessed]) -> Result<Vec<(&Link, Heard)>, Verdict> {
+/// Returns each way that was asked over, with what was heard; or why nothing can be said.
+fn all_heard(witnessed: &[Witnessed]) -> Result<Vec<(&Way, Heard)>, Verdict> {
     let mut heard = Vec::with_capacity(witnessed.len());
     for one in witnessed {
         match &one.answered {
-            Ok(own) => heard.push((&one.link, *own)),
+            Ok(own) => heard.push((&one.way, *own)),
             Err(error) => {
-                let evidence = format!("{} was not probed: {error}", name(&one.link));
+                let evidence = format!("{} was not probed: {error}", one.way);
                 return Err((Verified::Unknown, evidence));
             }
         }
@@ -139,10 +139,6 @@ fn all_heard(witnessed: &[Witnessed]) -> Result<Vec<(&Link, Heard)>, Verdict> {
     }
 }
 
-fn name(link: &Link) -> String {
-    format!("{}>{}", link.from, link.to)
-}
-
 /// Judges a partition of so many links; `met` says whether the switch dropped what a guest sent.
 pub(super) fn partitioned(
     links: usize,
@@ -151,14 +147,14 @@ pub(super) fn partitioned(
 ) -> Verdict {
     let through = |one: &&Witnessed| matches!(one.answered, Ok(Heard { received: 1.., .. }));
     if let Some(through) = witnessed.iter().find(through) {
-        return (Verified::No, format!("{} answers are still heard", name(&through.link)));
+        return (Verified::No, format!("{} answers are still heard", through.way));
     }
     let heard = match all_heard(witnessed) {
         Ok(heard) => heard,
         Err(verdict) => return verdict,
     };
-    if let Some((unmet, _)) = heard.iter().find(|(link, _)| !met(link)) {
-        return (Verified::Unknown, format!("no frame from {} met it", name(unmet)));
+    if let Some((unmet, _)) = heard.iter().find(|(way, _)| !met(&way.link)) {
+        return (Verified::Unknown, format!("no frame from {unmet} met it"));
     }
     let evidence = format!(
         "probed {} of {links} links from the guests: no answer, and the switch dropped what they sent",
@@ -178,19 +174,19 @@ pub(super) fn impaired(
         Ok(heard) => heard,
         Err(verdict) => return verdict,
     };
-    if let Some((unmet, _)) = heard.iter().find(|(link, _)| !met(link)) {
-        return (Verified::Unknown, format!("no frame from {} met it", name(unmet)));
+    if let Some((unmet, _)) = heard.iter().find(|(way, _)| !met(&way.link)) {
+        return (Verified::Unknown, format!("no frame from {unmet} met it"));
     }
-    for (link, own) in &heard {
+    for (way, own) in &heard {
         if own.received > 0 && impairment.loss.0 >= 1_000_000 {
-            return (Verified::No, format!("{} answers in spite of it", name(link)));
+            return (Verified::No, format!("{way} answers in spite of it"));
         }
-        let back = Link { from: link.to.clone(), to: link.from.clone() };
+        let back = Link { from: way.link.to.clone(), to: way.link.from.clone() };
         let ways = 1 + u64::from(fault.links.contains(&back));
         let least_us = least_us(impairment).saturating_mul(ways);
         if own.rtt_us.is_some_and(|rtt| rtt + CLOCK_ERROR_US < least_us) {
             let (rtt, least) = (ms(own.rtt_us.unwrap_or(0)), ms(least_us));
-            return (Verified::No, format!("{} answers in {rtt}, not in {least}", name(link)));
+            return (Verified::No, format!("{way} answers in {rtt}, not in {least}"));
         }
     }
     let (probed, links) = (heard.len(), fault.links.len());
@@ -226,20 +222,20 @@ fn least_us(impairment: &Impairment) -> u64 {
 }
 
 /// Returns what was measured, as a clause.
-fn measured(heard: &[(&Link, Heard)], patience: Duration) -> String {
-    let times = heard.iter().filter_map(|(link, own)| Some((own.rtt_us?, *link)));
+fn measured(heard: &[(&Way, Heard)], patience: Duration) -> String {
+    let times = heard.iter().filter_map(|(way, own)| Some((own.rtt_us?, *way)));
     let (fastest, slowest) = (times.clone().min(), times.clone().max());
     let mut text = match (fastest, slowest) {
-        (Some((rtt, link)), Some((_, other))) if link == other => {
-            format!("{} answers in {}", name(link), ms(rtt))
+        (Some((rtt, way)), Some((_, other))) if way == other => {
+            format!("{way} answers in {}", ms(rtt))
         }
         (Some((fast, _)), Some((slow, _))) => {
             format!("{} links answer in {} to {}", times.count(), ms(fast), ms(slow))
         }
         _ => String::new(),
     };
-    let silent: Vec<&Link> =
-        heard.iter().filter(|(_, own)| own.received == 0).map(|(link, _)| *link).collect();
+    let silent: Vec<&Way> =
+        heard.iter().filter(|(_, own)| own.received == 0).map(|(way, _)| *way).collect();
     if let Some(first) = silent.first() {
         let more = match silent.len() {
             1 => String::new(),
@@ -247,7 +243,7 @@ fn measured(heard: &[(&Link, Heard)], patience: Duration) -> String {
         };
         let before = if text.is_empty() { "" } else { ", " };
         // Writing to a string does not fail.
-        let _ = write!(text, "{before}no answer over {}{more} within {patience:?}", name(first));
+        let _ = write!(text, "{before}no answer over {first}{more} within {patience:?}");
     }
     let (sent, received) = heard
         .iter()
@@ -285,6 +281,7 @@ mod tests {
             label: None,
             effect: Effect::Impair(impairment.clone()),
             links: links.to_vec(),
+            segment: None,
             seed: 1,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,
@@ -295,7 +292,10 @@ mod tests {
     fn heard(link: &Link, sent: u32, rtts_us: &[u64]) -> Witnessed {
         let received = u32::try_from(rtts_us.len()).unwrap();
         let rtt_us = rtts_us.iter().copied().min();
-        Witnessed { link: link.clone(), answered: Ok(Heard { sent, received, rtt_us }) }
+        Witnessed {
+            way: Way { link: link.clone(), segment: None },
+            answered: Ok(Heard { sent, received, rtt_us }),
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ fn faults(subject: &Subject) -> Vec<Fault> {
 
 /// Returns whether two faults decide the same.
 fn same(a: &Fault, b: &Fault) -> bool {
-    (&a.id, &a.effect, &a.links, a.seed) == (&b.id, &b.effect, &b.links, b.seed)
+    (&a.id, &a.effect, &a.links, &a.segment, a.seed)
+        == (&b.id, &b.effect, &b.links, &b.segment, b.seed)
 }
 
 fn fault_diff(side: Side, fault: &Fault) -> FaultDiff {
@@ -351,6 +352,7 @@ mod tests {
                 ..Impairment::default()
             }),
             links: Vec::new(),
+            segment: None,
             seed: 1,
             ordinal: 0,
             created_at: Timestamp::UNIX_EPOCH,

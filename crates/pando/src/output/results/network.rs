@@ -112,11 +112,19 @@ fn counts(ui: &Ui, links: &[LinkInfo]) {
     table.print(ui);
 }
 
-/// Returns what a fault does to frames.
+/// Returns what a fault does to frames, and on which network if on one only.
 pub fn effect(fault_type: FaultType, parameters: &Value) -> String {
-    if fault_type == FaultType::Partition {
-        return "partition".to_owned();
+    let effect = match fault_type {
+        FaultType::Partition => "partition".to_owned(),
+        FaultType::Impairment => impairment(parameters),
+    };
+    match parameters.get("network").and_then(Value::as_str) {
+        Some(network) => format!("{effect} on {network}"),
+        None => effect,
     }
+}
+
+fn impairment(parameters: &Value) -> String {
     let number = |name: &str| parameters.get(name).and_then(Value::as_f64);
     let mut parts = Vec::new();
     for (name, before, unit) in [
