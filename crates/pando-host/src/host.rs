@@ -29,11 +29,7 @@ use crate::{LocalHost, files, keepers, limits, memory, trouble};
 impl BranchHost for LocalHost {
     async fn profile(&self) -> Result<MachineProfile, HostError> {
         let source = self.config.profile.clone();
-        let profile = self
-            .profile
-            .get_or_try_init(|| trouble::blocking("look at this machine", move || source()))
-            .await?;
-        Ok(profile.clone())
+        trouble::blocking("look at this machine", move || source()).await
     }
 
     async fn kernel_network(&self) -> Result<KernelNetwork, HostError> {
@@ -365,5 +361,50 @@ impl BranchHost for LocalHost {
         let path = self.layout().frames_file(branch);
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         files::read_part("read a capture", path, offset, limit.min(limits::MAX_CONSOLE)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use pando_model::{Accelerator, Layout};
+    use pando_qemu::Qcow2Layers;
+
+    use super::*;
+    use crate::HostConfig;
+
+    /// KVM is believed once an image's kernel has run under it: a daemon that was asked before there
+    /// was an image must not stay with what it said then.
+    #[tokio::test]
+    async fn what_machines_can_be_started_is_asked_each_time() {
+        let has_image = Arc::new(AtomicBool::new(false));
+        let profile = {
+            let has_image = Arc::clone(&has_image);
+            move || {
+                Ok(MachineProfile {
+                    qemu_version: "10.0.2".to_owned(),
+                    machine: "q35".to_owned(),
+                    cpu: "max".to_owned(),
+                    accelerator: match has_image.load(Ordering::Relaxed) {
+                        true => Accelerator::Kvm,
+                        false => Accelerator::Tcg,
+                    },
+                })
+            }
+        };
+        let host = LocalHost::new(HostConfig {
+            layout: Layout::new("/nonexistent", "/nonexistent"),
+            keeper_program: "/nonexistent/pando".into(),
+            profile: Arc::new(profile),
+            kernel_network: Arc::new(Default::default),
+            disks: Arc::new(Qcow2Layers),
+            seeds: Arc::new(|_| Ok(Vec::new())),
+            memory_reserve: ByteCount(0),
+        });
+        assert_eq!(host.profile().await.unwrap().accelerator, Accelerator::Tcg);
+        has_image.store(true, Ordering::Relaxed);
+        assert_eq!(host.profile().await.unwrap().accelerator, Accelerator::Kvm);
     }
 }

@@ -28,11 +28,11 @@ use pando_machine::DiskFormat;
 use pando_model::host::HostError;
 use pando_model::machine::MachineProfile;
 use pando_model::{ByteCount, KernelNetwork, Layout};
-use tokio::sync::OnceCell;
 
 use crate::idle::IdleConnections;
 
-/// Finds out what machines can be started here; may take seconds, is asked once.
+/// Finds out what machines can be started here, which changes with the first image and when QEMU is
+/// upgraded. May take seconds, once; what it found then it remembers itself.
 pub type ProfileSource = Arc<dyn Fn() -> Result<MachineProfile, HostError> + Send + Sync>;
 
 /// Tries what the kernel can do for networks here; takes some tens of milliseconds.
@@ -65,7 +65,6 @@ pub struct HostConfig {
 /// The branch host of this machine.
 pub struct LocalHost {
     config: HostConfig,
-    profile: OnceCell<MachineProfile>,
     /// Flat memory images that are being made, so that each is made once.
     making: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
     idle: IdleConnections,
@@ -74,8 +73,7 @@ pub struct LocalHost {
 impl LocalHost {
     /// Returns a host; nothing is touched until it is asked.
     pub fn new(config: HostConfig) -> Self {
-        let (profile, making) = (OnceCell::new(), Mutex::default());
-        Self { config, profile, making, idle: IdleConnections::default() }
+        Self { config, making: Mutex::default(), idle: IdleConnections::default() }
     }
 
     /// Removes what a power cut may have damaged, which is rebuilt when it is needed. Call it before

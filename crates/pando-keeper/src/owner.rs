@@ -94,6 +94,7 @@ pub fn run(config: KeeperConfig, spec: BranchSpec) -> ExitCode {
         branch: owner.branch.clone(),
         token: owner.spec.token.clone(),
         generation: owner.spec.generation,
+        accelerator: owner.spec.accelerator,
     };
     server::start(listener, identity, published.clone(), sender);
 

@@ -28,7 +28,7 @@ use pando_link::{ExecEvent, ExecHandle};
 use pando_model::guest::{ExecSpec, OutputStream, PushSpec};
 use pando_model::host::{HostError, NodeObservation, Observation};
 use pando_model::network::ProbeTarget;
-use pando_model::{BranchId, ByteCount, Name};
+use pando_model::{Accelerator, BranchId, ByteCount, Name};
 use pando_wire::guest::Request as GuestRequest;
 use pando_wire::keeper::{
     Answer, Control, Frame, Hello, KeeperWireError, MAX_DATA, PROTOCOL, Reply, Request,
@@ -46,6 +46,7 @@ pub struct Identity {
     pub branch: BranchId,
     pub token: String,
     pub generation: u64,
+    pub accelerator: Accelerator,
 }
 
 /// What every connection shares.
@@ -174,7 +175,7 @@ impl Server {
         client.set_read_timeout(Some(limits::CLIENT_HELLO))?;
         let Some(hello) = receive(client)? else { return Ok(()) };
         let hello: Hello = hello.parse()?;
-        let Identity { branch, token, generation } = self.identity.clone();
+        let Identity { branch, token, generation, .. } = self.identity.clone();
         if hello.branch != branch || hello.token != token {
             return Err(ConnectionError::Stranger);
         }
@@ -412,6 +413,7 @@ impl Server {
         Observation {
             state,
             generation: self.identity.generation,
+            accelerator: Some(self.identity.accelerator),
             keeper_pid,
             keeper_memory: memory_of(keeper_pid),
             keeper_cpu_ms: procfs::cpu_ms(keeper_pid),

@@ -374,6 +374,9 @@ pub struct Observation {
     pub state: BranchState,
     /// The incarnation.
     pub generation: u64,
+    /// How its machines' code runs; unknown of a keeper of an older pando.
+    #[serde(default)]
+    pub accelerator: Option<Accelerator>,
     /// The keeper's process id.
     pub keeper_pid: u32,
     /// The keeper's own memory.

@@ -1,6 +1,7 @@
 //! Finding QEMU, and starting machines with it.
 
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -154,10 +155,14 @@ pub fn find_in_path(program: &str) -> Option<PathBuf> {
 }
 
 fn host_cpu() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or_else(|| "unknown".to_owned(), |(_, model)| model.trim().to_owned())
+    // No more is read than is needed: for each CPU the kernel asks that one how fast it is.
+    let file = File::open("/proc/cpuinfo").map(BufReader::new).into_iter();
+    file.flat_map(BufReader::lines)
+        .map_while(Result::ok)
+        .find_map(|line| {
+            Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn ask_version(binary: &Path) -> Result<Version, QemuError> {

@@ -267,6 +267,7 @@ pub(crate) fn observation(keeper: &Keeper) -> Observation {
             keeper.state
         },
         generation: keeper.spec.generation,
+        accelerator: Some(keeper.spec.accelerator),
         keeper_pid: 4241,
         keeper_memory: Some(ByteCount::from_mib(4)),
         keeper_cpu_ms: 0,

@@ -151,10 +151,7 @@ impl Engine {
             BranchState::Running => self.host.facts(&branch.host_id, &target.node).await.ok(),
             BranchState::Paused | BranchState::Stopped => None,
         };
-        let accelerator = match node {
-            Some(_) => self.host.profile().await.ok().map(|profile| profile.accelerator),
-            None => None,
-        };
+        let accelerator = node.and(seen.as_ref()).and_then(|seen| seen.accelerator);
         let facts_of = |list: fn(&GuestFacts) -> &Vec<String>| {
             facts.as_ref().map(|facts| list(facts).clone()).unwrap_or_default()
         };

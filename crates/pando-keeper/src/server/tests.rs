@@ -37,7 +37,12 @@ impl Client {
         let (owner, _) = channel();
         let token = "0123456789abcdef0123456789abcdef".to_owned();
         let server = Server {
-            identity: Identity { branch: branch.clone(), token: token.clone(), generation: 1 },
+            identity: Identity {
+                branch: branch.clone(),
+                token: token.clone(),
+                generation: 1,
+                accelerator: Accelerator::Tcg,
+            },
             published: Arc::new(Published::new(branch.clone(), vec![node])),
             owner,
             forwards: Forwards::default(),
