@@ -280,8 +280,15 @@ pub trait BranchHost: Send + Sync {
     /// Ends a capture of frames and returns what it took; `None` if there is none.
     async fn end_capture(&self, branch: &BranchId) -> Result<Option<FrameCapture>, HostError>;
 
+    /// Hands a branch's pcap file to another branch; does nothing if there is none, or if the other
+    /// has one of its own.
+    async fn move_capture(&self, from: &BranchId, to: &BranchId) -> Result<(), HostError>;
+
     /// Returns up to `limit` bytes of a branch's pcap file from byte `offset`, and the offset of
     /// their end.
+    ///
+    /// # Errors
+    /// [`HostError::Missing`] if there is no such file.
     async fn read_capture(
         &self,
         branch: &BranchId,

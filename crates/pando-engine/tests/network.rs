@@ -224,11 +224,26 @@ async fn what_makes_no_sense_is_refused() {
 async fn frames_are_copied_to_a_file_that_can_be_read() {
     let bench = bench().await;
     let capture = |action: &str| json!({"cluster_name": "shop@main", "action": action});
+    let none = bench.fails("net_capture", capture("read")).await;
+    assert_eq!(none.code, ErrorCode::NotFound);
+    assert!(none.hint.unwrap().contains("pando net capture shop@main start"));
     bench.ok("net_capture", capture("start")).await;
     let read = bench.ok("net_capture", capture("read")).await;
     assert!(read["content_base64"].as_str().unwrap().starts_with("1MOyoQ"), "{read}");
     assert_eq!(bench.ok("net_capture", capture("stop")).await["taken"]["frames"], 0);
     assert!(bench.ok("net_capture", capture("stop")).await["taken"].is_null());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_captured_before_a_rollback_can_be_read_after_it() {
+    let bench = Bench::with_cluster().await;
+    bench.ok("commit_create", json!({"branch": "duo", "tag": "v1"})).await;
+    let capture = |action: &str| json!({"cluster_name": "duo", "action": action});
+    bench.ok("net_capture", capture("start")).await;
+    let before = bench.ok("net_capture", capture("read")).await;
+    bench.ok("branch_rollback", json!({"branch": "duo", "target": "v1"})).await;
+    assert_eq!(bench.ok("net_capture", capture("read")).await, before);
+    assert!(bench.ok("net_capture", capture("stop")).await["taken"].is_null(), "it ended");
 }
 
 /// Runs `verb` with a fault at one of its calls, and starts the engine anew. Returns what came of it,

@@ -1,6 +1,7 @@
 //! The contract, verb by verb; the work is in the modules.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,7 +60,7 @@ impl BranchHost for LocalHost {
 
     async fn ends(&self, branch: &BranchId) -> Result<BTreeMap<Name, NodeEnd>, HostError> {
         let path = self.layout().branch_ends(branch);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(BTreeMap::new());
             }
@@ -151,7 +152,7 @@ impl BranchHost for LocalHost {
         trouble::blocking("remove a commit", move || {
             let prefix = format!("{commit}.");
             for directory in [layout.memory(), layout.captures()] {
-                for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                     if entry.file_name().to_string_lossy().starts_with(&prefix) {
                         files::remove_file(&entry.path())?;
                     }
@@ -352,6 +353,21 @@ impl BranchHost for LocalHost {
         }
     }
 
+    async fn move_capture(&self, from: &BranchId, to: &BranchId) -> Result<(), HostError> {
+        let (from, to) = (self.layout().frames_file(from), self.layout().frames_file(to));
+        trouble::blocking("move a capture", move || {
+            // The keeper that still writes to it goes on: a name is all that changes.
+            if !from.exists() || to.exists() {
+                return Ok(());
+            }
+            // A branch that has not been started has no directory.
+            let directory = to.parent().unwrap_or(&to);
+            fs::create_dir_all(directory).map_err(|e| trouble::path("create", directory, &e))?;
+            fs::rename(&from, &to).map_err(|e| trouble::path("rename", &from, &e))
+        })
+        .await
+    }
+
     async fn read_capture(
         &self,
         branch: &BranchId,
@@ -359,6 +375,9 @@ impl BranchHost for LocalHost {
         limit: u64,
     ) -> Result<(Vec<u8>, u64), HostError> {
         let path = self.layout().frames_file(branch);
+        if !path.exists() {
+            return Err(HostError::Missing { what: "a capture of frames".to_owned() });
+        }
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         files::read_part("read a capture", path, offset, limit.min(limits::MAX_CONSOLE)).await
     }

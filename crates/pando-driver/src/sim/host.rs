@@ -144,6 +144,7 @@ impl BranchHost for SimHost {
                 return Err(refused("remove a branch", format!("{branch} runs")));
             }
             state.branch_dirs.remove(branch);
+            state.frames.remove(branch);
             state.spools.retain(|(of, _), _| of != branch);
             Ok(())
         })
@@ -543,6 +544,7 @@ impl BranchHost for SimHost {
     async fn begin_capture(&self, branch: &BranchId, _: CaptureLimits) -> Result<(), HostError> {
         self.act("host.begin_capture", |state| {
             state.switch(branch)?.copies_frames = true;
+            state.frames.insert(branch.clone());
             Ok(())
         })
         .await
@@ -557,6 +559,16 @@ impl BranchHost for SimHost {
         .await
     }
 
+    async fn move_capture(&self, from: &BranchId, to: &BranchId) -> Result<(), HostError> {
+        self.act("host.move_capture", |state| {
+            if state.frames.remove(from) {
+                state.frames.insert(to.clone());
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn read_capture(
         &self,
         branch: &BranchId,
@@ -564,7 +576,9 @@ impl BranchHost for SimHost {
         limit: u64,
     ) -> Result<(Vec<u8>, u64), HostError> {
         self.act("host.read_capture", |state| {
-            state.switch(branch)?;
+            if !state.frames.contains(branch) {
+                return Err(missing("a capture of frames"));
+            }
             let place =
                 |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(network::PCAP.len());
             let (start, end) = (place(offset), place(offset.saturating_add(limit)));

@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub layers: BTreeMap<LayerId, LayerFile>,
     pub keepers: BTreeMap<BranchId, Keeper>,
     pub branch_dirs: BTreeSet<BranchId>,
+    /// Branches that have a pcap file.
+    pub frames: BTreeSet<BranchId>,
     pub ends: BTreeMap<BranchId, BTreeMap<Name, NodeEnd>>,
     pub spools: BTreeMap<(BranchId, CommitId), CommitFiles>,
     pub commits: BTreeMap<CommitId, CommitFiles>,
@@ -102,6 +104,7 @@ impl Default for State {
             layers: BTreeMap::new(),
             keepers: BTreeMap::new(),
             branch_dirs: BTreeSet::new(),
+            frames: BTreeSet::new(),
             ends: BTreeMap::new(),
             spools: BTreeMap::new(),
             commits: BTreeMap::new(),

@@ -154,6 +154,8 @@ impl Rollback {
 
     /// Ends the old incarnation, and the disks that only it had.
     async fn retire(&self, cx: &Cx) -> Result<()> {
+        // What led to a rollback may be in the frames that were captured before it.
+        cx.engine.host.move_capture(&self.before.host_id, &self.after.host_id).await?;
         cx.engine.remove_incarnation(&self.before.host_id).await?;
         if self.after.state != BranchState::Stopped {
             cx.engine.reopen_ports(&self.cluster, &self.after).await?;

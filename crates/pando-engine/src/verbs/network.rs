@@ -14,6 +14,7 @@ use pando_api::network::{
     NetProbeParams, NetProbeResult, ProbeRow,
 };
 use pando_api::{ApiError, Caller};
+use pando_driver::host::HostError;
 use pando_model::fault::{Effect, Fault};
 use pando_model::network::{
     CaptureLimits, End, Link, LinkCounts, NetworkObservation, ProbeResult, ProbeTarget,
@@ -295,13 +296,22 @@ impl Engine {
                 result.taken = self.host.end_capture(host_id).await?.map(Into::into);
             }
             CaptureAction::Read => {
-                let (bytes, next) =
-                    self.host.read_capture(host_id, params.offset, params.limit).await?;
+                let read = self.host.read_capture(host_id, params.offset, params.limit).await;
+                let (bytes, next) = read.map_err(|error| not_captured(&place, error))?;
                 result.content_base64 = Some(BASE64.encode(bytes));
                 result.next_offset = Some(next);
             }
         }
         Ok(result)
+    }
+}
+
+fn not_captured(place: &Place, error: HostError) -> Failure {
+    let address = place.address();
+    match error {
+        HostError::Missing { .. } => Failure::not_found("capture of", &address)
+            .hint(format!("`pando net capture {address} start` begins one")),
+        error => error.into(),
     }
 }
 

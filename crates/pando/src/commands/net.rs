@@ -80,7 +80,10 @@ pub async fn capture(app: &App, matches: &ArgMatches) -> Ending {
         Some("read") => capture.read(matches).await,
         Some(action) => {
             let result = app.call(VERB, capture.with(action, None)).await?;
-            app.show(VERB, &result);
+            match action {
+                "stop" => capture.ended(&result, "nothing was being captured"),
+                _ => app.show(VERB, &result),
+            }
             Ok(0)
         }
         None => capture.follow(matches).await,
@@ -138,9 +141,19 @@ impl Capture<'_> {
             self.drain(&mut to, offset).await?;
         }
         if matches!(to, Sink::File { .. }) {
-            self.app.show(VERB, &result);
+            self.ended(&result, "the capture had ended: the branch was stopped or rolled back");
         }
         Ok(0)
+    }
+
+    /// Shows what a capture took, or says why there was none to end.
+    fn ended(&self, result: &Value, why_none: &str) {
+        let ui = &self.app.ui;
+        if result["taken"].is_null() && ui.format != Format::Json {
+            let branch = result["address"].as_str().unwrap_or_default();
+            return ui.remark(format!("{branch}: {why_none}"));
+        }
+        self.app.show(VERB, result);
     }
 
     /// Writes all that there is from `offset`; returns where it ends, or nothing when nobody reads.

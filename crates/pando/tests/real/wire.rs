@@ -132,13 +132,19 @@ fn guests_meet_a_real_network() {
     assert!(lease.contains("inet 10.9.0.11/24"), "{lease}");
     assert!(pair.sh("a", "getent hosts b").starts_with("10.9.0.12"));
 
-    // What a capture holds is what was sent, once.
+    // What a capture holds is what was sent, once; and a rollback does not take it away.
+    home.ok(&["commit", "pair", "-t", "before"]);
     home.ok(&["net", "capture", "pair", "start"]);
     pair.sh("a", "bash -c 'printf a-word-from-a >/dev/udp/10.9.0.12/9'");
     home.ok(&["net", "capture", "pair", "stop"]);
     let file = home.path().with_extension("pcap");
-    home.ok(&["net", "capture", "pair", "read", "--write", file.to_str().unwrap()]);
-    let pcap = std::fs::read(&file).unwrap();
+    let read = || {
+        home.ok(&["net", "capture", "pair", "read", "--write", file.to_str().unwrap()]);
+        std::fs::read(&file).unwrap()
+    };
+    let pcap = read();
+    home.ok(&["rollback", "pair", "before"]);
+    assert_eq!(read(), pcap);
     let word = b"a-word-from-a";
     // The other end says over ICMP that nobody hears this, and repeats it.
     let spoken =

@@ -21,7 +21,7 @@ pub fn made(ui: &Ui, view: &NetFaultResult) {
         "{} in {}: {}",
         ui.paint(Look::Bold, handle),
         view.address,
-        effect(view.fault.fault_type, &view.fault.parameters)
+        described(view.fault.fault_type, &view.fault.parameters)
     );
     say(ui, handle, what);
     seen(ui, view.verified, &view.evidence);
@@ -121,6 +121,30 @@ pub fn effect(fault_type: FaultType, parameters: &Value) -> String {
     match parameters.get("network").and_then(Value::as_str) {
         Some(network) => format!("{effect} on {network}"),
         None => effect,
+    }
+}
+
+/// Returns what a fault does, and to whom.
+pub fn described(fault_type: FaultType, parameters: &Value) -> String {
+    let names = |name: &str| match parameters.get(name) {
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        }
+        Some(Value::String(name)) => name.clone(),
+        _ => String::new(),
+    };
+    let is = |name: &str, value: &Value| parameters.get(name) == Some(value);
+    let effect = effect(fault_type, parameters);
+    match fault_type {
+        FaultType::Partition => {
+            let sign = if is("direction", &"both".into()) { "|" } else { "→" };
+            format!("{effect} {} {sign} {}", names("partition_a"), names("partition_b"))
+        }
+        FaultType::Impairment if parameters.get("source_node").is_some() => {
+            let sign = if is("both_directions", &true.into()) { "↔" } else { "→" };
+            format!("{effect} {} {sign} {}", names("source_node"), names("target_node"))
+        }
+        FaultType::Impairment => format!("{effect} on several links"),
     }
 }
 

@@ -1,12 +1,8 @@
 //! What differs between clusters: first what is between the nodes and how each of them is, then
 //! each node as a machine is shown.
 
-use pando_api::network::FaultType;
-use pando_api::state::{
-    ClusterDiff, CommandChanges, FaultDiff, NodeDiff, Reach, ReachDiff, StateDiffResult,
-};
+use pando_api::state::{ClusterDiff, CommandChanges, NodeDiff, Reach, ReachDiff, StateDiffResult};
 use pando_model::change::Side;
-use serde_json::Value;
 
 use super::{Extent, Pen, body, counted, heading};
 use crate::output::Look;
@@ -76,7 +72,13 @@ fn faults(view: &StateDiffResult, cluster: &ClusterDiff, pen: Pen, lines: &mut V
         };
         let label = fault.label.as_ref().map(|label| format!("  “{label}”")).unwrap_or_default();
         lines.push(pen.line(&[
-            (Look::Yellow, &format!("{INDENT}{sign} {}", what(fault))),
+            (
+                Look::Yellow,
+                &format!(
+                    "{INDENT}{sign} {}",
+                    network::described(fault.fault_type, &fault.parameters)
+                ),
+            ),
             (Look::Plain, &label),
             (Look::Dim, &format!("  on {side}  {}", fault.handle_id)),
         ]));
@@ -84,34 +86,6 @@ fn faults(view: &StateDiffResult, cluster: &ClusterDiff, pen: Pen, lines: &mut V
     let left = cluster.faults_differ.saturating_sub(cluster.faults.len() as u64);
     if left > 0 {
         lines.push(pen.line(&[(Look::Dim, &format!("{INDENT}and {left} more"))]));
-    }
-}
-
-/// Returns what a fault does, and to whom.
-fn what(fault: &FaultDiff) -> String {
-    let names = |name: &str| match fault.parameters.get(name) {
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-        }
-        Some(Value::String(name)) => name.clone(),
-        _ => String::new(),
-    };
-    let is = |name: &str, value: &Value| fault.parameters.get(name) == Some(value);
-    let effect = network::effect(fault.fault_type, &fault.parameters);
-    match fault.fault_type {
-        FaultType::Partition => {
-            let sign = if is("direction", &"both".into()) { "|" } else { "→" };
-            format!("{effect} {} {sign} {}", names("partition_a"), names("partition_b"))
-        }
-        FaultType::Impairment => {
-            let sign = if is("both_directions", &true.into()) { "↔" } else { "→" };
-            match fault.parameters.get("source_node") {
-                Some(_) => {
-                    format!("{effect} {} {sign} {}", names("source_node"), names("target_node"))
-                }
-                None => format!("{effect} on several links"),
-            }
-        }
     }
 }
 
