@@ -13,7 +13,7 @@ use pando_topology::{
     ExtraDisk, File, Forward, ImageRef, Interface, Limits, Network, Network6, Node, Restart,
     Service, Ssh, Topology, diff, parse,
 };
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 fn name(prefix: &str, number: usize) -> Name {
@@ -190,17 +190,11 @@ fn topology() -> impl Strategy<Value = Topology> {
         .prop_flat_map(|(networks, count)| {
             let nodes: Vec<_> = (0..count).map(|number| node(number, networks.clone())).collect();
             let login = proptest::option::of("(/[a-zé #:'\"]{1,8}){1,3}");
-            let ports = vec((1..999_u16, 0..count), 0..4);
+            // Each port of a node is led to once.
+            let ports = btree_set((1..999_u16, 0..count), 0..4);
             (Just(networks), nodes, text(), entries(), ports, login)
         })
-        .prop_map(|(mut networks, nodes, description, labels, ports, key_path)| {
-            // Several networks with links between the same nodes are refused.
-            for network in networks.iter_mut().skip(1) {
-                network.link = None;
-            }
-            if networks.len() > 1 {
-                networks[0].link = None;
-            }
+        .prop_map(|(networks, nodes, description, labels, ports, key_path)| {
             let forwards = ports
                 .into_iter()
                 .enumerate()
