@@ -36,7 +36,7 @@ pub enum Direction {
 pub struct NetPartitionParams {
     /// `CLUSTER[@BRANCH]`.
     pub cluster_name: Address,
-    /// One group; `gateway` is the outside and DNS.
+    /// Nodes of one group; `gateway`: the outside, DNS.
     pub partition_a: Vec<String>,
     /// The other group; all other nodes if left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

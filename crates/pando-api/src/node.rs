@@ -69,7 +69,7 @@ pub struct NodeExecAllParams {
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_EXEC_TIMEOUT_S))]
     pub timeout_s: u64,
-    /// Most bytes of stdout and of stderr each; head and tail are kept.
+    /// Most bytes of each one's stdout and stderr; head and tail are kept.
     #[serde(default = "output_bytes")]
     #[schemars(range(min = 1, max = pando_model::limits::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: u64,
