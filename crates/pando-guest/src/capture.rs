@@ -84,12 +84,17 @@ impl<'a> Teller<'a> {
                 return given_up();
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let guest_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let up_ms = u64::try_from(up.tv_sec * 1000 + up.tv_nsec / 1_000_000).unwrap_or(0);
-        Ok(Reply::Captured(Captured { guest_ns, up_ms, boot_id: facts::boot_id() }))
+        end()
     }
+}
+
+/// Tells when this was, and in which boot: the end of every capture, and all of one without aspects.
+pub fn end() -> Answer {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let guest_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up_ms = u64::try_from(up.tv_sec * 1000 + up.tv_nsec / 1_000_000).unwrap_or(0);
+    Ok(Reply::Captured(Captured { guest_ns, up_ms, boot_id: facts::boot_id() }))
 }
 
 fn given_up() -> Answer {

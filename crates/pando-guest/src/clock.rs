@@ -1,6 +1,6 @@
 //! What a new epoch does to the kernel: right time, fresh random numbers.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,15 +29,25 @@ pub fn set(config: &Config, unix_ns: u64) {
     }
 }
 
-/// Mixes `entropy` into the kernel's random numbers: a restored machine would otherwise draw the
-/// same ones as its siblings, where no vmgenid device tells the kernel.
-pub fn reseed(config: &Config, entropy: &[u8]) {
-    if config.authority != Authority::Machine || entropy.is_empty() {
-        return;
+/// The kernel's random numbers. Its device stays open: a restored machine is slow to open a file.
+#[derive(Debug)]
+pub struct Random(Option<File>);
+
+impl Random {
+    /// Opens the device, if the kernel's state is ours to change.
+    pub fn new(config: &Config) -> Self {
+        let open = || OpenOptions::new().write(true).open("/dev/urandom").ok();
+        Self((config.authority == Authority::Machine).then(open).flatten())
     }
-    if let Ok(mut random) = OpenOptions::new().write(true).open("/dev/urandom") {
-        // Mixing in never makes it worse; crediting needs root, which is what we are in a machine.
-        let _ = random.write_all(entropy);
-        let _ = sys::add_entropy(&random, entropy);
+
+    /// Mixes `entropy` in, and has all numbers drawn anew from there: a restored machine would
+    /// otherwise draw the same ones as its siblings.
+    pub fn reseed(&self, entropy: &[u8]) {
+        if let Some(mut device) = self.0.as_ref().filter(|_| !entropy.is_empty()) {
+            if sys::add_entropy(device, entropy).is_err() {
+                // Mixing in never makes it worse, and needs no rights.
+                let _ = device.write_all(entropy);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use pando_model::ByteCount;
 use pando_model::guest::{GuestFacts, InterfaceFacts};
@@ -37,9 +38,11 @@ pub fn gather(config: &Config) -> GuestFacts {
     }
 }
 
-/// The kernel's boot id.
+/// The kernel's boot id. Read once: it is told with every greeting, and this process does not outlive
+/// the boot.
 pub fn boot_id() -> String {
-    line("/proc/sys/kernel/random/boot_id")
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| line("/proc/sys/kernel/random/boot_id")).clone()
 }
 
 /// Reads the first bytes of a file; what cannot be read is empty.

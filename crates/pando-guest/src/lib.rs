@@ -31,6 +31,7 @@ mod facts;
 mod files;
 mod flow;
 mod forward;
+mod generation;
 mod group;
 mod identity;
 pub mod init;

@@ -24,6 +24,12 @@ pub const MAX_JOBS: usize = 32;
 pub const JOB_STACK_BYTES: usize = 256 * 1024;
 /// Longest idle wait: nothing depends on it, it only bounds the damage of a lost wake-up.
 pub const IDLE: Duration = Duration::from_secs(60);
+/// How long the kernel's own news of a restore is held back: the first commands of a cluster whose
+/// nodes wait for two processors.
+pub const GENERATION_DELAY: Duration = Duration::from_millis(1500);
+/// How long it may get through then: the kernel takes note of it at once, by the guest's own clock. A
+/// machine that is committed meanwhile hears of its restore without delay.
+pub const GENERATION_WINDOW: Duration = Duration::from_millis(500);
 /// How often killed processes that are not direct children are looked at until they are gone.
 pub const REAP_INTERVAL: Duration = Duration::from_millis(20);
 /// Rounds in which a process tree is searched and killed: each finds what the last one's victims

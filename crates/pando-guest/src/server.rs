@@ -18,11 +18,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::channel::Channel;
+use crate::clock::Random;
 use crate::command::Command;
 use crate::config::{Authority, Children, Config};
 use crate::files::Feed;
 use crate::flow::Flow;
 use crate::forward::Forward;
+use crate::generation::Generation;
 use crate::group;
 use crate::identity::remembered;
 use crate::jobs::Jobs;
@@ -63,6 +65,8 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         jobs: Jobs::new()?,
         channel: Channel::new(port),
         starter: Starter::new(&config)?,
+        generation: Generation::new(&config),
+        random: Random::new(&config),
         config,
         signals,
         decoder: Decoder::new(),
@@ -94,6 +98,8 @@ struct Server {
     config: Config,
     starter: Starter,
     channel: Channel,
+    generation: Generation,
+    random: Random,
     jobs: Jobs,
     /// Readable after SIGCHLD or SIGIO, where this process has its own handlers.
     signals: Option<BorrowedFd<'static>>,
@@ -233,7 +239,7 @@ impl Server {
     fn next_deadline(&self) -> Option<Instant> {
         let commands = self.commands.values().filter_map(Command::deadline);
         let reap = (!self.orphans.is_empty()).then(|| Instant::now() + REAP_INTERVAL);
-        commands.chain(self.channel.due()).chain(reap).min()
+        commands.chain(self.channel.due()).chain(self.generation.deadline()).chain(reap).min()
     }
 
     fn handle(&mut self, source: Source, flags: PollFlags) {
@@ -261,6 +267,7 @@ impl Server {
 
     /// Does what time demands, and tells the ends that have come.
     fn tick(&mut self, now: Instant) {
+        self.generation.tick(now);
         let mut ended = Vec::new();
         for (&number, command) in &mut self.commands {
             if command.deadline().is_some_and(|deadline| now >= deadline) {

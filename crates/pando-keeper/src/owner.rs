@@ -21,6 +21,7 @@ use pando_model::{BranchId, Layout, Name};
 use pando_wire::keeper::{Answer, Reply};
 
 use self::ends::{describe, failed};
+use self::start::warm_up;
 use crate::clock::Clocks;
 use crate::cut::{self, CutContext};
 use crate::network::Network;
@@ -348,6 +349,10 @@ impl Owner {
         let failed = |e| trouble::link(&branch, name, &e);
         link.wait_booted(Instant::now() + timeout).map_err(failed)?;
         link.scrub(Instant::now() + limits::GUEST_ANSWER * 3).map_err(failed)?;
+        // It dropped what was read from the disk. The first command of every machine would miss some.
+        if let Err(error) = warm_up(&link, Instant::now() + limits::GUEST_ANSWER) {
+            tracing::info!(node = %name, %error, "no command to warm it up");
+        }
         Ok(Reply::Done)
     }
 

@@ -1,6 +1,7 @@
 //! The port and the epoch: what comes in, in which epoch, and to whom it is given.
 
 use std::io;
+use std::time::Instant;
 
 use pando_wire::frame::Frame;
 use pando_wire::guest::{GuestMessage, Hello, HostMessage, Welcome};
@@ -73,7 +74,8 @@ impl Server {
             self.drop_streams();
             self.epoch = Some(frame.epoch);
             self.channel.begin(frame.epoch);
-            clock::reseed(&self.config, &hello.entropy);
+            self.random.reseed(&hello.entropy);
+            self.generation.begin(Instant::now());
         }
         let inherited = self.commands.values().filter_map(Command::inherited);
         let welcome = Welcome {

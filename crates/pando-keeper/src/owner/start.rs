@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use pando_link::{ExecEvent, GuestLink, LinkError};
 use pando_model::branch::BranchState;
 use pando_model::guest::{Command, ExecSpec, Inherited, Stdin};
 use pando_model::host::{AfterStart, Clock, HostError, StartReport};
@@ -153,18 +154,23 @@ fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostEr
         link.set_identity(identity, soon).map_err(failed)?;
     }
     if after == AfterStart::Park {
-        let warm_up = ExecSpec {
-            command: Command::Argv(vec!["true".into()]),
-            env: BTreeMap::new(),
-            cwd: None,
-            user: None,
-            timeout_ms: trouble::millis(limits::GUEST_ANSWER),
-            terminal: None,
-            stdin: Stdin::Empty,
-        };
-        let handle = link.exec(&warm_up, soon).map_err(failed)?;
-        while !matches!(handle.next_event(soon).map_err(failed)?, pando_link::ExecEvent::Ended(_)) {
-        }
+        warm_up(link, soon).map_err(failed)?;
     }
+    Ok(())
+}
+
+/// Runs a command that does nothing, as most are run: what they all need is in memory then.
+pub(super) fn warm_up(link: &GuestLink, deadline: Instant) -> Result<(), LinkError> {
+    let spec = ExecSpec {
+        command: Command::Shell("exec true".into()),
+        env: BTreeMap::new(),
+        cwd: None,
+        user: None,
+        timeout_ms: trouble::millis(limits::GUEST_ANSWER),
+        terminal: None,
+        stdin: Stdin::Empty,
+    };
+    let handle = link.exec(&spec, deadline)?;
+    while !matches!(handle.next_event(deadline)?, ExecEvent::Ended(_)) {}
     Ok(())
 }
