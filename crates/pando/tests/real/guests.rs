@@ -114,6 +114,40 @@ fn when_memory_runs_out_commands_die_and_the_guest_program_does_not() {
 }
 
 #[test]
+fn copies_draw_numbers_of_their_own_at_once_and_their_kernels_hear_of_the_restore_later() {
+    const HEARD: &str = "dmesg | grep -c 'virtual machine fork'";
+    const EVENT: &str = "cat /sys/firmware/acpi/interrupts/gpe05";
+    let home = Home::with_shop();
+    // The shop was restored as well, from its image's ready state.
+    let heard = |address: &str| home.sh(address, &format!("{HEARD} || :")).parse::<u32>().unwrap();
+    until("the shop's kernel hears of it", || (heard("shop@main") > 0).then_some(()));
+    until("the event is held back", || {
+        let held = |state: &str| state.split_whitespace().any(|word| word == "masked");
+        held(&home.sh("shop@main", EVENT)).then_some(())
+    });
+    let before = heard("shop@main");
+    home.ok(&["commit", "shop@main", "-t", "v1"]);
+
+    // The very first command of each.
+    let draw = |address: &str| home.sh(address, "od -An -N16 -tx1 /dev/urandom");
+    let mut drawn = vec![draw("shop@main")];
+    for name in ["one", "two"] {
+        home.ok(&["branch", "shop@v1", "--name", name]);
+        drawn.push(draw(&format!("shop@{name}")));
+    }
+    home.ok(&["rollback", "shop@main", "v1"]);
+    drawn.push(draw("shop@main"));
+    let different: std::collections::BTreeSet<_> = drawn.iter().collect();
+    assert_eq!(different.len(), drawn.len(), "{drawn:?}");
+
+    for address in ["shop@one", "shop@two", "shop@main"] {
+        until("its kernel hears of the restore", || (heard(address) > before).then_some(()));
+        assert_eq!(heard(address), before + 1, "{address}");
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_kernel_that_panics_stays_down_says_why_and_boots_when_asked() {
     let home = Home::with_shop();
     home.sh("shop", "echo kept >/srv/file; sync");
