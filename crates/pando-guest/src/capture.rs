@@ -4,6 +4,7 @@
 //! Memory is bounded: what was told leaves as soon as the host grants it, and is forgotten.
 
 mod database;
+mod digest;
 mod kernel;
 mod network;
 mod processes;
@@ -11,10 +12,6 @@ mod tables;
 mod units;
 mod walk;
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,12 +19,11 @@ use pando_model::capture::{Aspect, CaptureRecord, Captured, Coverage};
 use pando_wire::capture::encode;
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
 use pando_wire::limits::{MAX_CHUNK_BYTES, MAX_DIGESTS, STREAM_WINDOW_BYTES};
-use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::facts;
 use crate::jobs::{Voice, What};
-use crate::limits::{MAX_CAPTURED_TEXT, MAX_DIGESTED_BYTES};
+use crate::limits::MAX_CAPTURED_TEXT;
 
 /// Nobody listens any more.
 #[derive(Debug)]
@@ -151,7 +147,7 @@ pub fn digest(config: &Config, paths: &[String], grants: Receiver<u32>, voice: &
             let message = format!("`{}` is not an absolute path", path.escape_debug());
             return Err(Refusal::new(RefusalKind::Invalid, message));
         };
-        let digest = digest_of(&config.root.join(relative)).unwrap_or_default();
+        let digest = digest::of_file(&config.root.join(relative)).unwrap_or_default();
         if teller.tell(&CaptureRecord::Digest(path.clone(), digest)).is_err() {
             return given_up();
         }
@@ -159,28 +155,6 @@ pub fn digest(config: &Config, paths: &[String], grants: Receiver<u32>, voice: &
     teller.finish()
 }
 
-/// Returns the digest of a regular file's contents, if it can be read and is not too large.
-fn digest_of(path: &Path) -> Option<String> {
-    let mut open = File::options();
-    // Links are digested by what they say, which the host knows; a pipe would wait for ever.
-    open.read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOFOLLOW);
-    let mut file = open.open(path).ok()?;
-    let facts = file.metadata().ok()?;
-    if !facts.is_file() || facts.len() > MAX_DIGESTED_BYTES {
-        return None;
-    }
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut left = MAX_DIGESTED_BYTES;
-    loop {
-        match file.read(&mut buffer).ok()? {
-            0 => break,
-            count => {
-                // It may grow faster than it is read.
-                left = left.checked_sub(count as u64)?;
-                hasher.update(buffer.get(..count)?);
-            }
-        }
-    }
-    Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -43,11 +43,10 @@ impl Random {
     /// Mixes `entropy` in, and has all numbers drawn anew from there: a restored machine would
     /// otherwise draw the same ones as its siblings.
     pub fn reseed(&self, entropy: &[u8]) {
-        if let Some(mut device) = self.0.as_ref().filter(|_| !entropy.is_empty()) {
-            if sys::add_entropy(device, entropy).is_err() {
-                // Mixing in never makes it worse, and needs no rights.
-                let _ = device.write_all(entropy);
-            }
+        let Some(mut device) = self.0.as_ref().filter(|_| !entropy.is_empty()) else { return };
+        if sys::add_entropy(device, entropy).is_err() {
+            // Mixing in never makes it worse, and needs no rights.
+            let _ = device.write_all(entropy);
         }
     }
 }

@@ -30,7 +30,9 @@ pub enum CaptureError {
 ///
 /// Returns whether it was appended.
 pub fn encode(record: &CaptureRecord, out: &mut Vec<u8>) -> bool {
-    let Ok(bytes) = postcard::to_extend(record, Vec::new()) else { return false };
+    /// Most records are shorter: a guest tells thousands, and does not make room twice for each.
+    const ROOM: usize = 256;
+    let Ok(bytes) = postcard::to_extend(record, Vec::with_capacity(ROOM)) else { return false };
     match u16::try_from(bytes.len()) {
         Ok(length) if bytes.len() <= MAX_RECORD_BYTES => {
             out.extend_from_slice(&length.to_le_bytes());

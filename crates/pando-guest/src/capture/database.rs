@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use pando_model::capture::{Aspect, CaptureRecord, Coverage, Database, Table};
 use sha2::{Digest, Sha256};
 
-use super::{Teller, Told, short};
+use super::{Teller, Told, hex, short};
 use crate::config::Config;
 use crate::limits::{MAX_DATABASES, MAX_DEFINITION_BYTES, MAX_TABLE_PARTS};
 
@@ -87,10 +87,6 @@ fn unknown(reasons: &[String]) -> Option<String> {
             more - 3
         )),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns what is said of databases beyond the first so many.

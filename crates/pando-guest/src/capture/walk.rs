@@ -1,7 +1,7 @@
 //! Files: one walk over everything that lies on a disk, without reading any contents.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, DirEntry, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -49,12 +49,13 @@ fn on_disk(kind: &str) -> bool {
 /// Directories whose files are no databases, or nobody's but the system's own.
 const NO_DATABASES: &[&str] = &["/usr", "/lib", "/bin", "/sbin", "/boot", "/etc", "/var/cache"];
 
-/// Returns whether a file may be a database, by what is known without opening it: SQLite's are
-/// whole pages, the smallest of which has 512 bytes.
-fn may_be_database(path: &str, state: &FileState) -> bool {
+/// Returns whether a file in `directory` may be a database, by what is known without opening it:
+/// SQLite's are whole pages, the smallest of which has 512 bytes.
+fn may_be_database(directory: &str, state: &FileState) -> bool {
     const PAGE: u64 = 512;
-    let inside =
-        |directory: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+    let inside = |one: &str| {
+        directory.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     let whole = state.size >= PAGE && state.size.is_multiple_of(PAGE);
     state.kind == FileKind::File && whole && !NO_DATABASES.iter().any(|one| inside(one))
 }
@@ -160,19 +161,24 @@ impl<'a, 'b> Walk<'a, 'b> {
                     return Ok(Coverage::Partial(why));
                 }
                 self.left -= 1;
-                let path = match directory.as_str() {
+                // Nothing is allocated for most files: there are thousands.
+                let path = || match directory.as_str() {
                     "/" => format!("/{name}"),
                     directory => format!("{directory}/{name}"),
                 };
-                let path_on_root = entry.path();
-                let state = state(&path_on_root, &facts);
-                if self.databases.len() < MAX_DATABASE_CANDIDATES && may_be_database(&path, &state)
+                let length = directory.len() + 1 + name.len();
+                let inside = facts.is_dir().then(|| (path(), entry.path()));
+                let state = state(&entry, &facts);
+                if self.databases.len() < MAX_DATABASE_CANDIDATES
+                    && may_be_database(&directory, &state)
                 {
-                    self.databases.push(path.clone());
+                    self.databases.push(path());
                 }
-                if path.len() > MAX_PATH_BYTES || !self.tell(&CaptureRecord::Entry(name, state))? {
+                if length > MAX_PATH_BYTES || !self.tell(&CaptureRecord::Entry(name, state))? {
                     odd += 1;
-                } else if facts.is_dir() && self.border.admits(&path_on_root, &facts) {
+                } else if let Some((path, on_root)) = inside
+                    && self.border.admits(&on_root, &facts)
+                {
                     waiting.push(path);
                 }
             }
@@ -186,10 +192,10 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 }
 
-fn state(path: &Path, facts: &Metadata) -> FileState {
+fn state(entry: &DirEntry, facts: &Metadata) -> FileState {
     let kind = facts.file_type();
     let target = kind.is_symlink().then(|| {
-        fs::read_link(path).map(|to| to.to_string_lossy().into_owned()).unwrap_or_default()
+        fs::read_link(entry.path()).map(|to| to.to_string_lossy().into_owned()).unwrap_or_default()
     });
     let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000) + rest;
     FileState {
