@@ -29,24 +29,39 @@ pub fn set(config: &Config, unix_ns: u64) {
     }
 }
 
-/// The kernel's random numbers. Its device stays open: a restored machine is slow to open a file.
+/// The kernel's random numbers. Their device stays open: a restored machine is slow to open a file.
 #[derive(Debug)]
-pub struct Random(Option<File>);
+pub struct Random {
+    authority: Authority,
+    device: Option<File>,
+}
 
 impl Random {
     /// Opens the device, if the kernel's state is ours to change.
     pub fn new(config: &Config) -> Self {
-        let open = || OpenOptions::new().write(true).open("/dev/urandom").ok();
-        Self((config.authority == Authority::Machine).then(open).flatten())
+        let mut random = Self { authority: config.authority, device: None };
+        random.open();
+        random
     }
 
     /// Mixes `entropy` in, and has all numbers drawn anew from there: a restored machine would
-    /// otherwise draw the same ones as its siblings.
-    pub fn reseed(&self, entropy: &[u8]) {
-        let Some(mut device) = self.0.as_ref().filter(|_| !entropy.is_empty()) else { return };
-        if sys::add_entropy(device, entropy).is_err() {
+    /// otherwise draw the same ones as its siblings. Returns whether the kernel has done so.
+    pub fn reseed(&mut self, entropy: &[u8]) -> bool {
+        self.open();
+        let Some(mut device) = self.device.as_ref().filter(|_| !entropy.is_empty()) else {
+            return false;
+        };
+        let reseeded = sys::add_entropy(device, entropy).is_ok();
+        if !reseeded {
             // Mixing in never makes it worse, and needs no rights.
             let _ = device.write_all(entropy);
+        }
+        reseeded
+    }
+
+    fn open(&mut self) {
+        if self.device.is_none() && self.authority == Authority::Machine {
+            self.device = OpenOptions::new().write(true).open("/dev/urandom").ok();
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The kernel's own news of a restore: QEMU raises an ACPI event (vmgenid), and the kernel reseeds its
 //! random numbers, says so in its log and tells those of its parts that asked.
 //!
-//! Under translation that is a third of what a restored machine does before it answers: the firmware's
+//! Under translation that is half of what a restored machine does before it answers: the firmware's
 //! code is interpreted, and what the kernel logs wakes the system's logger. Nothing of it is urgent,
 //! because the host's greeting has the random numbers reseeded before anything else is done
-//! ([`Random::reseed`](crate::clock::Random::reseed)). So the event is masked, and let through when the machine
-//! has had time for its first commands.
+//! ([`Random`](crate::clock::Random)). So the event is masked, and let through when the machine has had
+//! time for its first commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,12 +50,13 @@ impl Generation {
         generation
     }
 
-    /// Takes note that the machine may have been restored.
-    pub fn begin(&mut self, now: Instant) {
+    /// Takes note that the machine may have been restored, and whether its random numbers were
+    /// `reseeded` since. If not, the kernel has to hear of it at once.
+    pub fn begin(&mut self, now: Instant, reseeded: bool) {
         if self.state == State::Unmanaged {
             return;
         }
-        if self.has(URGENT) {
+        if !reseeded || self.has(URGENT) {
             return self.open(now);
         }
         if matches!(self.state, State::Open(_)) {
@@ -141,7 +142,7 @@ mod tests {
         let now = Instant::now();
         // The second greeting counts: the machine was restored before the event had got through.
         for now in [now, now + GENERATION_DELAY / 2] {
-            generation.begin(now);
+            generation.begin(now, true);
             let due = now + GENERATION_DELAY;
             assert_eq!(generation.deadline(), Some(due));
             generation.tick(due - Duration::from_millis(1));
@@ -160,29 +161,33 @@ mod tests {
         let machine = Machine::new(&[DEVICE]);
         let mut generation = machine.generation();
         let now = Instant::now();
-        generation.begin(now);
+        generation.begin(now, true);
         generation.tick(now + GENERATION_DELAY);
         assert_eq!(machine.told(), "unmask\n");
         let now = now + GENERATION_DELAY;
-        generation.begin(now);
+        generation.begin(now, true);
         assert_eq!(machine.told(), "mask\n");
         assert_eq!(generation.deadline(), Some(now + GENERATION_DELAY));
     }
 
     #[test]
     fn it_is_not_held_back_from_those_who_need_it_at_once_nor_where_it_is_unknown() {
+        let machine = Machine::new(&[DEVICE]);
+        let mut generation = machine.generation();
+        generation.begin(Instant::now(), false);
+        assert_eq!(machine.told(), "unmask\n");
         let machine = Machine::new(&[DEVICE, URGENT]);
         let mut generation = machine.generation();
-        generation.begin(Instant::now());
+        generation.begin(Instant::now(), true);
         assert_eq!(machine.told(), "unmask\n");
         let machine = Machine::new(&[]);
         let mut generation = machine.generation();
-        generation.begin(Instant::now());
+        generation.begin(Instant::now(), true);
         assert_eq!((machine.told().as_str(), generation.deadline()), ("", None));
         let machine = Machine::new(&[DEVICE]);
         fs::remove_dir_all(machine.0.path().join("sys/firmware")).unwrap();
         let mut generation = machine.generation();
-        generation.begin(Instant::now());
+        generation.begin(Instant::now(), true);
         assert_eq!(generation.deadline(), None);
     }
 }

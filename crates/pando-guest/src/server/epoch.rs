@@ -74,8 +74,8 @@ impl Server {
             self.drop_streams();
             self.epoch = Some(frame.epoch);
             self.channel.begin(frame.epoch);
-            self.random.reseed(&hello.entropy);
-            self.generation.begin(Instant::now());
+            let reseeded = self.random.reseed(&hello.entropy);
+            self.generation.begin(Instant::now(), reseeded);
         }
         let inherited = self.commands.values().filter_map(Command::inherited);
         let welcome = Welcome {
