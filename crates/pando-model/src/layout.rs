@@ -184,9 +184,14 @@ impl Layout {
         self.branch(branch).join("spool").join(commit.as_str())
     }
 
+    /// The directory of the keepers' sockets.
+    pub fn keeper_sockets(&self) -> PathBuf {
+        self.runtime.join("b")
+    }
+
     /// The socket of a branch's keeper.
     pub fn keeper_socket(&self, branch: &BranchId) -> PathBuf {
-        self.runtime.join("b").join(format!("{}.sock", branch.suffix()))
+        self.keeper_sockets().join(format!("{}.sock", branch.suffix()))
     }
 
     /// Private SSH key of a cluster; the public one has `.pub` after it.

@@ -81,6 +81,14 @@ pub fn prepare(layout: &Layout) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Removes the directories for sockets, unless something still runs there.
+pub fn tidy(layout: &Layout) {
+    for directory in [layout.keeper_sockets(), layout.runtime().to_owned()] {
+        // Only an empty one can be removed.
+        let _ = std::fs::remove_dir(directory);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,6 +64,8 @@ pub fn run(ui: Ui, layout: &Layout, options: Options) -> Ending {
     }
     begin_log(&settings.log)?;
     let lock = lock(&layout.daemon_lock())?;
+    // Again: a daemon that was just ending may have removed what was empty.
+    home::prepare(layout)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -71,6 +73,7 @@ pub fn run(ui: Ui, layout: &Layout, options: Options) -> Ending {
         .map_err(|source| ApiError::new(ErrorCode::Internal, format!("no runtime: {source}")))?;
     let ended = runtime.block_on(serve(ui, layout, &settings, options));
     drop(runtime);
+    home::tidy(layout);
     drop(lock);
     if let Err(error) = &ended {
         tracing::error!(code = %error.code, %error, "the daemon cannot go on");

@@ -85,7 +85,7 @@ fn a_killed_daemon_is_started_again_and_an_ended_one_leaves_nothing() {
     let lock = std::fs::File::open(home.path().join("home/daemon.lock")).unwrap();
     assert!(lock.try_lock().is_ok(), "the daemon has ended");
     drop(lock);
-    assert!(!socket.exists());
+    assert!(!directory.exists(), "and left nothing there");
     assert_eq!(home.run(&["daemon", "status"]).status.code(), Some(9));
     assert_eq!(shown(&home.run(&["daemon", "stop"])), "no daemon ran\n");
 }
