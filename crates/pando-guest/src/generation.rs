@@ -7,8 +7,9 @@
 //! ([`Random`](crate::clock::Random)). So the event is masked, and let through when the machine has had
 //! time for its first commands.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::config::{Authority, Config};
@@ -25,13 +26,14 @@ const URGENT: &str = "sys/module/wireguard";
 #[derive(Debug)]
 pub struct Generation {
     root: PathBuf,
+    /// The kernel's switch of the event, kept open: whatever becomes of the mounts, an event that was
+    /// masked can be let through. None where there is no such event, or it is not ours to hold back.
+    event: Option<File>,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// There is no such event, or it is not ours to hold back.
-    Unmanaged,
     /// The event is masked.
     Masked,
     /// It is masked until then.
@@ -43,9 +45,12 @@ enum State {
 impl Generation {
     /// Masks the event, where there is one.
     pub fn new(config: &Config) -> Self {
-        let mut generation = Self { root: config.root.clone(), state: State::Unmanaged };
+        let root = config.root.clone();
+        let mut generation = Self { root, event: None, state: State::Masked };
         if config.authority == Authority::Machine && generation.has(DEVICE) {
-            generation.mask();
+            let event = OpenOptions::new().write(true).open(generation.root.join(EVENT)).ok();
+            // A kernel that does not mask it does what it always did.
+            generation.event = event.filter(|event| event.write_at(b"mask\n", 0).is_ok());
         }
         generation
     }
@@ -53,7 +58,7 @@ impl Generation {
     /// Takes note that the machine may have been restored, and whether its random numbers were
     /// `reseeded` since. If not, the kernel has to hear of it at once.
     pub fn begin(&mut self, now: Instant, reseeded: bool) {
-        if self.state == State::Unmanaged {
+        if self.event.is_none() {
             return;
         }
         if !reseeded || self.has(URGENT) {
@@ -62,15 +67,13 @@ impl Generation {
         if matches!(self.state, State::Open(_)) {
             self.mask();
         }
-        if self.state != State::Unmanaged {
-            self.state = State::Due(now + GENERATION_DELAY);
-        }
+        self.state = State::Due(now + GENERATION_DELAY);
     }
 
     /// When [`Generation::tick`] has something to do.
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Unmanaged | State::Masked => None,
+            State::Masked => None,
             State::Due(at) | State::Open(at) => Some(at),
         }
     }
@@ -85,26 +88,31 @@ impl Generation {
     }
 
     fn mask(&mut self) {
-        self.state = if self.tell("mask\n") { State::Masked } else { State::Unmanaged };
+        self.tell("mask\n");
+        self.state = State::Masked;
     }
 
     fn open(&mut self, now: Instant) {
-        let open = State::Open(now + GENERATION_WINDOW);
-        self.state = if self.tell("unmask\n") { open } else { State::Unmanaged };
+        self.tell("unmask\n");
+        self.state = State::Open(now + GENERATION_WINDOW);
     }
 
-    /// Tells the kernel what to do with the event. If it will not, it does what it always did.
-    fn tell(&self, what: &str) -> bool {
-        fs::write(self.root.join(EVENT), what).is_ok()
+    fn tell(&self, what: &str) {
+        if let Some(Err(error)) =
+            self.event.as_ref().map(|event| event.write_at(what.as_bytes(), 0))
+        {
+            eprintln!("pando-guest: the event of a restore: {error}");
+        }
     }
 
-    fn has(&self, path: impl AsRef<Path>) -> bool {
-        fs::exists(self.root.join(path)).unwrap_or(false)
+    fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
@@ -130,7 +138,9 @@ mod tests {
         }
 
         fn told(&self) -> String {
-            fs::read_to_string(self.0.path().join(EVENT)).unwrap()
+            // Each word is written where the one before was, and may be shorter.
+            let told = fs::read_to_string(self.0.path().join(EVENT)).unwrap();
+            told.split_inclusive('\n').next().unwrap_or_default().to_owned()
         }
     }
 

@@ -349,7 +349,8 @@ impl Owner {
         let failed = |e| trouble::link(&branch, name, &e);
         link.wait_booted(Instant::now() + timeout).map_err(failed)?;
         link.scrub(Instant::now() + limits::GUEST_ANSWER * 3).map_err(failed)?;
-        // It dropped what was read from the disk. The first command of every machine would miss some.
+        // The guest dropped what it had read from its disk. The first command of every node that is
+        // made of it would read some of that again.
         if let Err(error) = warm_up(&link, Instant::now() + limits::GUEST_ANSWER) {
             tracing::info!(node = %name, %error, "no command to warm it up");
         }

@@ -258,7 +258,8 @@ pub enum CaptureRecord {
     Kernel(KernelLine),
     /// How much of an aspect was told.
     Coverage(Aspect, Coverage),
-    /// SHA-256 of a regular file's contents, in hex; empty when it could not be read.
+    /// A regular file's path and the digest of its contents, as in [`Capture::digests`]; empty when it
+    /// could not be read.
     Digest(String, String),
     /// Something of the network, and what it is: `route default`, `via 10.0.0.1 on eth0`.
     Network(String, String),
@@ -305,7 +306,8 @@ pub struct Capture {
     pub databases: BTreeMap<String, Database>,
     /// What was asked for, and how much of it is here.
     pub coverage: BTreeMap<Aspect, Coverage>,
-    /// SHA-256 of files' contents, in hex, where it was needed; by absolute path.
+    /// Digests of files' contents, in hex, where they were needed; by absolute path. Equal ones are of equal
+    /// contents: SHA-256, in which whole blocks of zeros are told apart.
     pub digests: BTreeMap<String, String>,
 }
 

@@ -47,7 +47,7 @@ pub fn of_file(path: &Path) -> Option<String> {
             break;
         }
     }
-    Some(contents.finish(at))
+    Some(contents.finish())
 }
 
 /// Returns where the next block begins, at or after `at`, of which something was written. The last
@@ -117,12 +117,12 @@ impl Contents {
         }
     }
 
-    fn finish(mut self, length: u64) -> String {
+    fn finish(mut self) -> String {
         self.end_zeros();
         let mut digest = self.written.finalize();
         if self.any_zeros {
             let whole = Sha256::new().chain_update(digest).chain_update(self.zeros.finalize());
-            digest = whole.chain_update(length.to_le_bytes()).finalize();
+            digest = whole.chain_update(self.length.to_le_bytes()).finalize();
         }
         super::hex(&digest)
     }

@@ -161,7 +161,7 @@ impl<'a, 'b> Walk<'a, 'b> {
                     return Ok(Coverage::Partial(why));
                 }
                 self.left -= 1;
-                // Nothing is allocated for most files: there are thousands.
+                // Not put together for most files: there are thousands.
                 let path = || match directory.as_str() {
                     "/" => format!("/{name}"),
                     directory => format!("{directory}/{name}"),

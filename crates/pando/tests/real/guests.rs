@@ -126,6 +126,8 @@ fn copies_draw_numbers_of_their_own_at_once_and_their_kernels_hear_of_the_restor
         held(&home.sh("shop@main", EVENT)).then_some(())
     });
     let before = heard("shop@main");
+    // By the clock of the kernel's log, which goes on from the cut in every copy.
+    home.sh("shop@main", "echo before the cut >/dev/kmsg");
     home.ok(&["commit", "shop@main", "-t", "v1"]);
 
     // The very first command of each.
@@ -143,6 +145,12 @@ fn copies_draw_numbers_of_their_own_at_once_and_their_kernels_hear_of_the_restor
     for address in ["shop@one", "shop@two", "shop@main"] {
         until("its kernel hears of the restore", || (heard(address) > before).then_some(()));
         assert_eq!(heard(address), before + 1, "{address}");
+        let logged = |what: &str| -> f64 {
+            let line = home.sh(address, &format!("dmesg | grep '{what}' | tail -1"));
+            line.trim_start_matches(['[', ' ']).split(']').next().unwrap().parse().unwrap()
+        };
+        let late = logged("virtual machine fork") - logged("before the cut");
+        assert!(late > 1.4, "{address} heard after {late} s");
     }
     home.assert_nothing_left();
 }
