@@ -39,6 +39,9 @@ pub struct AttachRequest {
     /// Run on a terminal of this size.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,
+    /// Its standard input is empty: none will be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_stdin: bool,
 }
 
 /// The two ends of an attached command that the engine holds. The caller's dropping of `input`'s

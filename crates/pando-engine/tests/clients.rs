@@ -331,6 +331,7 @@ async fn usage_is_of_what_runs_and_counts_commands_that_are_waited_for() {
         user: None,
         timeout_s: None,
         terminal: None,
+        no_stdin: false,
     };
     let io = AttachIo { input: input_end, output: output_end };
     let commands = async || {
@@ -362,6 +363,7 @@ async fn an_attached_command_streams_both_ways() {
         user: None,
         timeout_s: None,
         terminal: None,
+        no_stdin: false,
     };
     let io = AttachIo { input: input_end, output: output_end };
     let client = async {

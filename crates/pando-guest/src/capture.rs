@@ -21,9 +21,12 @@ use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
 use pando_wire::limits::{MAX_CHUNK_BYTES, MAX_DIGESTS, STREAM_WINDOW_BYTES};
 
 use crate::config::Config;
-use crate::facts;
 use crate::jobs::{Voice, What};
 use crate::limits::MAX_CAPTURED_TEXT;
+use crate::{clock, facts};
+
+/// `USER_HZ`: the unit of times in `/proc/PID/stat`.
+pub const TICKS_PER_SECOND: u64 = 100;
 
 /// Nobody listens any more.
 #[derive(Debug)]
@@ -88,8 +91,7 @@ impl<'a> Teller<'a> {
 pub fn end() -> Answer {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let guest_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let up_ms = u64::try_from(up.tv_sec * 1000 + up.tv_nsec / 1_000_000).unwrap_or(0);
+    let up_ms = clock::up_ms();
     Ok(Reply::Captured(Captured { guest_ns, up_ms, boot_id: facts::boot_id() }))
 }
 

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, Timespec, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::config::{Authority, Config};
 use crate::sys;
@@ -27,6 +27,12 @@ pub fn set(config: &Config, unix_ns: u64) {
         // Without the right to do so, a wrong clock is what there is.
         let _ = clock_settime(ClockId::Realtime, time);
     }
+}
+
+/// Returns how long the machine has been up, in milliseconds.
+pub fn up_ms() -> u64 {
+    let up = clock_gettime(ClockId::Boottime);
+    u64::try_from(up.tv_sec * 1000 + up.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
 /// The kernel's random numbers. Their device stays open: a restored machine is slow to open a file.

@@ -81,15 +81,15 @@ pub enum Pumped {
 
 impl Command {
     /// Takes charge of a process that was started.
-    pub fn new(spec: &ExecSpec, spawned: Spawned, stream: StreamId, mark: String) -> Self {
-        let Spawned { pid, stdin, stdout, stderr, held } = spawned;
+    pub fn new(spec: &ExecSpec, spawned: Spawned, stream: StreamId) -> Self {
+        let Spawned { number, pid, stdin, stdout, stderr, held } = spawned;
         let output = |stream, fd| Output { stream, fd, left: None };
         Self {
             pid,
             stream: Some(stream),
             flow: Flow::default(),
             pidfd: None,
-            mark,
+            mark: spawn::mark(number),
             line: spawn::command_line(&spec.command),
             started: Instant::now(),
             timeout: Duration::from_millis(spec.timeout_ms)

@@ -20,6 +20,11 @@ pub fn settle(root: &Path) -> io::Result<()> {
     }
 }
 
+/// Returns whether this process is where it stays.
+pub fn is_settled() -> bool {
+    fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| !groups.contains("/init.scope"))
+}
+
 fn leave_init_scope(root: &Path) -> io::Result<()> {
     let groups = root.join("sys/fs/cgroup");
     if !groups.join("init.scope").is_dir() {

@@ -43,6 +43,7 @@ mod power;
 mod probe;
 mod scrub;
 mod server;
+mod spare;
 mod spawn;
 mod sys;
 mod system;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ use crate::generation::Generation;
 use crate::group;
 use crate::identity::remembered;
 use crate::jobs::Jobs;
-use crate::limits::{IDLE, JOB_STACK_BYTES, LEAVING, REAP_INTERVAL};
+use crate::limits::{IDLE, JOB_STACK_BYTES, LEAVING, REAP_INTERVAL, SPARE_POLL};
 use crate::power::{self, Power};
 use crate::spawn::{Starter, set_nonblocking};
 use crate::sys;
@@ -38,9 +37,6 @@ mod epoch;
 mod streams;
 
 use epoch::Turn;
-
-/// Numbers every command of this process, for its mark, and every pipe that outlives one.
-static NEXT_COMMAND: AtomicU64 = AtomicU64::new(1);
 
 /// Serves the host on `port` as `config` says.
 ///
@@ -76,6 +72,7 @@ pub fn serve(port: OwnedFd, config: Config) -> io::Result<()> {
         commands: BTreeMap::new(),
         lingering: BTreeMap::new(),
         orphans: Vec::new(),
+        spare_due: None,
         away: false,
         halting: None,
     };
@@ -113,6 +110,8 @@ struct Server {
     lingering: BTreeMap<u64, OwnedFd>,
     /// Killed processes that may have become our children, and how often to look for them.
     orphans: Vec<(i32, u32)>,
+    /// When a shell is started ahead of the next command.
+    spare_due: Option<Instant>,
     /// The host's end is gone; SIGIO tells of its return.
     away: bool,
     /// The machine ends when the host has been told.
@@ -133,6 +132,8 @@ enum Activity {
     Pull { grants: Sender<u32> },
     /// It waits for a job.
     Job,
+    /// It waits until a shell is ready.
+    Settling,
     /// It asks the service manager about the boot, with the command of this number.
     Boot { number: u64, output: Vec<u8> },
 }
@@ -239,7 +240,10 @@ impl Server {
     fn next_deadline(&self) -> Option<Instant> {
         let commands = self.commands.values().filter_map(Command::deadline);
         let reap = (!self.orphans.is_empty()).then(|| Instant::now() + REAP_INTERVAL);
-        commands.chain(self.channel.due()).chain(self.generation.deadline()).chain(reap).min()
+        let preparing = self.starter.is_preparing();
+        let spare = if preparing { Some(Instant::now() + SPARE_POLL) } else { self.spare_due };
+        let own = [self.channel.due(), self.generation.deadline(), reap, spare];
+        commands.chain(own.into_iter().flatten()).min()
     }
 
     fn handle(&mut self, source: Source, flags: PollFlags) {
@@ -268,6 +272,7 @@ impl Server {
     /// Does what time demands, and tells the ends that have come.
     fn tick(&mut self, now: Instant) {
         self.generation.tick(now);
+        self.tick_spare(now);
         let mut ended = Vec::new();
         for (&number, command) in &mut self.commands {
             if command.deadline().is_some_and(|deadline| now >= deadline) {

@@ -8,9 +8,10 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pando_model::guest::{Command, ExecSpec, Stdin, TerminalSize};
 use pando_model::limits::{MAX_ARGS, MAX_ARGV_BYTES};
@@ -18,10 +19,13 @@ use pando_wire::guest::{Refusal, RefusalKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::config::{Authority, Config};
+use crate::config::{Authority, Children, Config};
+use crate::group;
+use crate::spare::{self, BLANK, Spare};
 use crate::sys::{self, ChildUser, Launch, Leads};
 use crate::tree::MARK;
 use crate::users::{Tables, User};
@@ -29,10 +33,25 @@ use crate::users::{Tables, User};
 /// Where programs are looked for unless the environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Numbers every command of this process, for its mark, and every pipe that outlives one.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Returns a number that nothing of this process has had.
+pub fn next_number() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Returns what marks the command of this number and its descendants ([`MARK`]).
+pub fn mark(number: u64) -> String {
+    format!("{}-{number}", std::process::id())
+}
+
 /// A process that was started, and our ends of its pipes. Writing never waits; reading is for when
 /// there is something.
 #[derive(Debug)]
 pub struct Spawned {
+    /// Its command's number.
+    pub number: u64,
     /// Process id; also the id of its process group.
     pub pid: i32,
     /// Its standard input, if it gets any. A terminal's is `stdout`.
@@ -55,6 +74,19 @@ pub struct Starter {
     null: OwnedFd,
     /// Where this process says how it is protected from the out-of-memory killer, if it is.
     protection: Option<File>,
+    /// A shell for the next command.
+    spare: Option<Spare>,
+    /// Whether there may be one.
+    spares: bool,
+}
+
+/// What a program is started with.
+struct Plan {
+    program: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: PathBuf,
+    user: Option<ChildUser>,
 }
 
 impl Starter {
@@ -69,43 +101,60 @@ impl Starter {
                 Authority::Machine => protection(),
                 Authority::Files => None,
             },
+            spare: None,
+            spares: config.children == Children::All,
         })
     }
 
-    /// Starts what `spec` says. `mark` makes its descendants findable.
-    pub fn spawn(&mut self, spec: &ExecSpec, mark: &str) -> Result<Spawned, Refusal> {
+    /// Starts what `spec` says.
+    pub fn spawn(&mut self, spec: &ExecSpec) -> Result<Spawned, Refusal> {
+        if let Some(spawned) = self.use_spare(spec)? {
+            return Ok(spawned);
+        }
+        let number = next_number();
+        let plan = self.plan(spec, number)?;
+        self.start(&plan, spec, number, false)
+    }
+
+    /// Returns what `spec` amounts to for the command of this number.
+    fn plan(&mut self, spec: &ExecSpec, number: u64) -> Result<Plan, Refusal> {
         check(spec)?;
         let user = find_user(&mut self.tables, spec.user.as_deref())?;
-        let env = environment(spec, &mut self.tables, &user, mark);
+        let env = environment(spec, &mut self.tables, &user, &mark(number));
         let cwd = directory(spec, &user, &self.ours)?;
         let (program, argv) = program(&spec.command, &env, &cwd)?;
-        let object = program.to_string_lossy().into_owned();
         let program = c_string(program.into_os_string().into_vec())?;
         let argv = argv.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
         let env = env.into_iter().map(|(name, value)| c_string(format!("{name}={value}")));
         let env = env.collect::<Result<Vec<_>, _>>()?;
-        let moved =
-            (cwd != self.ours).then(|| c_string(cwd.into_os_string().into_vec())).transpose()?;
         let is_us = user.groups.len() <= 1 && rustix::process::getuid().as_raw() == user.uid;
         let user =
             (!is_us).then_some(ChildUser { uid: user.uid, gid: user.gid, groups: user.groups });
+        Ok(Plan { program, argv, env, cwd, user })
+    }
+
+    fn start(
+        &self,
+        plan: &Plan,
+        spec: &ExecSpec,
+        number: u64,
+        traced: bool,
+    ) -> Result<Spawned, Refusal> {
+        let Plan { program, argv, env, cwd, user } = plan;
+        let moved = (*cwd != self.ours).then(|| path_string(cwd)).transpose()?;
         let start = |stdio, leads| {
-            let (program, argv, env, cwd) = (&*program, &*argv, &*env, moved.as_deref());
-            let launch = Launch { program, argv, env, cwd, stdio, leads, user: user.clone() };
+            let (cwd, user) = (moved.as_deref(), user.clone());
+            let launch = Launch { program, argv, env, cwd, stdio, leads, user, traced };
             let launched = self.unprotected(|| sys::launch(&launch));
+            let object = program.to_string_lossy();
             launched.map_err(|error| Refusal::from_io(format_args!("`{object}`"), &error))
         };
         if let Some(size) = spec.terminal {
             let (master, slave) =
                 open_terminal(size).map_err(|error| Refusal::from_io("a new terminal", &error))?;
             let pid = start([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Session)?;
-            return Ok(Spawned {
-                pid,
-                stdin: None,
-                stdout: master,
-                stderr: None,
-                held: Vec::new(),
-            });
+            let held = Vec::new();
+            return Ok(Spawned { number, pid, stdin: None, stdout: master, stderr: None, held });
         }
         let (stdout, stderr) = (pipe()?, pipe()?);
         let input = (spec.stdin == Stdin::Open).then(pipe).transpose()?;
@@ -118,7 +167,80 @@ impl Starter {
         let pid = start([stdin, stdout.1.as_fd(), stderr.1.as_fd()], Leads::Group)?;
         let stdin = input.map(|(_, ours)| ours);
         let held = vec![stdout.1, stderr.1];
-        Ok(Spawned { pid, stdin, stdout: stdout.0, stderr: Some(stderr.0), held })
+        Ok(Spawned { number, pid, stdin, stdout: stdout.0, stderr: Some(stderr.0), held })
+    }
+
+    /// Starts a shell ahead of the next command, unless there is one.
+    pub fn prepare(&mut self) {
+        if !self.spares || self.spare.is_some() || !group::is_settled() {
+            return;
+        }
+        let blank = ExecSpec {
+            command: Command::Shell(" ".repeat(BLANK)),
+            env: BTreeMap::new(),
+            // It keeps no directory from being unmounted.
+            cwd: Some("/".into()),
+            user: None,
+            timeout_ms: 1,
+            terminal: None,
+            stdin: Stdin::Empty,
+        };
+        let number = next_number();
+        let started = self.plan(&blank, number).and_then(|plan| {
+            let spawned = self.start(&plan, &blank, number, true)?;
+            Ok(Spare::new(number, plan.env, spawned))
+        });
+        // Where it cannot be, commands start as they would without.
+        self.spare = started.ok();
+    }
+
+    /// Returns whether a shell is on its way that is not ready for a command.
+    pub fn is_preparing(&self) -> bool {
+        self.spare.as_ref().is_some_and(|spare| !spare.is_held())
+    }
+
+    /// Looks how far the shell on its way has come.
+    pub fn advance(&mut self) {
+        let Some(pid) = self.spare.as_ref().map(Spare::pid) else { return };
+        if let Ok(Some((_, status))) = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG) {
+            self.changed(pid, status);
+        }
+    }
+
+    /// Takes note of what became of a child. Returns whether it was the spare shell.
+    pub fn changed(&mut self, pid: i32, status: WaitStatus) -> bool {
+        let Some(spare) = self.spare.as_mut().filter(|spare| spare.pid() == pid) else {
+            return false;
+        };
+        if status.exited() || status.signaled() {
+            self.spare = None;
+        } else if spare.advance(status).is_err() {
+            self.spare = None;
+            spare::end(pid);
+        }
+        true
+    }
+
+    /// Has the spare shell run `spec`, if there is one and nobody could tell.
+    fn use_spare(&mut self, spec: &ExecSpec) -> Result<Option<Spawned>, Refusal> {
+        let Some(spare) = self.spare.as_ref().filter(|spare| spare.is_held()) else {
+            return Ok(None);
+        };
+        let is_short = matches!(&spec.command, Command::Shell(line) if line.len() < BLANK);
+        if !is_short || spec.terminal.is_some() || spec.stdin != Stdin::Empty {
+            return Ok(None);
+        }
+        let number = spare.number;
+        let plan = self.plan(spec, number)?;
+        let spare = self.spare.take_if(|spare| plan.user.is_none() && plan.env == spare.env);
+        let Some(spare) = spare else { return Ok(None) };
+        let (pid, cwd) = (spare.pid(), path_string(&plan.cwd)?);
+        let command = plan.argv.last().filter(|_| spare.is_current());
+        let spawned = command.and_then(|command| spare.run(command, &cwd).ok());
+        if spawned.is_none() {
+            spare::end(pid);
+        }
+        Ok(spawned)
     }
 
     /// Runs `make`, whose children are not protected from the out-of-memory killer, as this process
@@ -139,6 +261,10 @@ impl Starter {
 fn pipe() -> Result<(OwnedFd, OwnedFd), Refusal> {
     pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| Refusal::from_io("the command's pipes", &error.into()))
+}
+
+fn path_string(path: &Path) -> Result<CString, Refusal> {
+    c_string(path.as_os_str().as_bytes())
 }
 
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Refusal> {
@@ -315,6 +441,12 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Signal, kill_process};
+
     use super::*;
 
     #[test]
@@ -334,14 +466,135 @@ mod tests {
         }
     }
 
+    /// What a shell can find out about itself, but for its command's number.
+    const SELF: &str = "tr '\\0' '|' </proc/$$/cmdline; tr '\\0' '\\n' </proc/$$/environ | \
+        sed 's/^PANDO_COMMAND=[0-9]*-[0-9][0-9]*$/marked/'; pwd; cat /proc/$$/comm; \
+        echo /proc/$$/fd/*; readlink /proc/$$/fd/0; cat /proc/$$/limits; cut -d' ' -f4 /proc/$$/stat; \
+        grep -E 'TracerPid|Groups|Umask' /proc/$$/status; grep -E 'Sig(Blk|Ign)' /proc/self/status; \
+        echo \"$0 $# 'ü' $*\"; exit 3";
+
+    fn shell(line: &str) -> ExecSpec {
+        ExecSpec {
+            command: Command::Shell(line.into()),
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            timeout_ms: 60_000,
+            terminal: None,
+            stdin: Stdin::Empty,
+        }
+    }
+
+    fn starter(with_spares: bool) -> Starter {
+        let config = Config::embedded(Path::new("/"));
+        Starter { spares: with_spares, ..Starter::new(&config).unwrap() }
+    }
+
+    /// Waits until the shell on its way is held. Returns its process.
+    fn prepared(starter: &mut Starter) -> i32 {
+        starter.prepare();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while starter.is_preparing() {
+            assert!(Instant::now() < deadline, "it is still not ready");
+            std::thread::sleep(Duration::from_millis(1));
+            starter.advance();
+        }
+        starter.spare.as_ref().expect("a shell is ready").pid()
+    }
+
+    /// Waits for the end of what was started. Returns its output and status.
+    fn ended(spawned: Spawned) -> (String, Option<i32>) {
+        drop(spawned.held);
+        let mut output = String::new();
+        File::from(spawned.stdout).read_to_string(&mut output).unwrap();
+        let (_, status) =
+            waitpid(Pid::from_raw(spawned.pid), WaitOptions::empty()).unwrap().unwrap();
+        (output.replace(&spawned.pid.to_string(), "PID"), status.exit_status())
+    }
+
+    /// Whether the kernel lets a child of this process say where its arguments end: CAP_SYS_RESOURCE,
+    /// which a machine's guest program has.
+    fn may_move_arguments() -> bool {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+        u64::from_str_radix(set, 16).unwrap() & (1 << 24) != 0
+    }
+
+    #[test]
+    fn a_shell_that_was_started_ahead_cannot_be_told_from_another() {
+        let (mut with, mut without) = (starter(true), starter(false));
+        let long = format!("{SELF} # {}", "x".repeat(BLANK - SELF.len() - 20));
+        for line in
+            [SELF, &long, "cd /; kill -9 $$", "exec sh -c 'echo $PPID; readlink /proc/self/fd/0'"]
+        {
+            for cwd in [None, Some("/usr/share".to_owned())] {
+                let spec = ExecSpec { cwd, ..shell(line) };
+                let ahead = prepared(&mut with);
+                let spawned = with.spawn(&spec).unwrap();
+                assert_eq!(spawned.pid == ahead, may_move_arguments(), "{line}");
+                let expected = ended(without.spawn(&spec).unwrap());
+                assert_eq!(ended(spawned), expected, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_suits_it_is_run_by_a_shell_that_was_started_ahead() {
+        let mut starter = starter(true);
+        let ahead = prepared(&mut starter);
+        let usual = shell("true");
+        let others = [
+            shell(&" ".repeat(BLANK)),
+            ExecSpec { command: Command::Argv(vec!["true".into()]), ..usual.clone() },
+            ExecSpec { env: [("A".to_owned(), "1".to_owned())].into(), ..usual.clone() },
+            ExecSpec { stdin: Stdin::Open, ..usual.clone() },
+            ExecSpec { terminal: Some(TerminalSize { rows: 9, columns: 9 }), ..usual.clone() },
+        ];
+        for spec in others {
+            let spawned = starter.spawn(&spec).unwrap();
+            assert_ne!(spawned.pid, ahead, "{spec:?}");
+            waitpid(Pid::from_raw(spawned.pid), WaitOptions::empty()).unwrap();
+        }
+        for (spec, kind) in [
+            (ExecSpec { cwd: Some("/no".into()), ..usual.clone() }, RefusalKind::NotFound),
+            (ExecSpec { user: Some("no".into()), ..usual.clone() }, RefusalKind::NotFound),
+            (shell("a\0b"), RefusalKind::Invalid),
+        ] {
+            assert_eq!(starter.spawn(&spec).unwrap_err().kind, kind);
+        }
+        assert_eq!(starter.spare.as_ref().map(Spare::pid), Some(ahead), "it still waits");
+        spare::end(ahead);
+    }
+
+    #[test]
+    fn commands_start_whatever_becomes_of_the_shell_that_was_started_ahead() {
+        let mut starter = starter(true);
+        for signal in [Signal::KILL, Signal::TERM] {
+            let ahead = prepared(&mut starter);
+            kill_process(Pid::from_raw(ahead).unwrap(), signal).unwrap();
+            let spawned = starter.spawn(&shell("echo here")).unwrap();
+            assert_ne!(spawned.pid, ahead, "{signal:?}");
+            assert_eq!(ended(spawned), ("here\n".to_owned(), Some(0)), "{signal:?}");
+            let (_, status) = waitpid(Pid::from_raw(ahead), WaitOptions::empty()).unwrap().unwrap();
+            assert!(status.signaled(), "{status:?}");
+            assert!(starter.spare.is_none());
+        }
+        // Its end is noticed, too, when nothing is asked of it.
+        let ahead = prepared(&mut starter);
+        spare::end(ahead);
+        let (pid, status) = waitpid(Pid::from_raw(ahead), WaitOptions::empty()).unwrap().unwrap();
+        assert!(starter.changed(pid.as_raw_nonzero().get(), status));
+        assert!(starter.spare.is_none());
+    }
+
     #[test]
     fn programs_are_looked_up_in_path_order_and_must_be_executable_files() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
-            std::fs::create_dir(dir.path().join(name)).unwrap();
+            fs::create_dir(dir.path().join(name)).unwrap();
         }
-        std::fs::write(dir.path().join("one/tool"), "").unwrap();
-        std::fs::create_dir(dir.path().join("one/folder")).unwrap();
+        fs::write(dir.path().join("one/tool"), "").unwrap();
+        fs::create_dir(dir.path().join("one/folder")).unwrap();
         std::os::unix::fs::symlink("/bin/sh", dir.path().join("two/tool")).unwrap();
         let found = look_up("tool", "one:two", dir.path()).unwrap();
         assert_eq!(found, dir.path().join("two/tool"));

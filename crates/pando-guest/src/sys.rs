@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+pub mod trace;
+
 /// Where a process says how likely the out-of-memory killer is to choose it.
 pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 /// Never, unless it is the last one.
@@ -36,6 +38,8 @@ pub struct Launch<'a> {
     pub leads: Leads,
     /// The user it becomes, unless it is ours.
     pub user: Option<ChildUser>,
+    /// Whether it stops for this thread to trace it, when it has executed the program.
+    pub traced: bool,
 }
 
 /// What a new process leads.
@@ -169,6 +173,10 @@ unsafe fn become_and_execute(plan: &ChildPlan<'_>) {
         }
         // We ignore it, and that would be inherited.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // Last: a signal would stop it from here on, with this process waiting for its execution.
+        if launch.traced && libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) < 0 {
+            return;
+        }
         libc::execve(launch.program.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr());
     }
 }

@@ -87,6 +87,15 @@ impl GuestLink {
         self.done(&Request::Scrub, "remove its identity", deadline)
     }
 
+    /// Has the guest prepare for its next command, as it does by itself when it is idle, and waits
+    /// until it has. A guest of an older version has nothing to prepare, and refuses.
+    ///
+    /// # Errors
+    /// Those of all requests.
+    pub fn settle(&self, deadline: Instant) -> Result<(), LinkError> {
+        self.done(&Request::Settle, "prepare for its next command", deadline)
+    }
+
     /// Writes the guest's caches to its disks.
     ///
     /// # Errors

@@ -241,6 +241,9 @@ pub enum Request {
         /// How long to wait for answers in all, in milliseconds.
         timeout_ms: u64,
     },
+    /// Prepares for the next command, as a machine that is idle does by itself. [`Reply::Done`] when
+    /// that is done. Guests of older versions refuse it.
+    Settle,
 }
 
 /// What a request was answered with.

@@ -239,7 +239,7 @@ impl Engine {
             user: request.user,
             timeout_ms: timeout_s.min(limits::MAX_EXEC_TIMEOUT_S) * 1000,
             terminal: request.terminal,
-            stdin: Stdin::Open,
+            stdin: if request.no_stdin { Stdin::Empty } else { Stdin::Open },
         };
         let noted = self.journal_command(caller, &target, &spec.command)?;
         let io = ExecIo { input: io.input, output: io.output };

@@ -7,11 +7,9 @@ use std::path::PathBuf;
 
 use pando_model::capture::{Aspect, CaptureRecord, Coverage, Port, Process};
 
-use super::{Teller, Told, short};
+use super::{TICKS_PER_SECOND, Teller, Told, short};
 use crate::limits::MAX_CAPTURED_ITEMS;
-
-/// `USER_HZ`: the unit of times in `/proc/PID/stat`.
-const TICKS_PER_SECOND: u64 = 100;
+use crate::spare;
 
 fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -49,8 +47,14 @@ fn process(pid: u32) -> Option<Process> {
     }
     let (name, parent, started_ms) = stat(&file(pid, "stat")?)?;
     let status = file(pid, "status")?;
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let uid = uid.split_whitespace().next()?.parse().ok()?;
+    let value = |name| status.lines().find_map(|line: &str| line.strip_prefix(name));
+    let uid = value("Uid:")?.split_whitespace().next()?.parse().ok()?;
+    let tracer = value("TracerPid:").and_then(|pid| pid.trim().parse().ok());
+    if tracer == Some(std::process::id()) {
+        // It is the shell of a command that nobody has given yet.
+        return None;
+    }
+    let started_ms = spare::began_ms(pid, started_ms);
     let command = command.trim_end_matches('\0').replace('\0', " ");
     let service = service(&file(pid, "cgroup").unwrap_or_default());
     Some(Process { pid, parent, uid, started_ms, name, command: short(&command), service })

@@ -1,16 +1,16 @@
 //! Commands: started, fed, emptied, reaped.
 
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use pando_model::guest::{ExecOutcome, ExecSpec, ExecStatus, Stdin};
 use pando_wire::guest::{GuestMessage, Refusal, RefusalKind, Reply, StreamId};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait, waitpid};
 
-use super::{Activity, NEXT_COMMAND, Server};
+use super::{Activity, Server};
 use crate::boot;
 use crate::command::{Command, Pumped};
-use crate::limits::{FED_STARTED_DELAY, MAX_LINGERING, STARTED_DELAY};
-use crate::spawn::is_hung_up;
+use crate::limits::{FED_STARTED_DELAY, MAX_LINGERING, SPARE_DELAY, STARTED_DELAY};
+use crate::spawn::{is_hung_up, next_number};
 use crate::sys::{self, Async};
 
 impl Server {
@@ -47,10 +47,10 @@ impl Server {
 
     /// Starts a command's process and watches it.
     pub(super) fn launch(&mut self, stream: StreamId, spec: &ExecSpec) -> Result<u64, Refusal> {
-        let number = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
-        let mark = format!("{}-{number}", std::process::id());
-        let spawned = self.starter.spawn(spec, &mark)?;
-        let mut command = Command::new(spec, spawned, stream, mark);
+        let spawned = self.starter.spawn(spec)?;
+        self.spare_due = None;
+        let number = spawned.number;
+        let mut command = Command::new(spec, spawned, stream);
         if self.signals.is_none() {
             let pid = Pid::from_raw(command.pid);
             let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -79,6 +79,9 @@ impl Server {
     pub(super) fn on_signal(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
+            if self.starter.changed(pid, status) {
+                continue;
+            }
             let number = self.commands.iter().find(|(_, command)| command.pid == pid);
             if let Some(number) = number.map(|(&number, _)| number) {
                 self.exited(number, status);
@@ -121,12 +124,39 @@ impl Server {
             self.finish(stream, &answer);
         }
         for pipe in command.into_lingering() {
-            let key = NEXT_COMMAND.fetch_add(1, Ordering::Relaxed);
-            self.lingering.insert(key, pipe);
+            self.lingering.insert(next_number(), pipe);
         }
         while self.lingering.len() > MAX_LINGERING {
             self.lingering.pop_first();
         }
+        if self.commands.is_empty() {
+            self.spare_due = Some(Instant::now() + SPARE_DELAY);
+        }
+    }
+
+    /// Starts a shell ahead of the next command when it is time to, and tells those who wait for one.
+    pub(super) fn tick_spare(&mut self, now: Instant) {
+        if self.spare_due.is_some_and(|due| now >= due) {
+            self.spare_due = None;
+            self.starter.prepare();
+        } else if self.starter.is_preparing() {
+            self.starter.advance();
+        }
+        if !self.starter.is_preparing() {
+            let settled = |(&stream, activity): (&StreamId, &Activity)| {
+                matches!(activity, Activity::Settling).then_some(stream)
+            };
+            for stream in self.streams.iter().filter_map(settled).collect::<Vec<_>>() {
+                self.finish(stream, &Ok(Reply::Done));
+            }
+        }
+    }
+
+    /// Prepares for the next command, and tells when that is done.
+    pub(super) fn settle(&mut self) -> Activity {
+        self.spare_due = None;
+        self.starter.prepare();
+        Activity::Settling
     }
 
     pub(super) fn empty_lingering(&mut self, key: u64) {

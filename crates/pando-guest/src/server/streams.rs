@@ -91,6 +91,7 @@ impl Server {
                     boot::wait_managed(&config, Duration::from_millis(timeout_ms), voice);
                 })
             }
+            Request::Settle => Ok(self.settle()),
             Request::PowerOff => self.start_power(stream, Power::Off),
             Request::Reboot => self.start_power(stream, Power::Reboot),
             other => self.start_system(stream, other),

@@ -159,7 +159,8 @@ fn touch(node: &Node, branch: &BranchId, after: AfterStart) -> Result<(), HostEr
     Ok(())
 }
 
-/// Runs a command that does nothing, as most are run: what they all need is in memory then.
+/// Runs a command that does nothing, as most are run, and has the guest prepare for the next one: what
+/// they all need is in memory then.
 pub(super) fn warm_up(link: &GuestLink, deadline: Instant) -> Result<(), LinkError> {
     let spec = ExecSpec {
         command: Command::Shell("exec true".into()),
@@ -172,5 +173,8 @@ pub(super) fn warm_up(link: &GuestLink, deadline: Instant) -> Result<(), LinkErr
     };
     let handle = link.exec(&spec, deadline)?;
     while !matches!(handle.next_event(deadline)?, ExecEvent::Ended(_)) {}
-    Ok(())
+    match link.settle(deadline) {
+        Err(LinkError::Refused { .. }) => Ok(()),
+        settled => settled,
+    }
 }

@@ -188,12 +188,12 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     if app.ui.format == Format::Json || matches.get_flag("detach") {
         return collected(app, matches, &command).await;
     }
-    let request = request(matches, Some(&command))?;
-    let wants_input = !matches.get_flag("no_stdin");
+    let mut request = request(matches, Some(&command))?;
     if matches.get_flag("tty") {
         return interactive(app, request).await;
     }
-    piped(app, request, wants_input).await
+    request.no_stdin = matches.get_flag("no_stdin");
+    piped(app, request).await
 }
 
 /// Runs `pando sh`.
@@ -259,12 +259,13 @@ fn signals(kind: SignalKind) -> Result<Signal, ApiError> {
 }
 
 /// Runs a command on pipes: input, output and signals are handed on.
-async fn piped(app: &App, request: AttachRequest, wants_input: bool) -> Ending {
+async fn piped(app: &App, request: AttachRequest) -> Ending {
     let (sender, input) = mpsc::channel(CHUNKS);
     let (output, received) = mpsc::channel(CHUNKS);
     let interrupts = signals(SignalKind::interrupt())?;
     let terminations = signals(SignalKind::terminate())?;
-    let hand_on = hand_on(sender, wants_input.then(terminal::input), interrupts, terminations);
+    let input_from = (!request.no_stdin).then(terminal::input);
+    let hand_on = hand_on(sender, input_from, interrupts, terminations);
     let caller = app.caller();
     let run = app.client.attach(&caller, request, AttachIo { input, output });
     let finished = async { tokio::join!(run, write_out(received)).0 };

@@ -156,6 +156,68 @@ fn copies_draw_numbers_of_their_own_at_once_and_their_kernels_hear_of_the_restor
 }
 
 #[test]
+fn a_shell_started_ahead_runs_the_next_command_and_nobody_can_tell() {
+    // First the age of its process, in hundredths of a second; then whatever a shell can tell of itself.
+    const SELF: &str = "read up _ </proc/uptime; set -- $(sed 's/.*) //' /proc/$$/stat); \
+        echo $((${up%.*}${up#*.} - ${20})); shift $#; tr '\\0' '|' </proc/$$/cmdline; \
+        tr '\\0' '\\n' </proc/$$/environ | grep -v PANDO_COMMAND; pwd; cat /proc/$$/comm /proc/$$/limits; \
+        echo /proc/self/fd/*; readlink /proc/$$/fd/0; cat /proc/$$/cgroup; id; umask; \
+        grep -E 'TracerPid|Cap|Seccomp|NoNew' /proc/$$/status; cat /proc/$$/oom_score_adj; \
+        cut -d' ' -f4 /proc/$$/stat; echo \"$0 $# $*\"";
+    let home = Home::with_shop();
+    let told = |address: &str, more: &[&str]| {
+        let output = home.run(&[&["exec", address, "-n", "-c", SELF], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (age, rest) = text.split_once('\n').unwrap();
+        (age.parse::<u32>().unwrap(), rest.to_owned())
+    };
+    let idle = || std::thread::sleep(Duration::from_secs(2));
+    let is_ahead = |age: u32| age > 50;
+    for directory in ["/root", "/usr/share"] {
+        let more = ["-w", directory];
+        let (ahead, usual) = until("there is a shell, and then none", || {
+            idle();
+            let both = (told("shop", &more), told("shop", &more));
+            (is_ahead(both.0.0) && !is_ahead(both.1.0)).then_some(both)
+        });
+        for (ahead, usual) in ahead.1.lines().zip(usual.1.lines()) {
+            assert_eq!(ahead, usual);
+        }
+        assert_eq!(ahead.1, usual.1);
+        assert!(ahead.1.contains(&format!("\n{directory}\n")), "{}", ahead.1);
+    }
+
+    // It is in the memory of a commit: a copy's first command finds it there.
+    idle();
+    home.ok(&["commit", "shop@main", "-t", "v1"]);
+    home.ok(&["branch", "shop@v1", "--name", "copy"]);
+    let (age, _) = told("shop@copy", &[]);
+    assert!(is_ahead(age), "{age}");
+    // What is compared does not have it, and a process that was it began with its command.
+    home.sh("shop@copy", "sleep 0");
+    idle();
+    home.ok(&["exec", "shop@copy", "-n", "--detach", "-c", "exec sleep 1000"]);
+    idle();
+    let diff = home.ok(&["diff", "shop@v1", "shop@copy"]);
+    let differences = diff["differences"].as_array().unwrap();
+    let process = differences.iter().find(|one| one["id"] == "processes:sleep 1000");
+    let process = process.unwrap_or_else(|| panic!("{diff:#}"));
+    assert_eq!(text(&process["causes"][0], "command"), "exec sleep 1000", "{process:#}");
+    assert!(!diff["differences"].to_string().contains("/bin/sh -c"), "{diff:#}");
+    home.sh("shop@copy", "pkill -x sleep");
+
+    // Other libraries are another shell. The file comes without a command.
+    idle();
+    let empty = home.path().with_extension("empty");
+    std::fs::write(&empty, "").unwrap();
+    home.ok(&["cp", empty.to_str().unwrap(), "shop@main:/etc/ld.so.preload"]);
+    let (age, _) = told("shop@main", &[]);
+    assert!(!is_ahead(age), "{age}");
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_kernel_that_panics_stays_down_says_why_and_boots_when_asked() {
     let home = Home::with_shop();
     home.sh("shop", "echo kept >/srv/file; sync");
