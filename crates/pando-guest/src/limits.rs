@@ -32,7 +32,7 @@ pub const GENERATION_DELAY: Duration = Duration::from_millis(1500);
 pub const GENERATION_WINDOW: Duration = Duration::from_millis(500);
 /// How long a machine runs no command before a shell is started ahead of the next one: many copies of a
 /// commit get their first command done before any of them does that.
-pub const SPARE_DELAY: Duration = Duration::from_secs(1);
+pub const SPARE_DELAY: Duration = Duration::from_secs(3);
 /// How often is looked whether that shell has come as far as it shall.
 pub const SPARE_POLL: Duration = Duration::from_millis(4);
 /// How often killed processes that are not direct children are looked at until they are gone.

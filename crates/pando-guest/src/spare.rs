@@ -4,7 +4,7 @@
 //! one is started ahead, with a blank where its command goes, and held at its first own instruction:
 //!
 //! ```text
-//!   executing ──(it has executed)──▶ loading ──(its libraries are loaded)──▶ held
+//!   executing ──(it has executed)──▶ loading ──(its libraries are loaded)──▶ named ──▶ held
 //!   held ──(a command that suits it)──▶ the command is written over the blank, and it runs
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! parent, and no longer traced. Only its process began before its command did. It is part of a commit's
 //! memory like any process, so that the first command of every copy finds it there.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -25,6 +25,9 @@ use crate::capture::TICKS_PER_SECOND;
 use crate::clock;
 use crate::spawn::Spawned;
 use crate::sys::trace::{self, Registers};
+
+/// What stands in the blank until there is a command: for people who list processes.
+const WAITING: &CStr = c"# for the next command";
 
 /// Most bytes of a command and its directory together, with a zero after each: longer commands are rare,
 /// and this is a page of memory.
@@ -77,7 +80,9 @@ enum Stage {
     Executing,
     /// Its libraries are being loaded.
     Loading(Body),
-    /// It has come to its first instruction, with these registers.
+    /// It has come to its first instruction, with these registers, and says that it waits.
+    Named(Body, Box<Registers>),
+    /// It can become a command.
     Held(Body, Box<Registers>),
 }
 
@@ -129,7 +134,12 @@ impl Spare {
             }
             Stage::Loading(body) if registers.rip == body.entry + 1 => {
                 let registers = Registers { rip: body.entry, orig_rax: u64::MAX, ..registers };
-                self.stage = Stage::Held(body, Box::new(registers));
+                body.begin(pid, &registers, WAITING, c"/")?;
+                Stage::Named(body, Box::new(registers))
+            }
+            Stage::Named(body, first) => {
+                body.check(&registers)?;
+                self.stage = Stage::Held(body, first);
                 return Ok(());
             }
             _ => return Err(io::Error::other("it stopped where it should not")),
@@ -138,41 +148,20 @@ impl Spare {
     }
 
     /// Makes it the shell of `command`, in the directory `cwd`.
-    pub fn run(self, command: &CString, cwd: &CString) -> io::Result<Spawned> {
+    pub fn run(self, command: &CStr, cwd: &CStr) -> io::Result<Spawned> {
         let pid = self.pid();
-        let Stage::Held(body, registers) = &self.stage else {
+        let Stage::Held(body, first) = &self.stage else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let text = [command.as_bytes_with_nul(), cwd.as_bytes_with_nul()].concat();
-        if text.len() > BLANK {
-            return Err(io::ErrorKind::ArgumentListTooLong.into());
-        }
-        body.memory.write_all_at(&text, body.blank)?;
-        let end = body.blank + command.as_bytes_with_nul().len() as u64;
-        let calls = Registers {
-            rip: body.entry + 1,
-            rax: libc::SYS_chdir.cast_unsigned(),
-            rdi: end,
-            r13: libc::SYS_prctl.cast_unsigned(),
-            r14: libc::PR_SET_MM as u64,
-            rsi: libc::PR_SET_MM_ARG_END as u64,
-            rdx: end,
-            r10: 0,
-            r8: 0,
-            ..**registers
-        };
-        trace::set_registers(pid, &calls)?;
+        body.begin(pid, first, command, cwd)?;
         trace::go_on(pid)?;
         let stopped = waitpid(Pid::from_raw(pid), WaitOptions::empty())?;
-        let trapped =
-            stopped.is_some_and(|(_, status)| status.stopping_signal() == Some(libc::SIGTRAP));
-        let done = trace::registers(pid)?;
-        if !trapped || done.rip != body.entry + STUB.len() as u64 || done.r12 != 0 || done.rax != 0
-        {
-            return Err(io::Error::other("it did not become its command"));
+        if stopped.is_none_or(|(_, status)| status.stopping_signal() != Some(libc::SIGTRAP)) {
+            return Err(io::Error::other("it was sent a signal"));
         }
+        body.check(&trace::registers(pid)?)?;
         body.memory.write_all_at(&body.original, body.entry)?;
-        trace::set_registers(pid, registers)?;
+        trace::set_registers(pid, first)?;
         remember(pid.cast_unsigned(), body.process_began_ms);
         trace::let_go(pid)?;
         Ok(self.spawned)
@@ -218,6 +207,39 @@ impl Body {
         let blank = end.checked_sub(BLANK as u64 + 1).ok_or_else(invalid)?;
         let process_began_ms = ticks * (1000 / TICKS_PER_SECOND);
         Ok(Self { memory, entry, original, blank, process_began_ms })
+    }
+
+    /// Prepares the stub to make `command` the last argument and `cwd` the directory, of a process whose
+    /// registers at its first instruction were `first`.
+    fn begin(&self, pid: i32, first: &Registers, command: &CStr, cwd: &CStr) -> io::Result<()> {
+        let text = [command.to_bytes_with_nul(), cwd.to_bytes_with_nul()].concat();
+        if text.len() > BLANK {
+            return Err(io::ErrorKind::ArgumentListTooLong.into());
+        }
+        self.memory.write_all_at(&text, self.blank)?;
+        let end = self.blank + command.to_bytes_with_nul().len() as u64;
+        let calls = Registers {
+            rip: self.entry + 1,
+            rax: libc::SYS_chdir.cast_unsigned(),
+            rdi: end,
+            r13: libc::SYS_prctl.cast_unsigned(),
+            r14: libc::PR_SET_MM as u64,
+            rsi: libc::PR_SET_MM_ARG_END as u64,
+            rdx: end,
+            r10: 0,
+            r8: 0,
+            ..*first
+        };
+        trace::set_registers(pid, &calls)
+    }
+
+    /// Whether the stub has run to its end, and both of its calls have succeeded.
+    fn check(&self, registers: &Registers) -> io::Result<()> {
+        let results = (registers.rip, registers.r12, registers.rax);
+        match results == (self.entry + STUB.len() as u64, 0, 0) {
+            true => Ok(()),
+            false => Err(io::Error::other("it did not become its command")),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a cluster of three nodes costs: coming up, commands, one cut of all of it, copies, faults.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pando_api::ApiError;
 use pando_api::branch::BranchRollbackResult;
@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use super::{Bench, CLUSTER, Figure, Figures, ms};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
+
+/// Between two commands of somebody who thinks: guests have prepared for the next one by then.
+const THINKING: Duration = Duration::from_secs(4);
 
 impl Bench<'_> {
     pub(super) async fn cluster(&self) -> Figures {
@@ -76,9 +79,20 @@ impl Bench<'_> {
             one.push(ms(self.truth(&node).await?));
             all.push(self.truth_everywhere(CLUSTER).await?);
         }
+        let (mut idle_one, mut idle_all) = (Vec::new(), Vec::new());
+        for _ in 0..self.options.runs.div_ceil(2) {
+            tokio::time::sleep(THINKING).await;
+            let params = json!({"address": node, "command": "true"});
+            let (_, time): (Value, _) = self.session.timed("exec_run", params).await?;
+            idle_one.push(ms(time));
+            tokio::time::sleep(THINKING).await;
+            idle_all.push(self.truth_everywhere(CLUSTER).await?);
+        }
         Ok(vec![
             Figure::new("exec of `true` on one node of three", "ms", Some(4.0), one),
             Figure::new("exec of `true` on all three nodes", "ms", Some(9.0), all),
+            Figure::new("shell's `true` on one node, idle for 4 s", "ms", None, idle_one),
+            Figure::new("shell's `true` on all three nodes, idle for 4 s", "ms", None, idle_all),
         ])
     }
 

@@ -172,7 +172,7 @@ fn a_shell_started_ahead_runs_the_next_command_and_nobody_can_tell() {
         let (age, rest) = text.split_once('\n').unwrap();
         (age.parse::<u32>().unwrap(), rest.to_owned())
     };
-    let idle = || std::thread::sleep(Duration::from_secs(2));
+    let idle = || std::thread::sleep(Duration::from_secs(4));
     let is_ahead = |age: u32| age > 50;
     for directory in ["/root", "/usr/share"] {
         let more = ["-w", directory];
@@ -194,6 +194,19 @@ fn a_shell_started_ahead_runs_the_next_command_and_nobody_can_tell() {
     home.ok(&["branch", "shop@v1", "--name", "copy"]);
     let (age, _) = told("shop@copy", &[]);
     assert!(is_ahead(age), "{age}");
+    // Only a shell's command is run by it, and commands run whatever becomes of it.
+    for (program, is_there) in [
+        (&["true"][..], true),
+        (&["pgrep", "-f", "# for the next command"], true),
+        (&["pkill", "-KILL", "-f", "# for the next command"], false),
+        (&["pkill", "-TERM", "-f", "# for the next command"], false),
+    ] {
+        idle();
+        let output = home.run(&[&["exec", "shop@copy", "-n", "--"], program].concat());
+        assert!(output.status.success(), "{program:?}: {output:?}");
+        let (age, _) = told("shop@copy", &[]);
+        assert_eq!(is_ahead(age), is_there, "after {program:?}: {age}");
+    }
     // What is compared does not have it, and a process that was it began with its command.
     home.sh("shop@copy", "sleep 0");
     idle();
