@@ -35,6 +35,8 @@ pub const GENERATION_WINDOW: Duration = Duration::from_millis(500);
 pub const SPARE_DELAY: Duration = Duration::from_secs(3);
 /// How often is looked whether that shell has come as far as it shall.
 pub const SPARE_POLL: Duration = Duration::from_millis(4);
+/// How long it may take: hundreds of times what it does under translation.
+pub const SPARE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often killed processes that are not direct children are looked at until they are gone.
 pub const REAP_INTERVAL: Duration = Duration::from_millis(20);
 /// Rounds in which a process tree is searched and killed: each finds what the last one's victims

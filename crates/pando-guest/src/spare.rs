@@ -18,11 +18,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use crate::capture::TICKS_PER_SECOND;
 use crate::clock;
+use crate::limits::SPARE_TIMEOUT;
 use crate::spawn::Spawned;
 use crate::sys::trace::{self, Registers};
 
@@ -67,6 +69,7 @@ pub struct Spare {
     /// Its environment.
     pub env: Vec<CString>,
     spawned: Spawned,
+    started: Instant,
     sources: [Option<Stamp>; SOURCES.len()],
     stage: Stage,
 }
@@ -102,7 +105,8 @@ struct Body {
 impl Spare {
     /// Returns the one that was just started as `spawned`: traced, with the blank as its last argument.
     pub fn new(number: u64, env: Vec<CString>, spawned: Spawned) -> Self {
-        Self { number, env, spawned, sources: SOURCES.map(stamp), stage: Stage::Executing }
+        let (sources, stage) = (SOURCES.map(stamp), Stage::Executing);
+        Self { number, env, spawned, started: Instant::now(), sources, stage }
     }
 
     /// Its process.
@@ -113,6 +117,11 @@ impl Spare {
     /// Whether it can become a command.
     pub const fn is_held(&self) -> bool {
         matches!(self.stage, Stage::Held(..))
+    }
+
+    /// Whether it is not held although it has had the time: its disk may hang.
+    pub fn is_late(&self, now: Instant) -> bool {
+        !self.is_held() && now >= self.started + SPARE_TIMEOUT
     }
 
     /// Whether a shell that started now would be the same.

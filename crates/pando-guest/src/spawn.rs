@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use pando_model::guest::{Command, ExecSpec, Stdin, TerminalSize};
 use pando_model::limits::{MAX_ARGS, MAX_ARGV_BYTES};
@@ -200,10 +201,13 @@ impl Starter {
     }
 
     /// Looks how far the shell on its way has come.
-    pub fn advance(&mut self) {
+    pub fn advance(&mut self, now: Instant) {
         let Some(pid) = self.spare.as_ref().map(Spare::pid) else { return };
         if let Ok(Some((_, status))) = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG) {
             self.changed(pid, status);
+        }
+        if self.spare.take_if(|spare| spare.is_late(now)).is_some() {
+            spare::end(pid);
         }
     }
 
@@ -443,11 +447,12 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
 mod tests {
     use std::fs;
     use std::io::Read;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use rustix::process::{Signal, kill_process};
 
     use super::*;
+    use crate::limits::SPARE_TIMEOUT;
 
     #[test]
     fn lines_of_etc_environment_are_assignments() {
@@ -497,7 +502,7 @@ mod tests {
         while starter.is_preparing() {
             assert!(Instant::now() < deadline, "it is still not ready");
             std::thread::sleep(Duration::from_millis(1));
-            starter.advance();
+            starter.advance(Instant::now());
         }
         let spare = starter.spare.as_ref().map(Spare::pid);
         assert_eq!(spare.is_some(), may_move_arguments());
@@ -566,6 +571,21 @@ mod tests {
         }
         assert_eq!(starter.spare.as_ref().map(Spare::pid), Some(ahead), "it still waits");
         spare::end(ahead);
+    }
+
+    #[test]
+    fn a_shell_that_hangs_on_its_way_is_given_up() {
+        let mut starter = starter(true);
+        starter.prepare();
+        let hangs = starter.spare.as_ref().unwrap().pid();
+        // It has stopped after its execution, and nobody lets it go on.
+        let late = Instant::now() + SPARE_TIMEOUT;
+        assert!(!starter.spare.as_ref().unwrap().is_late(late - Duration::from_secs(5)));
+        std::thread::sleep(Duration::from_millis(20));
+        starter.advance(late);
+        assert!(starter.spare.is_none());
+        let (_, status) = waitpid(Pid::from_raw(hangs), WaitOptions::empty()).unwrap().unwrap();
+        assert!(status.signaled(), "{status:?}");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Server {
             self.spare_due = None;
             self.starter.prepare();
         } else if self.starter.is_preparing() {
-            self.starter.advance();
+            self.starter.advance(now);
         }
         if !self.starter.is_preparing() {
             let settled = |(&stream, activity): (&StreamId, &Activity)| {
