@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pando_model::{Address, BranchId, BranchState, ClusterId, ClusterState, Name};
+use pando_model::{Address, BranchId, BranchState, ClusterId, ClusterState, CommitId, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,11 @@ pub struct ClusterStatusResult {
     pub branch_id: BranchId,
     /// What the branch does.
     pub state: BranchState,
+    /// Its incarnation: it grows with each start and rollback.
+    pub generation: u64,
+    /// Its latest commit, or the one it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_id: Option<CommitId>,
     /// Whether it was never started.
     pub fresh: bool,
     /// Whether its network forwards frames.

@@ -129,6 +129,9 @@ pub trait BranchHost: Send + Sync {
     /// Makes a layer's file, empty, unless it is there.
     async fn create_layer(&self, layer: &Layer) -> Result<(), HostError>;
 
+    /// Makes layers that nothing writes to any more durable: what they hold survives a power cut.
+    async fn sync_layers(&self, layers: &[LayerId]) -> Result<(), HostError>;
+
     /// Removes a layer's file.
     async fn discard_layer(&self, layer: &LayerId) -> Result<(), HostError>;
 

@@ -257,6 +257,7 @@ impl Engine {
 #[async_trait]
 impl Control for Engine {
     async fn call(&self, caller: &Caller, call: Call) -> std::result::Result<Value, ApiError> {
+        check_key(caller, &call)?;
         if self.is_operation(caller, &call) {
             let wait = !matches!(&call, Call::VmCreate(params) if !params.wait)
                 && !matches!(&call, Call::ExecRun(params) if params.detach);
@@ -341,6 +342,18 @@ impl Engine {
             call => call.verb().runs == Runs::AsOperation,
         }
     }
+}
+
+/// Refuses a key for commands that would be run again nevertheless.
+fn check_key(caller: &Caller, call: &Call) -> std::result::Result<(), ApiError> {
+    let keeps_no_result =
+        matches!(call, Call::NodeExec(_) | Call::NodeExecAll(_) | Call::ExecFanout(_));
+    if caller.idempotency_key.is_none() || !keeps_no_result {
+        return Ok(());
+    }
+    let message = format!("{} runs again each time, so that a key has no effect", call.name());
+    Err(ApiError::parameter("idempotency_key", message)
+        .hint("`exec_run` takes one for a single node: `pando exec CLUSTER/NODE --key KEY -- …`"))
 }
 
 #[cfg(test)]

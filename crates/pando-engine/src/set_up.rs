@@ -21,6 +21,8 @@ use crate::verbs::exec::ended_by;
 const SERVICES: &str = "/var/lib/pando/services";
 /// Where systemd looks for units that are not a package's.
 const UNITS: &str = "/etc/systemd/system";
+/// How long a service that ended is left alone before it is started again.
+const RESTART_SECONDS: u32 = 1;
 /// The user who is there in every node, and whose keys are the identity's.
 const ROOT: &str = "root";
 /// Lets keys log in as a user, who is made if there is none: without a password, which is not the
@@ -83,12 +85,19 @@ fn unit_of(service: &Service) -> String {
         Restart::OnFailure => "on-failure",
         Restart::Always => "always",
     };
-    let mut unit = format!("[Unit]\nDescription={} (pando)\n", service.name);
+    // However often it fails: what it waits for may be cut off for hours, on purpose.
+    let mut unit =
+        format!("[Unit]\nDescription={} (pando)\nStartLimitIntervalSec=0\n", service.name);
     for after in &service.after {
         // Writing to a string does not fail.
         let _ = writeln!(unit, "After={after}.service\nWants={after}.service");
     }
-    let _ = write!(unit, "\n[Service]\nExecStart={SERVICES}/{}\nRestart={restart}\n", service.name);
+    let _ = write!(
+        unit,
+        "\n[Service]\nExecStart={SERVICES}/{}\nRestart={restart}\n\
+         RestartSec={RESTART_SECONDS}\n",
+        service.name
+    );
     if let Some(user) = &service.user {
         let _ = writeln!(unit, "User={user}");
     }
@@ -138,9 +147,9 @@ pub(crate) async fn run_script(
     bound: Bound,
 ) -> Result<ExecRunResult> {
     // The kernel reads the interpreter from the script's first line; a file is needed for that,
-    // so the guest's shell makes one and removes it again.
-    let line =
-        "f=$(mktemp) && cat >\"$f\" && chmod 700 \"$f\" && \"$f\"; s=$?; rm -f \"$f\"; exit $s";
+    // so the guest's shell makes one and removes it again. It is not run again after a crash, so that
+    // what it did must be on the disk.
+    let line = "f=$(mktemp) && cat >\"$f\" && chmod 700 \"$f\" && \"$f\"; s=$?; rm -f \"$f\"; sync; exit $s";
     let command = Command::Shell(line.to_owned());
     let stdin = Some(script.as_bytes().to_vec());
     run(cx, (host_id, def), command, stdin, timeout, bound).await
@@ -206,6 +215,11 @@ impl SetUp<'_> {
                 }
                 Act::Run(command) => self.command(command).await?,
             }
+        }
+        if total > 0 || self.user != ROOT {
+            // Its record says from now on that this is done, and a node may crash at once.
+            let sync = Command::Argv(vec!["sync".to_owned()]);
+            self.command_as("writing all that to the disk".to_owned(), sync).await?;
         }
         Ok(())
     }

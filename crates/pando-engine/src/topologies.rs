@@ -105,6 +105,17 @@ fn links_in(nodes: &[Node], network: &Name) -> Vec<Link> {
     links
 }
 
+fn link_default_label(network: &Name) -> String {
+    format!("links of {network}")
+}
+
+/// Whether a fault is what its cluster's topology says of a network's links: no fault to be healed with
+/// the others, unless it is named.
+pub(crate) fn is_link_default(fault: &Fault) -> bool {
+    let label = fault.segment.as_ref().map(link_default_label);
+    label.is_some() && fault.label == label && matches!(fault.effect, Effect::Impair(_))
+}
+
 /// Returns the faults that a topology's link defaults are. Their seeds follow from the text, so that
 /// defining it again elsewhere loses the same frames.
 fn faults_of(topology: &Topology, text: &str, now: Timestamp) -> Vec<Fault> {
@@ -114,7 +125,7 @@ fn faults_of(topology: &Topology, text: &str, now: Timestamp) -> Vec<Fault> {
         let seed = blake3::hash(format!("{}\n{text}", network.name).as_bytes());
         Fault {
             id: FaultId::random(),
-            label: Some(format!("links of {}", network.name)),
+            label: Some(link_default_label(&network.name)),
             effect: Effect::Impair(impairment),
             links: links_in(&topology.nodes, &network.name),
             segment: Some(network.name.clone()),

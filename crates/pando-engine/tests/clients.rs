@@ -118,6 +118,23 @@ async fn a_command_with_a_key_runs_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commands_that_keep_no_result_take_no_key() {
+    let mut bench = Bench::with_vm().await;
+    bench.caller.idempotency_key = Some("once".into());
+    for (verb, params) in [
+        ("node_exec", json!({"cluster_name": "shop", "node_name": "shop", "command": "true"})),
+        ("node_exec_all", json!({"cluster_name": "shop", "command": "true"})),
+        ("exec_fanout", json!({"cluster": "shop", "command": "true"})),
+    ] {
+        let calls = bench.world.faults().calls().len();
+        let error = bench.fails(verb, params).await;
+        assert_eq!(error.code, ErrorCode::InvalidParameter, "{verb}");
+        assert!(error.hint.unwrap().contains("exec_run"), "{verb}");
+        assert_eq!(bench.world.faults().calls().len(), calls, "{verb} did nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_changes_nothing() {
     let bench = Bench::with_vm().await;
     let steps = 40;

@@ -641,3 +641,47 @@ async fn a_fault_of_one_network_leaves_what_nodes_share_beside_it_alone() {
         assert!(serde_json::to_string(&error).unwrap().contains(says), "{params}: {error:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_topology_says_of_its_links_is_not_healed_with_the_faults() {
+    let bench = Bench::new().await;
+    bench.ok("cluster_define", json!({"topology": SHARED})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "shared"})).await;
+    let named = json!({"cluster_name": "shared"});
+    bench.ok("net_partition", json!({"cluster_name": "shared", "partition_a": ["a"]})).await;
+    let healed = bench.ok("net_heal_all", named.clone()).await;
+    assert_eq!((&healed["count"], &healed["remaining"]), (&1.into(), &1.into()), "{healed}");
+    let left = bench.ok("net_fault_list", named.clone()).await;
+    assert_eq!(left["faults"][0]["label"], "links of back", "{left}");
+    // Named, it goes.
+    let one = json!({"cluster_name": "shared", "fault_handle": "links of back"});
+    assert_eq!(bench.ok("net_heal", one).await["remaining"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn defining_a_running_cluster_again_says_what_it_does() {
+    let bench = Bench::new().await;
+    bench.ok("cluster_define", json!({"topology": SHARED})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "shared"})).await;
+    let again = bench.ok("cluster_define", json!({"topology": SHARED})).await;
+    assert_eq!((&again["created"], &again["state"]), (&false.into(), &"running".into()));
+    for node in again["nodes"].as_array().unwrap() {
+        assert_eq!(node["domain_state"], "running", "{again}");
+        assert_eq!(node["answers"], true, "{again}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_capture_is_under_way_at_a_time() {
+    let bench = Bench::new().await;
+    bench.ok("cluster_define", json!({"topology": SHARED})).await;
+    bench.ok("cluster_start", json!({"cluster_name": "shared"})).await;
+    let capture = |action: &str| json!({"cluster_name": "shared", "action": action});
+    bench.ok("net_capture", capture("start")).await;
+    let error = bench.fails("net_capture", capture("start")).await;
+    assert_eq!(error.code, ErrorCode::WrongState, "{error:?}");
+    assert!(error.hint.unwrap().contains("pando net capture shared@main stop"));
+    let ended = bench.ok("net_capture", capture("stop")).await;
+    assert!(ended["taken"].is_object(), "{ended}");
+    bench.ok("net_capture", capture("start")).await;
+}

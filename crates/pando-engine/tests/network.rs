@@ -130,7 +130,8 @@ async fn faults_outlive_the_daemon_and_end_by_themselves() {
         "latency_ms": 20, "seed": 7, "both_directions": true,
     });
     let made = bench.ok("net_impair", impair).await;
-    assert_eq!((made["seed"].clone(), made["verified"].clone()), (7.into(), "yes".into()));
+    assert_eq!(made["seed"], 7);
+    assert_eq!(made["verified"], "unknown", "nothing gets through that could be late: {made}");
     assert_eq!(made["parameters"]["latency_ms"], 20.0);
     bench.restart().await;
     assert_eq!(faults(&bench, "shop@main").await.len(), 2);

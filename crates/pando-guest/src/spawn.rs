@@ -173,6 +173,9 @@ impl Starter {
 
     /// Starts a shell ahead of the next command, unless there is one.
     pub fn prepare(&mut self) {
+        if let Some(spare) = self.spare.take_if(|spare| !spare.is_current()) {
+            spare::end(spare.pid());
+        }
         if !self.spares || self.spare.is_some() || !group::is_settled() {
             return;
         }

@@ -1,7 +1,8 @@
 //! The contract, verb by verb; the work is in the modules.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -169,6 +170,21 @@ impl BranchHost for LocalHost {
 
     async fn create_layer(&self, layer: &Layer) -> Result<(), HostError> {
         self.make_layer(layer).await
+    }
+
+    async fn sync_layers(&self, layers: &[LayerId]) -> Result<(), HostError> {
+        let directory = self.layout().layers();
+        let mut paths: Vec<_> = layers.iter().map(|layer| self.layout().layer(layer)).collect();
+        // What is synced must also be found.
+        paths.push(directory);
+        trouble::blocking("sync layers", move || {
+            let sync = |path: &PathBuf| {
+                let synced = File::open(path).and_then(|file| file.sync_all());
+                synced.map_err(|e| trouble::path("sync", path, &e))
+            };
+            paths.iter().try_for_each(sync)
+        })
+        .await
     }
 
     async fn discard_layer(&self, layer: &LayerId) -> Result<(), HostError> {

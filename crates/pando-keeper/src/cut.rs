@@ -2,7 +2,7 @@
 //! be. Order and reasons: the prototype's protocol, measured over hundreds of cuts.
 //!
 //! ```text
-//!   guests run      prepare   overlays, written pages read ahead
+//!   guests run      prepare   overlays, written pages read ahead; without memory the guests sync
 //!                   intent    spool/spec.json: from here on the next layers are the tops
 //!                   hold      the switch forwards nothing, machines and guests take in what it sent
 //!   ──────────────  pause     all nodes
@@ -69,8 +69,8 @@ enum Captured {
     Written(DeltaSummary),
 }
 
-/// Makes a cut. On an error nothing changed; a report that says `failed` means that only the disks
-/// moved on.
+/// Makes a cut. A report that says `failed` means that only the disks moved on; on an error they may
+/// have, and the guests go on either way if they ran before.
 pub fn cut(
     nodes: &mut [Node],
     network: &mut Network,
@@ -114,10 +114,10 @@ pub fn cut(
         failed: None,
     };
     let (bases, durable) = make_durable(nodes, context, spec, &spool, saved, &mut report);
-    let network = save_network(&spool, frames, stood.stalled);
-    let network = network.map(|network| report.network = network);
+    let kept = save_network(&spool, frames, stood.stalled);
+    let kept = kept.map(|kept| report.network = kept);
     let synced = sync_directories(context.layout, &spool);
-    report.failed = durable.and(network).and(synced).and(resumed).and(released).err();
+    report.failed = durable.and(kept).and(synced).and(resumed).and(released).err();
     report.total_us = trouble::micros(began.elapsed());
     tracing::info!(
         commit = %spec.commit,
@@ -128,7 +128,20 @@ pub fn cut(
         failed = report.failed.as_ref().map(tracing::field::display),
         "cut"
     );
-    spool::write_report(&spool, &report)?;
+    if report.failed.is_some() {
+        // A full disk must have room for what says so.
+        spool::free_space(&spool).map_err(|e| trouble::io("clear a spool", &e))?;
+    }
+    if let Err(error) = spool::write_report(&spool, &report) {
+        if context.running && !goes_on {
+            // Nobody learns that they stand still.
+            let went_on = try_each_live(nodes, Node::resume).and_then(|()| network.release());
+            if let Err(error) = went_on {
+                tracing::warn!(%error, "the guests stand still after a cut that failed");
+            }
+        }
+        return Err(error);
+    }
     if report.failed.is_none() {
         // Not before: what failed is nothing to build on.
         for (node, base) in nodes.iter_mut().zip(bases) {
@@ -194,6 +207,9 @@ fn prepare(
         if node.machine.is_none() {
             return Ok(Capture::default());
         }
+        if spec.kind == CommitKind::Disk && context.running {
+            sync(node, deadline);
+        }
         let next = next_layers(spec, node).clone();
         node.with_machine(|machine, _| {
             for (disk, layer) in next.disks() {
@@ -210,6 +226,15 @@ fn prepare(
         live.read_ahead(&base.digests).map_err(|e| trouble::delta(&e))
     };
     each(nodes, prepare_node).into_iter().collect()
+}
+
+/// Has a guest write its file systems' caches to its disks, which are all that is kept of it. One that
+/// does not answer is cut as it is, as by a power failure.
+fn sync(node: &Node, deadline: Instant) {
+    let Some(link) = &node.link else { return };
+    if let Err(error) = link.sync(deadline.min(Instant::now() + limits::SYNC)) {
+        tracing::warn!(node = %node.spec.name, %error, "its disks are cut without a sync");
+    }
 }
 
 /// While all stand still: devices and disks, then memory; beside them the switch.

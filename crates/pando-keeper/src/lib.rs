@@ -22,6 +22,7 @@
 //! No async: a branch has few threads, most of them asleep, and a keeper must stay small.
 
 mod clock;
+mod console;
 mod cut;
 #[cfg(test)]
 mod fake;
@@ -38,11 +39,12 @@ mod spool;
 mod standstill;
 mod trouble;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pando_machine::{Hypervisor, Switches};
 use pando_model::host::BranchSpec;
@@ -114,10 +116,7 @@ fn begin(config: &KeeperConfig) -> Result<(BranchSpec, File), BeginError> {
         .write(true)
         .open(config.layout.keeper_lock(&config.branch))
         .map_err(BeginError::Lock)?;
-    lock.try_lock().map_err(|error| match error {
-        std::fs::TryLockError::WouldBlock => BeginError::Locked,
-        std::fs::TryLockError::Error(error) => BeginError::Lock(error),
-    })?;
+    take(&lock)?;
     // Whoever finds the lock held and us silent may end us by this number.
     lock.set_len(0)
         .and_then(|()| write!(lock, "{}", std::process::id()))
@@ -125,6 +124,21 @@ fn begin(config: &KeeperConfig) -> Result<(BranchSpec, File), BeginError> {
     let spec =
         std::fs::read(config.layout.branch_spec(&config.branch)).map_err(BeginError::Read)?;
     Ok((serde_json::from_slice(&spec).map_err(BeginError::Spec)?, lock))
+}
+
+/// Takes the lock. Whoever looks whether a keeper lives holds it for a moment.
+fn take(lock: &File) -> Result<(), BeginError> {
+    let deadline = Instant::now() + limits::LOCK_LOOKED_AT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(BeginError::Lock(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(BeginError::Locked);
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(limits::LOCK_POLL),
+        }
+    }
 }
 
 #[cfg(test)]

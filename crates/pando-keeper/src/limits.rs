@@ -8,6 +8,9 @@ pub const PAUSED_COMMAND: Duration = Duration::from_secs(10);
 /// Time that a machine may take to open a disk's next layer before a cut: milliseconds, and seconds on
 /// a busy host. The guests run meanwhile, but whoever waits is to hear soon of a machine that hangs.
 pub const OPEN_OVERLAY: Duration = Duration::from_secs(10);
+/// Time that a guest may take to write its caches before a cut of its disks: hundreds of megabytes on a
+/// slow disk. A guest that hangs is cut all the same.
+pub const SYNC: Duration = Duration::from_secs(10);
 /// Time that a machine may take to stop for a cut; the others of its branch stand still meanwhile.
 pub const STAND_STILL: Duration = Duration::from_secs(3);
 /// Time that machines may take to read what the switch sent them before they are stopped: a fraction
@@ -38,6 +41,15 @@ pub const EXEC_GRACE: Duration = Duration::from_secs(10);
 pub const GUARD_TRIES: u32 = 3;
 /// Clients served at once; a fan-out needs one each.
 pub const MAX_CONNECTIONS: usize = 512;
+/// Time in which whoever only looks at a keeper's lock has let go of it, on a busy host too.
+pub const LOCK_LOOKED_AT: Duration = Duration::from_secs(1);
+/// How often the lock is tried meanwhile.
+pub const LOCK_POLL: Duration = Duration::from_millis(10);
+/// Bytes of a guest's console that are kept on the disk: days of a kernel's words. A guest that writes
+/// without end must not fill the host.
+pub const CONSOLE_BYTES: u64 = 16 << 20;
+/// Bytes of a console's end that an error quotes from.
+pub const CONSOLE_TAIL_BYTES: u64 = 16 << 10;
 /// Time without progress after which a client that does not read is given up.
 pub const CLIENT_STALLED: Duration = Duration::from_secs(60);
 /// Time for a client to say hello.

@@ -2,7 +2,7 @@
 //! nothing of either, where each node has a network to itself.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -30,6 +30,8 @@ pub struct Network {
     ports: Vec<(Name, u8)>,
     /// Ended after the switch that they are attached to.
     uplinks: Vec<Box<dyn Uplink>>,
+    /// While the switch is held: the ports whose machine had not read when it was.
+    held: Option<Vec<(Name, u8)>>,
     /// Whether the switch shall forward, and was told so in vain.
     owes_release: bool,
 }
@@ -37,7 +39,14 @@ pub struct Network {
 impl Network {
     /// Returns no network yet.
     pub fn none(branch: BranchId) -> Self {
-        Self { branch, switch: None, ports: Vec::new(), uplinks: Vec::new(), owes_release: false }
+        Self {
+            branch,
+            switch: None,
+            ports: Vec::new(),
+            uplinks: Vec::new(),
+            held: None,
+            owes_release: false,
+        }
     }
 
     /// Opens what the spec says, holding. Main thread only: uplinks are processes.
@@ -106,15 +115,21 @@ impl Network {
 
     /// Stops forwarding, and waits until the machines have read what was sent to them: before they
     /// are stopped, because a stopped machine takes in frames that no commit has. Returns the ports
-    /// whose machine does not read.
+    /// whose machine does not read. Those of a switch that is held already are those of then: a machine
+    /// that is stopped reads, and no commit has it.
     pub fn hold(&mut self) -> Result<Vec<(Name, u8)>, HostError> {
         self.owes_release = false;
+        if let Some(stalled) = &self.held {
+            return Ok(stalled.clone());
+        }
         let stalled = self.try_ask(|switch| {
             switch.hold()?;
             switch.drain(Instant::now() + limits::DRAIN)
         })?;
         let named = |port: &PortNumber| self.ports.get(port.0).cloned();
-        Ok(stalled.iter().flatten().filter_map(named).collect())
+        let stalled: Vec<_> = stalled.iter().flatten().filter_map(named).collect();
+        self.held = Some(stalled.clone());
+        Ok(stalled)
     }
 
     /// With the machines stopped: takes in what they sent before.
@@ -131,6 +146,9 @@ impl Network {
     pub fn release(&mut self) -> Result<(), HostError> {
         let released = self.try_ask(|switch| switch.release()).map(drop);
         self.owes_release = released.is_err();
+        if released.is_ok() {
+            self.held = None;
+        }
         released
     }
 
@@ -156,6 +174,7 @@ impl Network {
     /// Ends the switch and the ways to the outside.
     pub fn close(&mut self) {
         self.switch = None;
+        self.held = None;
         self.owes_release = false;
         self.uplinks.clear();
     }
@@ -169,16 +188,30 @@ impl Network {
         Ok(Reply::Network { observation })
     }
 
-    /// Begins a capture into the branch's own directory.
+    /// Begins a capture into the branch's own directory, unless one is under way.
     pub fn begin_capture(&mut self, layout: &Layout, limits: CaptureLimits) -> Answer {
         let path = layout.frames_file(&self.branch);
-        self.ask(|switch| {
-            // The switch may still write to the former file.
-            switch.end_capture()?;
-            let file = File::create(&path).map_err(|source| SwitchError::File { path, source })?;
-            switch.begin_capture(file, limits)
-        })
-        .map(|()| Reply::Done)
+        // The switch may still write to the former file.
+        let next = path.with_extension("next");
+        let failed = |source| SwitchError::File { path: next.clone(), source };
+        let begun = self.ask(|switch| {
+            let file = File::create(&next).map_err(failed)?;
+            match switch.begin_capture(file, limits) {
+                Ok(()) => fs::rename(&next, &path).map(|()| true).map_err(failed),
+                Err(SwitchError::Misused(_)) => {
+                    fs::remove_file(&next).map(|()| false).map_err(failed)
+                }
+                Err(error) => Err(error),
+            }
+        })?;
+        if !begun {
+            return Err(HostError::WrongState {
+                branch: self.branch.clone(),
+                is: "being captured".into(),
+                wanted: "free for a capture".into(),
+            });
+        }
+        Ok(Reply::Done)
     }
 
     pub fn end_capture(&mut self) -> Answer {

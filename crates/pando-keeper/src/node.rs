@@ -1,7 +1,8 @@
 //! One node of the branch: its machine, the link to its guest, and what its next delta is against.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use pando_delta::{LiveMemory, PageDigests};
@@ -241,19 +242,26 @@ pub fn each_and<T: Send, R: Send, B>(
     work: impl Fn(&mut Node, T) -> R + Sync,
     beside: impl FnOnce() -> B,
 ) -> (Vec<R>, B) {
+    let tasks: Vec<_> = nodes.iter_mut().zip(items).map(|task| Mutex::new(Some(task))).collect();
+    let perform = |task: &Mutex<Option<(&mut Node, T)>>| {
+        let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        task.map(|(node, item)| work(node, item))
+    };
     std::thread::scope(|scope| {
-        let work = &work;
-        let workers: Vec<_> = nodes
-            .iter_mut()
-            .zip(items)
-            .map(|(node, item)| scope.spawn(move || work(node, item)))
-            .collect();
+        let perform = &perform;
+        let start = |task| Builder::new().spawn_scoped(scope, move || perform(task)).ok();
+        let workers: Vec<_> = tasks.iter().map(start).collect();
         let beside = beside();
-        (workers.into_iter().map(joined).collect(), beside)
+        // What no thread could be had for is done here, now.
+        let results = workers.into_iter().zip(&tasks).filter_map(|(worker, task)| match worker {
+            Some(worker) => joined(worker),
+            None => perform(task),
+        });
+        (results.collect(), beside)
     })
 }
 
-fn joined<R>(worker: std::thread::ScopedJoinHandle<'_, R>) -> R {
+fn joined<R>(worker: ScopedJoinHandle<'_, R>) -> R {
     match worker.join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),

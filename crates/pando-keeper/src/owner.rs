@@ -27,7 +27,7 @@ use crate::cut::{self, CutContext};
 use crate::network::Network;
 use crate::node::{Node, each, try_each_live};
 use crate::published::{BranchView, NodeView, Published};
-use crate::{KeeperConfig, limits, server, trouble};
+use crate::{KeeperConfig, console, limits, server, trouble};
 
 /// What the owner is asked to do.
 pub enum Command {
@@ -232,6 +232,9 @@ impl Owner {
         }
         for (number, node) in self.nodes.iter_mut().enumerate() {
             let Some(machine) = &mut node.machine else { continue };
+            if let Err(error) = console::bound(&node.plan.console) {
+                tracing::warn!(node = %node.spec.name, %error, "the console keeps growing");
+            }
             let trouble = match machine.trouble() {
                 Ok(trouble) => trouble,
                 Err(error) => Some(trouble::chain(&error)),

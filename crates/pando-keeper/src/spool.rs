@@ -133,7 +133,7 @@ pub fn adopt(
 
 /// Removes the large files of a cut that came to nothing. What says so stays, for a caller that
 /// asks again; it goes with the branch.
-fn free_space(spool: &Path) -> io::Result<()> {
+pub fn free_space(spool: &Path) -> io::Result<()> {
     for entry in fs::read_dir(spool)? {
         let path = entry?.path();
         if path.extension().is_some_and(|kind| kind == "pages" || kind == "state") {

@@ -182,7 +182,7 @@ impl Gate {
             break;
         }
         state.busy = false;
-        self.idle.notify_one();
+        self.idle.notify_all();
         state
     }
 

@@ -8,6 +8,20 @@ use serde_json::{Map, Value, json};
 use crate::answer::Next;
 use crate::limits::{OUTPUT_BYTES, PAGE_ROWS, RESULT_BYTES, TEXT_BYTES};
 
+/// The tool whose bounds are not those of a result.
+const CAPTURE: &str = "net_capture";
+/// The tool that reads files.
+const PULL: &str = "file_pull";
+/// Bytes of a file that are read at once: in base64 they fit a result too.
+const PULL_BYTES: u64 = 5600;
+/// How the names of texts end that are of no use with a part missing.
+const WHOLE: &str = "_base64";
+/// What shows the rest of a file that is not text, in pieces that are not cut: from which byte, path.
+const REST: &str = "tail -c \"+$1\" -- \"$2\" | head -c 2048 | base64 -w 0";
+/// Bytes of a capture that are read at once unless more is asked for: in base64 a third longer.
+const CAPTURE_BYTES: u64 = 4096;
+/// Most bytes that are counted of what is asked for.
+const MOST_READ: usize = 64 << 20;
 /// Texts shorter than this are never cut, in bytes.
 const SHORT_TEXT: usize = 256;
 /// Objects with fewer entries are never cut.
@@ -33,6 +47,12 @@ pub struct Cut {
 /// Returns how many bytes a call's result may have, after giving the call the parameters that
 /// keep it short where the caller gave none.
 pub fn prepare(verb: &Verb, arguments: &mut Map<String, Value>) -> usize {
+    if verb.name == CAPTURE {
+        // Its bounds are those of the file that it makes; only what is read is in the result.
+        let read = arguments.get("limit").and_then(Value::as_u64).unwrap_or(CAPTURE_BYTES);
+        arguments.insert("limit".to_owned(), json!(read));
+        return RESULT_BYTES + usize::try_from(read).unwrap_or(usize::MAX / 4).min(MOST_READ) * 2;
+    }
     let mut asked = 0;
     let mut bound = |name: &str, usual: u64| {
         if !verb.properties().is_some_and(|known| known.contains_key(name)) {
@@ -47,7 +67,7 @@ pub fn prepare(verb: &Verb, arguments: &mut Map<String, Value>) -> usize {
     };
     let rows = if verb.name == "exec_fanout" { 6 } else { 1 };
     bound("max_output_bytes", OUTPUT_BYTES / rows);
-    bound("max_bytes", TEXT_BYTES);
+    bound("max_bytes", if verb.name == PULL { PULL_BYTES } else { TEXT_BYTES });
     bound("tail_bytes", TEXT_BYTES);
     // Asking for many rows does not raise the budget: a list can be continued.
     if !verb.is_required("limit")
@@ -107,7 +127,7 @@ pub fn fit(value: &mut Value, budget: usize) -> Vec<Cut> {
 fn largest(value: &Value) -> Option<String> {
     fn visit(value: &Value, path: &str, found: &mut Vec<(usize, bool, String)>) {
         match value {
-            Value::String(text) if text.len() > SHORT_TEXT => {
+            Value::String(text) if text.len() > SHORT_TEXT && !path.ends_with(WHOLE) => {
                 found.push((size(value), true, path.to_owned()));
             }
             Value::Array(items) => {
@@ -217,8 +237,18 @@ pub fn rest(verb: &Verb, arguments: &Map<String, Value>, result: &Value) -> Opti
     if verb.name == "file_pull" && result.get("truncated") == Some(&json!(true)) {
         let address = arguments.get("address").cloned();
         let path = arguments.get("path").and_then(Value::as_str).unwrap_or_default();
-        let from = arguments.get("max_bytes").and_then(Value::as_u64).unwrap_or(0);
-        let argv = json!(["tail", "-c", format!("+{}", from + 1), path]);
+        let text = |name: &str| result.get(name).and_then(Value::as_str);
+        let argv = match (text("content"), text("content_base64")) {
+            (None, Some(encoded)) => {
+                let padding = encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
+                let from = encoded.len() / 4 * 3 - padding + 1;
+                json!(["sh", "-c", REST, "rest", from.to_string(), path])
+            }
+            (content, _) => {
+                let from = content.unwrap_or_default().len() + 1;
+                json!(["tail", "-c", format!("+{from}"), path])
+            }
+        };
         return Some(Next::new("exec_run", json!({"address": address, "argv": argv})));
     }
     None

@@ -1,6 +1,7 @@
 //! One call of a tool, from a name and arguments to an answer. Knows no protocol.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pando_api::verb::Runs;
@@ -15,7 +16,7 @@ use crate::find;
 use crate::follow::{self, Client, Confirmed, Followed};
 use crate::limits::{DIRECT_EXEC_S, RESULT_BYTES, TASK_AFTER};
 use crate::profile::Profile;
-use crate::tools::{CALL, CONFIRM, FIND};
+use crate::tools::{CALL, CONFIRM, FIND, KEY, takes_key};
 
 /// What a call comes to.
 pub enum Outcome {
@@ -51,6 +52,8 @@ pub struct Calls {
     pub wait: Duration,
     /// Makes tokens this process's own.
     pub key: [u8; 32],
+    /// How often calls were confirmed by a token: the tokens of before are spent.
+    pub spent: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Calls {
@@ -76,7 +79,11 @@ impl Calls {
                 Outcome::Done(answer)
             }),
             CALL => match named(arguments) {
-                Ok((name, arguments)) => self.verb(&name, arguments, consent, client).await,
+                Ok((name, arguments)) => {
+                    let called = self.verb(&name, arguments, consent, client).await;
+                    return called
+                        .unwrap_or_else(|error| Outcome::Done(self.refused(&name, error)));
+                }
                 Err(error) => Err(error),
             },
             name => self.verb(name, arguments, consent, client).await,
@@ -112,6 +119,19 @@ impl Calls {
             return Err(ApiError::new(ErrorCode::UnknownVerb, "there is no such tool"));
         };
         self.profile.check(verb)?;
+        if takes_key(verb) {
+            match arguments.remove(KEY) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(key)) => {
+                    let caller = Caller { idempotency_key: Some(key), ..self.caller.clone() };
+                    let keyed = Self { caller, ..self.clone() };
+                    return Box::pin(keyed.verb(name, arguments, consent, client)).await;
+                }
+                Some(_) => {
+                    return Err(ApiError::parameter(KEY, "`idempotency_key` is not a string"));
+                }
+            }
+        }
         let token = match verb.effect {
             Effect::Destructive => arguments.remove(CONFIRM),
             Effect::Read | Effect::Write => None,
@@ -182,10 +202,10 @@ impl Calls {
 
     async fn plan(&self, call: &Call, loses: String) -> Result<Plan, ApiError> {
         let mut now = Vec::new();
-        for (verb, params, fields) in confirm::facts(call) {
-            let read = Call::parse(verb, params)?;
+        for fact in confirm::facts(call) {
+            let read = Call::parse(fact.verb, fact.params.clone())?;
             match self.control.call(&self.caller(), read).await {
-                Ok(fact) => now.push(confirm::pick(&fact, fields)),
+                Ok(result) => now.push(fact.pick(&result)),
                 // What does not exist is not asked about.
                 Err(error) if error.code == ErrorCode::NotFound => return Err(error),
                 Err(_) => now.push(Value::Null),
@@ -202,9 +222,18 @@ impl Calls {
         client: &dyn Client,
         name: &str,
     ) -> Result<Option<Outcome>, ApiError> {
-        let token = plan.token(&self.key, &self.caller.principal);
+        let call = format!("{} {}", plan.tool, plan.arguments);
+        let token = {
+            let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = spent.get(&call).copied().unwrap_or_default();
+            let token = plan.token(&self.key, &self.caller.principal, times);
+            if consent == Consent::Given(token.clone()) {
+                spent.insert(call, times + 1);
+                return Ok(None);
+            }
+            token
+        };
         let note = match consent {
-            Consent::Given(given) if given == token => return Ok(None),
             Consent::Refused => return Err(refused(plan)),
             Consent::Given(_) => "The token is that of another plan, or the state has changed.",
             Consent::None => "Nothing was done yet.",

@@ -72,7 +72,13 @@ pub fn find(profile: &Profile, arguments: &Map<String, Value>) -> Result<Value, 
 }
 
 fn described(profile: &Profile, verb: &Verb) -> Value {
-    let tool = tools::of_verb(verb);
+    let mut tool = tools::of_verb(verb);
+    if tools::takes_key(verb)
+        && let Some(properties) = tool.input.get_mut("properties").and_then(Value::as_object_mut)
+    {
+        let text = "Made again with the same key, the call finds the first one's operation.";
+        properties.insert(tools::KEY.to_owned(), json!({"type": "string", "description": text}));
+    }
     json!({
         "name": tool.name, "description": tool.description, "toolset": verb.toolset,
         "effect": verb.effect, "listed": profile.lists(verb), "arguments": tool.input,

@@ -76,7 +76,14 @@ impl Handler {
         let tools = tools.chain(conformance::tools());
         let tools = tools.collect();
         Self {
-            calls: Arc::new(Calls { control, caller, profile, wait: WAIT, key }),
+            calls: Arc::new(Calls {
+                control,
+                caller,
+                profile,
+                wait: WAIT,
+                key,
+                spent: Arc::default(),
+            }),
             tools: Arc::new(tools),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
             closed: CancellationToken::new(),

@@ -4,7 +4,7 @@
 //! Tools have no output schemas: they would more than double what a list costs, and some clients
 //! refuse results that are errors because of them. `tool_find` shows a verb's.
 
-use pando_api::verb::Alias;
+use pando_api::verb::{Alias, Runs};
 use pando_api::{Effect, Verb, catalogue};
 use serde_json::{Map, Value, json};
 
@@ -12,6 +12,9 @@ use crate::profile::{Names, Profile};
 
 /// Finds verbs that are not listed.
 pub const FIND: &str = "tool_find";
+/// The argument that makes a call again find the first one's operation: lists leave it out, for their
+/// length, and [`FIND`] shows it.
+pub const KEY: &str = "idempotency_key";
 /// Calls a verb that is not listed, for clients that call listed tools only.
 pub const CALL: &str = "tool_call";
 /// The parameter that carries a plan's token.
@@ -99,6 +102,11 @@ fn of_alias(verb: &Verb, alias: &Alias) -> Tool {
         }
     }
     tool
+}
+
+/// Whether a call can be made again under the same key: it finds the first one's operation.
+pub fn takes_key(verb: &Verb) -> bool {
+    verb.effect != Effect::Read && (verb.runs == Runs::AsOperation || verb.name == "exec_run")
 }
 
 /// Returns a verb's parameters as a tool's arguments: only what a reader needs.

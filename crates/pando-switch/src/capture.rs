@@ -43,6 +43,11 @@ impl CaptureFile {
         Ok(Self { records: Some(records), pending, ended, capture })
     }
 
+    /// Whether it takes more: no limit has ended it.
+    pub const fn is_open(&self) -> bool {
+        self.records.is_some()
+    }
+
     /// Takes what was recorded, if it is enough to be worth it.
     pub fn take(&mut self, recorder: &mut Recorder) {
         if recorder.is_limited() {

@@ -31,7 +31,7 @@ use pando_model::network::{
     DropReason, GATEWAY_MAC, MacAddress, NetworkObservation, NetworkSpec, Port,
 };
 
-use crate::delay::DelayLine;
+use crate::delay::{self, DelayLine};
 use crate::fault::{Copy, LinkFault};
 use crate::fdb::ForwardingTable;
 use crate::held::Held;
@@ -233,7 +233,7 @@ impl Core {
         while let Some(delayed) = self.delays.pop(now) {
             let segment = self.segment_of(delayed.target);
             let state = self.links.state(delayed.link);
-            state.delayed_bytes -= delayed.frame.len();
+            state.delayed_bytes -= delay::cost(delayed.frame.len());
             let stops = |fault: &&mut LinkFault| fault.is_partition() && fault.works_in(segment);
             if let Some(partition) = state.faults.iter_mut().find(stops) {
                 partition.progress.dropped += 1;

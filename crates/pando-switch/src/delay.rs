@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::core::Target;
-use crate::limits::DELAY_BYTES;
+use crate::limits::{DELAY_BYTES, DELAYED_OVERHEAD_BYTES};
 use crate::links::LinkNumber;
 
 /// A frame that waits.
@@ -22,6 +22,11 @@ pub struct Delayed {
     pub target: Target,
     /// The frame.
     pub frame: Box<[u8]>,
+}
+
+/// Returns the bytes that a frame of `length` takes while it waits.
+pub const fn cost(length: usize) -> usize {
+    length + DELAYED_OVERHEAD_BYTES
 }
 
 impl Ord for Delayed {
@@ -47,7 +52,7 @@ pub struct DelayLine {
 impl DelayLine {
     /// Whether a frame of `length` bytes still fits.
     pub fn has_room(&self, length: usize) -> bool {
-        self.bytes + length <= DELAY_BYTES
+        self.bytes + cost(length) <= DELAY_BYTES
     }
 
     /// Lets a frame wait until `due`.
@@ -59,7 +64,7 @@ impl DelayLine {
 
     /// Lets a frame wait on that waited before.
     pub fn put_back(&mut self, delayed: Delayed) {
-        self.bytes += delayed.frame.len();
+        self.bytes += cost(delayed.frame.len());
         self.next_number = self.next_number.max(delayed.number.saturating_add(1));
         self.frames.push(Reverse(delayed));
     }
@@ -75,7 +80,7 @@ impl DelayLine {
             return None;
         }
         let Reverse(delayed) = self.frames.pop()?;
-        self.bytes -= delayed.frame.len();
+        self.bytes -= cost(delayed.frame.len());
         Some(delayed)
     }
 

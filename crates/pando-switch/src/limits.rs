@@ -36,6 +36,11 @@ pub const QUEUE_BYTES: usize = 4 << 20;
 pub const QUEUE_SLACK_BYTES: usize = 256 << 10;
 /// Most bytes that one link's delays hold: a second of 128 Mbit/s.
 pub const LINK_DELAY_BYTES: usize = 16 << 20;
+/// What a frame in a delay takes beside its bytes: its entry and its allocation.
+pub const DELAYED_OVERHEAD_BYTES: usize = 128;
+/// Most bytes that one link's delays hold after a restore: of the smallest frames, what a version held
+/// that did not count what they take besides.
+pub const RESTORED_DELAY_BYTES: usize = 10 * LINK_DELAY_BYTES;
 /// Most bytes that all delays hold.
 pub const DELAY_BYTES: usize = 256 << 20;
 /// Longest delay of a frame: beyond it, every protocol has given up.

@@ -7,7 +7,7 @@
 //!   segments  n u32, then each: text
 //!   ports     n u32, then each: node u32 · number of the interface u8
 //!   stations  n u32, then each: segment u32 · address 6 · port u32 · heard u64
-//!   links     n u32, then each: from u32 · to u32 · 7 + 6 counts u64
+//!   links     n u32, then each: from u32 · to u32 · 7 + 7 counts u64
 //!   progress  n u32, then each: fault text · link u32 · frames u64 · dropped u64 · burst u8 · free u64
 //!   queued    n u32, then each: output u32 · link u32 · frame
 //!   delayed   n u32, then each: due u64 · number u64 · link u32 · gateway? u8 · port u32 · frame

@@ -369,7 +369,7 @@ impl Worker {
     }
 
     fn begin_capture(&mut self, to: File, limits: CaptureLimits) -> io::Result<bool> {
-        if self.capture.is_some() {
+        if self.capture.as_ref().is_some_and(CaptureFile::is_open) {
             return Ok(false);
         }
         let recorder = Recorder::new(limits);

@@ -155,6 +155,7 @@ fn what_makes_no_sense_of_machines() {
         ("an owner", with("files: [{path: /a, contents: b, owner: 'root; id'}]", "")),
         ("user data", with("user_data: apt-get update", "")),
         ("a variable", with("env: {'A B': c, 1X: d}", "")),
+        ("a variable of several lines", with("env: {A: \"b\\nc\"}", "")),
         ("a label", with("", "labels: {'a=b': c}")),
         ("a role", with("role: two words", "")),
         ("a working directory", with("services: [{name: s, command: x, cwd: here}]", "")),

@@ -61,11 +61,11 @@ fn every_example_reads_back_as_it_is_written() {
 fn a_topology_may_be_json() {
     let json = serde_json::json!({
         "name": "shop",
-        "nodes": [{"name": "db", "memory_mb": 256, "ip": "10.20.0.5", "env": {"A": "b\u{e9}\n"}}],
+        "nodes": [{"name": "db", "memory_mb": 256, "ip": "10.20.0.5", "env": {"A": "b\u{e9}\t"}}],
     });
     let topology = read(json.to_string().as_bytes());
     let node = &topology.nodes[0];
-    assert_eq!((node.memory.mib(), node.env["A"].as_str()), (256, "b\u{e9}\n"));
+    assert_eq!((node.memory.mib(), node.env["A"].as_str()), (256, "b\u{e9}\t"));
     assert_eq!(node.interfaces[0].address.to_string(), "10.20.0.5");
 }
 

@@ -50,6 +50,12 @@ fn entries() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map("[A-Za-z_][A-Za-z0-9_]{0,8}", text(), 0..4)
 }
 
+/// A node's environment, whose values are lines of a file.
+fn environment() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let line = |(name, value): (String, String)| (name, value.replace('\n', " "));
+    entries().prop_map(move |entries| entries.into_iter().map(line).collect())
+}
+
 fn link() -> impl Strategy<Value = Option<Impairment>> {
     let shares = (1..=1_000_000_u32, 0..=1_000_000_u32, 0..=1_000_000_u32, 0..=1_000_000_u32);
     let parts = (
@@ -131,7 +137,7 @@ fn extra_disk(number: usize) -> impl Strategy<Value = ExtraDisk> {
 fn node(number: usize, networks: Vec<Network>) -> impl Strategy<Value = Node> {
     let machine = (1..=32_u8, 48..1000_u64, proptest::option::of(1..9999_u64));
     let parts = (
-        entries(),
+        environment(),
         proptest::option::of(text().prop_map(|rest| format!("#!/bin/sh\n{rest}"))),
         (0..3_usize).prop_flat_map(|count| (0..count).map(file).collect::<Vec<_>>()),
         vec(command(), 0..3),

@@ -32,8 +32,9 @@ use serde::{Deserialize, Serialize};
 /// The protocol's version; a keeper answers with its own and both use the lower.
 pub const PROTOCOL: u32 = 1;
 
-/// Most bytes of a frame's payload: a listing of many nodes fits, a hostile peer costs little.
-pub const MAX_PAYLOAD: usize = 1 << 20;
+/// Most bytes of a frame's payload: what is told of the links of 64 nodes with all faults that a branch
+/// may have fits.
+pub const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Most bytes of data in one frame.
 pub const MAX_DATA: usize = 64 << 10;

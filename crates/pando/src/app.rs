@@ -114,7 +114,12 @@ fn ui(matches: &ArgMatches) -> Ui {
 }
 
 fn dispatch(ui: Ui, name: &str, matches: &ArgMatches) -> Ending {
-    let layout = home::layout(innermost(matches).get_one::<PathBuf>("home").map(PathBuf::as_path))?;
+    let globals = innermost(matches);
+    if globals.get_flag("read_only") && commands::changes_something(name, matches) {
+        let message = format!("pando {name} is refused: this session is read-only");
+        return Err(ApiError::new(ErrorCode::Forbidden, message).subject(name));
+    }
+    let layout = home::layout(globals.get_one::<PathBuf>("home").map(PathBuf::as_path))?;
     if let Some(ending) = commands::without_daemon(ui, &layout, name, matches) {
         return ending;
     }
@@ -172,6 +177,11 @@ impl App {
             }
         });
         Caller { request_id: RequestId::random(), idempotency_key: key, ..self.caller.clone() }
+    }
+
+    /// Whether the command line gave a key.
+    pub fn has_key(&self) -> bool {
+        self.caller.idempotency_key.is_some()
     }
 
     async fn warn_of_another_version(&self) -> Result<(), ApiError> {
@@ -316,6 +326,10 @@ fn status(verb: &str, result: &Value) -> u8 {
         let timed_out = is("timed_out", true).then_some(124);
         let code = timed_out.or(code).or(signal.map(|signal| 128 + signal)).unwrap_or(0);
         return u8::try_from(code).unwrap_or(u8::MAX);
+    }
+    if verb == "operation_wait" {
+        let status = result.get("status").and_then(Value::as_str).unwrap_or_default();
+        return u8::from(matches!(status, "failed" | "cancelled" | "stuck"));
     }
     let failed = result.get("failed").and_then(Value::as_u64).unwrap_or(0);
     let without_ssh = result.get("ssh_missing").is_some();

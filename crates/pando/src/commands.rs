@@ -73,6 +73,19 @@ pub fn all() -> Vec<Command> {
     all
 }
 
+/// Whether a command changes something without asking the daemon, which refuses what is not allowed.
+pub fn changes_something(name: &str, matches: &ArgMatches) -> bool {
+    let below = matches.subcommand_name().unwrap_or_default();
+    match name {
+        "bench" | "demo" | "init" | "ssh" => true,
+        "config" => matches!(below, "set" | "unset"),
+        "daemon" => matches!(below, "stop" | "restart"),
+        "mcp" => below == "install",
+        "token" => below == "rotate",
+        _ => false,
+    }
+}
+
 /// Runs a command that needs no daemon; `None` if this is none.
 pub fn without_daemon(ui: Ui, layout: &Layout, name: &str, matches: &ArgMatches) -> Option<Ending> {
     Some(match name {

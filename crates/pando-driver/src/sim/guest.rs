@@ -100,6 +100,7 @@ pub(crate) fn act(
         ["systemctl", ..] => Act::Ended(Vec::new(), 0),
         // What a node is told of its cluster's names.
         ["cat", ">>/etc/hosts", ..] => Act::Ended(Vec::new(), 0),
+        ["sync"] => Act::Ended(Vec::new(), 0),
         _ => Act::Ended(Vec::new(), 127),
     })
 }

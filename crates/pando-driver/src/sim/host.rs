@@ -256,6 +256,16 @@ impl BranchHost for SimHost {
         .await
     }
 
+    async fn sync_layers(&self, layers: &[LayerId]) -> Result<(), HostError> {
+        self.act("host.sync_layers", |state| {
+            match layers.iter().find(|layer| !state.layers.contains_key(*layer)) {
+                Some(layer) => Err(HostError::Missing { what: layer.to_string() }),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn discard_layer(&self, layer: &LayerId) -> Result<(), HostError> {
         self.act("host.discard_layer", |state| {
             if let Some(user) = state.layer_user(layer) {
@@ -543,7 +553,14 @@ impl BranchHost for SimHost {
 
     async fn begin_capture(&self, branch: &BranchId, _: CaptureLimits) -> Result<(), HostError> {
         self.act("host.begin_capture", |state| {
-            state.switch(branch)?.copies_frames = true;
+            let copies = &mut state.switch(branch)?.copies_frames;
+            if std::mem::replace(copies, true) {
+                return Err(HostError::WrongState {
+                    branch: branch.clone(),
+                    is: "being captured".into(),
+                    wanted: "free for a capture".into(),
+                });
+            }
             state.frames.insert(branch.clone());
             Ok(())
         })

@@ -87,6 +87,7 @@ impl Kind for BranchCheckout {
                 let mut incarnation = Incarnation::new(&cx.engine, &self.cluster, &self.after);
                 incarnation.timeout = cx.engine.config.first_boot_timeout;
                 incarnation.start(cx).await?;
+                cx.engine.reopen_ports(&self.cluster, &self.after).await?;
             }
             ("resume", BranchState::Running) => {}
             _ if self.pause_previous => host.pause(&self.previous.host_id).await?,

@@ -2,7 +2,7 @@
 //! its images' ready states. Nothing runs.
 
 use async_trait::async_trait;
-use pando_api::cluster::ClusterDefineResult;
+use pando_api::cluster::{ClusterDefineResult, ClusterStatusResult};
 use pando_api::topology::Drift;
 use pando_driver::store::{Record, Transaction};
 use pando_model::{Branch, Cluster, ClusterId, ClusterState, CommitId, Name, OperationId};
@@ -24,6 +24,9 @@ pub(crate) struct ClusterDefine {
     pub disks: Disks,
     /// The cluster exists: this is how it differs, and nothing is done.
     pub drift: Option<Vec<Drift>>,
+    /// What it does then.
+    #[serde(default)]
+    pub seen: Option<ClusterStatusResult>,
     pub notes: Vec<String>,
     pub branches: u32,
     pub running: u32,
@@ -144,7 +147,10 @@ impl Kind for ClusterDefine {
         let counts = (self.branches, self.running);
         let digest = self.cluster.topology.as_ref().map(|source| source.digest.clone());
         memo(&ClusterDefineResult {
-            status: resting(&self.cluster, &self.branch, counts),
+            status: self
+                .seen
+                .clone()
+                .unwrap_or_else(|| resting(&self.cluster, &self.branch, counts)),
             created: self.drift.is_none(),
             topology_digest: digest.unwrap_or_default(),
             drift: self.drift.clone().unwrap_or_default(),

@@ -10,7 +10,7 @@ use pando_driver::host::{AfterCut, Clock, CutNode, CutReport, CutSpec};
 use pando_driver::store::Transaction;
 use pando_model::commit::{CommitKind, Layer};
 use pando_model::{
-    Branch, BranchState, ByteCount, Cluster, Commit, CommitId, CommitNode, ErrorCode,
+    Branch, BranchState, ByteCount, Cluster, Commit, CommitId, CommitNode, ErrorCode, LayerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,8 @@ impl Cut {
     pub async fn make(&mut self, cx: &Cx) -> Result<()> {
         self.next.create(&cx.engine).await?;
         if !self.live {
-            return Ok(());
+            // A keeper syncs what it cuts; these disks have none.
+            return Ok(cx.engine.host.sync_layers(&self.frozen()).await?);
         }
         if cx.recovering && self.adopted(cx).await? {
             return Ok(());
@@ -260,12 +261,20 @@ impl Cut {
             };
         }
         if !moved.is_empty() {
+            // The next commit rests on them, and its cut syncs only what is on top by then.
+            host.sync_layers(&self.frozen()).await?;
             records.put(&branch);
         }
         if self.hold && self.branch.state == BranchState::Running && observed.is_some() {
             host.resume(&self.branch.host_id, Clock::Step).await?;
         }
         Ok(records)
+    }
+
+    /// Returns the layers that were on top before the cut.
+    fn frozen(&self) -> Vec<LayerId> {
+        let tops = self.branch.nodes.iter().flat_map(|node| node.layers.iter());
+        tops.cloned().collect()
     }
 
     /// Returns the layers that are on top after the cut.

@@ -165,13 +165,25 @@ impl Faults {
         match &fault.effect {
             Effect::Partition => {
                 let met = |link: &Link| counts(&after, link).1 > counts(before, link).1;
-                witness::partitioned(fault.links.len(), &witnessed, met)
+                let cut = |link: &Link| self.is_cut_besides(fault, link);
+                witness::partitioned(fault.links.len(), &witnessed, met, cut)
             }
             Effect::Impair(impairment) => {
                 let met = |link: &Link| counts(&after, link).0 > counts(before, link).0;
                 witness::impaired(fault, impairment, &witnessed, met)
             }
         }
+    }
+
+    /// Whether another partition than `fault` cuts a link.
+    fn is_cut_besides(&self, fault: &Fault, link: &Link) -> bool {
+        self.after.faults.iter().any(|other| {
+            let everywhere = other.segment.is_none() || other.segment == fault.segment;
+            other.id != fault.id
+                && other.effect == Effect::Partition
+                && everywhere
+                && other.links.contains(link)
+        })
     }
 
     /// Returns what to do when it is not as asked for.

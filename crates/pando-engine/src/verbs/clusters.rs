@@ -149,6 +149,7 @@ impl Engine {
             cold,
             disks: Disks::default(),
             drift: None,
+            seen: None,
             notes: Vec::new(),
             branches: 1,
             running: 0,
@@ -173,6 +174,10 @@ impl Engine {
         let branch = self.current(&caller.principal, &cluster).await?;
         let (branches, running) = self.branch_counts(&cluster).await?;
         Ok(ClusterDefine {
+            seen: Some(
+                self.status_now(&Place { cluster: cluster.clone(), branch: branch.clone() })
+                    .await?,
+            ),
             cluster,
             branch,
             cold: Vec::new(),

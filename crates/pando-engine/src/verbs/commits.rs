@@ -159,8 +159,13 @@ impl Engine {
         let names = self.commit_names(&cluster.id).await?;
         if let Some(text) = &params.branch {
             let branches = self.branches_of(&cluster.id).await?;
+            // As lists of branches show it, too.
+            let name = match text.split_once('@') {
+                Some((of, name)) if of == cluster.name.as_str() => name,
+                _ => text.as_str(),
+            };
             let wanted =
-                branches.into_iter().find(|b| b.name.as_str() == text || b.id.as_str() == text);
+                branches.into_iter().find(|b| b.name.as_str() == name || b.id.as_str() == name);
             let branch = wanted.ok_or_else(|| Failure::not_found("branch", text))?;
             let ancestors = ancestors(&commits, branch.head.as_ref());
             commits.retain(|commit| ancestors.contains(&commit.id));

@@ -121,6 +121,14 @@ impl Engine {
         let (facts, contents) = tokio::join!(self.pull_stream(caller, request, sender), collect);
         let facts = facts?;
         let truncated = (contents.len() as u64) < facts.size;
+        let mut contents = contents;
+        if truncated
+            && let Err(error) = str::from_utf8(&contents)
+            && error.error_len().is_none()
+        {
+            // It ends amid a character, which whoever reads on gets whole.
+            contents.truncate(error.valid_up_to());
+        }
         let (content, content_base64) = match String::from_utf8(contents) {
             Ok(text) => (Some(text), None),
             Err(error) => (None, Some(BASE64.encode(error.as_bytes()))),

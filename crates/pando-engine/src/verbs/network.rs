@@ -32,6 +32,7 @@ use crate::operation::Plan;
 use crate::ops::faults::{Change, Faults, Seen};
 use crate::ops::milliseconds;
 use crate::resolve::Place;
+use crate::topologies;
 
 /// What telling a switch and asking its guests may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -161,7 +162,8 @@ impl Engine {
         params: NetHealAllParams,
     ) -> Result<Planned> {
         self.plan_faults(caller, params.cluster_name.clone(), "net_heal_all", |_, faults| {
-            Ok(Change::Heal(faults.drain(..).map(|fault| fault.id).collect()))
+            let healed = faults.extract_if(.., |fault| !topologies::is_link_default(fault));
+            Ok(Change::Heal(healed.map(|fault| fault.id).collect()))
         })
         .await
     }
@@ -290,7 +292,8 @@ impl Engine {
                 let limits =
                     CaptureLimits { frames: max_frames, bytes: max_bytes, snap: snap_bytes };
                 self.check_disk("a capture").await?;
-                self.host.begin_capture(host_id, limits).await?;
+                let begun = self.host.begin_capture(host_id, limits).await;
+                begun.map_err(|error| already_captured(&place, error))?;
             }
             CaptureAction::Stop => {
                 result.taken = self.host.end_capture(host_id).await?.map(Into::into);
@@ -303,6 +306,16 @@ impl Engine {
             }
         }
         Ok(result)
+    }
+}
+
+fn already_captured(place: &Place, error: HostError) -> Failure {
+    let address = place.address();
+    let is_captured = matches!(error, HostError::WrongState { .. });
+    let failure = Failure::from(error);
+    match is_captured {
+        true => failure.hint(format!("`pando net capture {address} stop` ends the one under way")),
+        false => failure,
     }
 }
 

@@ -13,7 +13,7 @@ use super::Owner;
 use super::ends::describe;
 use crate::node::{Node, each, try_each};
 use crate::plan::Begin;
-use crate::{limits, trouble};
+use crate::{console, limits, trouble};
 
 /// What a guest answered to its machine's first greeting.
 pub(super) struct Greeted {
@@ -113,11 +113,7 @@ impl Owner {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = node.machine.as_mut().map(|machine| machine.wait_end(left));
             let Some(Ok(Some(reason))) = ended else { continue };
-            let console = std::fs::read(&node.plan.console).unwrap_or_default();
-            let console = String::from_utf8_lossy(&console);
-            let last: Vec<&str> =
-                console.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
-            let said = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            let said = console::last_words(&node.plan.console, 3).unwrap_or_default();
             return HostError::Machine {
                 node: node.spec.name.to_string(),
                 detail: format!("{}; its console ends: {said}", describe(&reason).why),

@@ -82,7 +82,8 @@ async fn who_may_only_read_only_reads() {
 #[tokio::test]
 async fn plans_are_confirmed_by_whoever_made_them() {
     let served = Served::open().await;
-    served.control.answer("vm_status", json!({"address": "shop@main", "state": "running"}));
+    let row = json!({"address": "shop@main", "state": "running"});
+    served.control.answer("branch_list", json!({"branches": [row]}));
     served.control.answer("vm_control", json!({"state": "stopped"}));
     let mut ada = served.client(MODERN);
     let plan = ada.call("vm_control", json!({"address": "shop", "action": "stop"})).await;

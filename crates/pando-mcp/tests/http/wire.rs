@@ -182,7 +182,8 @@ async fn a_task_outlives_the_request_that_began_it() {
 #[tokio::test]
 async fn a_question_comes_on_the_stream_of_the_call_that_asks_it() {
     let served = Served::open().await;
-    served.control.answer("vm_status", json!({"address": "shop@main", "state": "running"}));
+    let row = json!({"address": "shop@main", "state": "running"});
+    served.control.answer("branch_list", json!({"branches": [row]}));
     served.control.answer("vm_control", json!({"state": "stopped"}));
     let mut client = served.client("2025-11-25");
     client.capabilities = json!({"elicitation": {}});

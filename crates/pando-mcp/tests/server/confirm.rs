@@ -148,8 +148,8 @@ async fn what_loses_nothing_needs_no_confirmation() {
     let control = control();
     control.answer("vm_control", json!({"state": "paused"}));
     control.answer("branch_rollback", json!({"success": true}));
-    control
-        .answer("vm_status", json!({"address": "shop@main", "state": "running", "uptime_ms": 5}));
+    let row = json!({"address": "shop@main", "state": "running", "created_by": "ada"});
+    control.answer("branch_list", json!({"branches": [row], "total": 1}));
     let mut session = Session::open(&control, Era::Modern).await;
     for (tool, arguments, asks) in [
         ("vm_control", json!({"address": "shop", "action": "pause"}), false),
@@ -177,11 +177,72 @@ async fn what_does_not_exist_is_not_asked_about() {
 async fn a_plan_of_a_verb_that_is_not_listed_is_called_as_it_was() {
     let control = control();
     control.answer("tag_delete", json!({"tag": "v1"}));
+    control.answer("commit_show", json!({"id": "cm_0123456789ab", "tags": ["v1"]}));
     let mut session = Session::open(&control, Era::Modern).await;
     let call = json!({"name": "tag_delete", "arguments": {"tag": "v1"}});
     let plan = session.call("tool_call", call).await;
     assert_eq!(plan["next"]["tool"], "tool_call", "{plan}");
     let done = session.call("tool_call", plan["next"]["arguments"].clone()).await;
     assert_eq!(done["result"]["tag"], "v1", "{done}");
+    session.close().await;
+}
+
+/// A cluster with two branches and a snapshot.
+fn cluster() -> Arc<FakeControl> {
+    let control = control();
+    let row = |name: &str, id: &str, state: &str| json!({"id": id, "address": format!("trio@{name}"), "state": state, "current": false});
+    let rows = [row("main", "br_000000000001", "running"), row("b", "br_000000000002", "stopped")];
+    control.answer("branch_list", json!({"branches": rows, "total": 2}));
+    control.answer("commit_list", json!({"commits": [], "total": 3}));
+    control.answer("commit_show", json!({"id": "cm_0123456789ab", "tags": ["keep"]}));
+    for verb in ["cluster_stop", "cluster_destroy", "node_crash", "snapshot_revert"] {
+        control.answer(verb, json!({"done": verb}));
+    }
+    control
+}
+
+#[tokio::test]
+async fn plans_of_clusters_show_what_would_be_lost_and_hold_once() {
+    let control = cluster();
+    let mut session = Session::open(&control, Era::Modern).await;
+    let stop = json!({"cluster_name": "trio@main"});
+    let plan = session.call("cluster_stop", stop.clone()).await;
+    let now = &plan["result"]["plan"]["now"];
+    assert_eq!(*now, json!([{"branches": [{"address": "trio@main", "state": "running"}]}]));
+    let confirmed = plan["next"]["arguments"].clone();
+    let tool = plan["next"]["tool"].as_str().unwrap().to_owned();
+    let done = session.call(&tool, confirmed.clone()).await;
+    assert_eq!(done["result"]["done"], "cluster_stop", "{done}");
+    let again = session.call(&tool, confirmed).await;
+    assert_eq!(again["result"]["status"], "confirmation_required", "a token is good once: {again}");
+
+    let by_id = json!({"cluster_name": "br_000000000002"});
+    let plan = session.call("cluster_stop", by_id).await;
+    assert_eq!(plan["result"]["plan"]["now"][0]["branches"][0]["address"], "trio@b", "{plan}");
+
+    let destroy = json!({"cluster_name": "trio", "remove_overlays": true});
+    let plan = session.call("cluster_destroy", destroy).await;
+    assert_eq!(plan["result"]["plan"]["now"][1]["total"], 3, "{plan}");
+    control.answer("commit_list", json!({"commits": [], "total": 4}));
+    let tool = plan["next"]["tool"].as_str().unwrap().to_owned();
+    let late = session.call(&tool, plan["next"]["arguments"].clone()).await;
+    assert_eq!(late["result"]["status"], "confirmation_required", "there is a new commit: {late}");
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_revert_asks_only_when_it_keeps_nothing_and_says_so() {
+    let control = cluster();
+    let mut session = Session::open(&control, Era::Modern).await;
+    let revert = |save: bool| {
+        let arguments = json!({"cluster_name": "trio", "snapshot_name": "keep", "save": save});
+        json!({"name": "snapshot_revert", "arguments": arguments})
+    };
+    let kept = session.call("tool_call", revert(true)).await;
+    assert_eq!(kept["result"]["done"], "snapshot_revert", "{kept}");
+    let plan = session.call("tool_call", revert(false)).await;
+    assert_eq!(plan["result"]["status"], "confirmation_required", "{plan}");
+    let loses = plan["result"]["plan"]["loses"].as_str().unwrap();
+    assert!(loses.contains("is lost") && !loses.contains("kept"), "{loses}");
     session.close().await;
 }

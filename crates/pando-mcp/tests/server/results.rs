@@ -122,15 +122,43 @@ async fn clusters_are_compared_without_a_node_and_the_result_is_not_cut() {
 #[tokio::test]
 async fn a_file_that_was_cut_says_how_to_read_on() {
     let control = control();
+    let text = "é".repeat(2000);
     control.answer(
         "file_pull",
-        json!({"path": "/a", "size_bytes": 9999, "content": "x", "truncated": true}),
+        json!({"path": "/a", "size_bytes": 9999, "content": text, "truncated": true}),
     );
     let mut session = Session::open(&control, Era::Modern).await;
     let envelope = session.call("file_pull", json!({"address": "shop", "path": "/a"})).await;
     let next = &envelope["next"];
     assert_eq!(next["tool"], "exec_run");
-    assert_eq!(next["arguments"]["argv"], json!(["tail", "-c", "+6145", "/a"]));
+    assert_eq!(next["arguments"]["argv"], json!(["tail", "-c", "+4001", "/a"]));
+
+    // What is not text is whole as far as it goes, and so is the rest.
+    let content = format!("{}//8=", "////".repeat(1866));
+    control.answer(
+        "file_pull",
+        json!({"path": "/a", "size_bytes": 9999, "content_base64": content, "truncated": true}),
+    );
+    let envelope = session.call("file_pull", json!({"address": "shop", "path": "/a"})).await;
+    assert_eq!(envelope["result"]["content_base64"], content);
+    assert!(envelope.to_string().len() <= 8192, "{}", envelope.to_string().len());
+    let argv = &envelope["next"]["arguments"]["argv"];
+    assert_eq!((&argv[0], &argv[4], &argv[5]), (&json!("sh"), &json!("5601"), &json!("/a")));
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_captures_bounds_are_its_own() {
+    let control = control();
+    control.answer("net_capture", json!({"address": "trio@main"}));
+    let mut session = Session::open(&control, Era::Modern).await;
+    for (action, limit) in [("start", json!(4096)), ("read", json!(4096))] {
+        let arguments = json!({"cluster_name": "trio", "action": action});
+        let call = json!({"name": "net_capture", "arguments": arguments});
+        session.call("tool_call", call).await;
+        let params = control.calls().last().unwrap().1.params().unwrap();
+        assert_eq!((&params["max_bytes"], &params["limit"]), (&json!(16 << 20), &limit));
+    }
     session.close().await;
 }
 
@@ -196,4 +224,26 @@ async fn one_server_serves_several_callers() {
         assert_eq!(control.calls().pop().unwrap().0.principal, principal);
         session.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_key_travels_with_a_call_that_can_be_made_again() {
+    let control = control();
+    control.answer("commit_create", json!({"commit_id": "cm_0123456789ab"}));
+    let mut session = Session::open(&control, Era::Modern).await;
+    let arguments = json!({"branch": "shop", "message": "a", "idempotency_key": "k1"});
+    let envelope = session.call("commit_create", arguments).await;
+    assert_eq!(envelope["success"], true, "{envelope}");
+    let (caller, _) = control.calls().pop().unwrap();
+    assert_eq!(caller.idempotency_key.as_deref(), Some("k1"));
+
+    let envelope = session.call("vm_list", json!({"idempotency_key": "k1"})).await;
+    assert_eq!(envelope["error"]["code"], "invalid_parameter", "reads take none: {envelope}");
+    let wrong = json!({"branch": "shop", "message": "a", "idempotency_key": 1});
+    let envelope = session.call("commit_create", wrong).await;
+    assert_eq!(envelope["error"]["code"], "invalid_parameter", "{envelope}");
+    let found = session.call("tool_find", json!({"query": "commit_create"})).await;
+    let arguments = &found["result"]["tools"][0]["arguments"]["properties"];
+    assert!(arguments["idempotency_key"].is_object(), "{found}");
+    session.close().await;
 }

@@ -6,6 +6,7 @@ use pando_model::cluster::Uplink;
 use pando_model::network::{DropReason, GATEWAY_MAC};
 
 use super::{Core, Target};
+use crate::delay;
 use crate::fault::{self, Copy};
 use crate::fdb::Learned;
 use crate::frame::Header;
@@ -125,14 +126,14 @@ impl Core {
         if copy.delay.is_zero() {
             return self.deliver(now, link, target, frame);
         }
-        let fits = state.delayed_bytes + frame.len() <= LINK_DELAY_BYTES
+        let fits = state.delayed_bytes + delay::cost(frame.len()) <= LINK_DELAY_BYTES
             && self.delays.has_room(frame.len());
         if !fits {
             return state.counts.drop(DropReason::QueueFull);
         }
         state.counts.delayed += 1;
         state.counts.held += 1;
-        state.delayed_bytes += frame.len();
+        state.delayed_bytes += delay::cost(frame.len());
         self.delays.push(now + copy.delay, link, target, frame);
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use pando_model::network::NetworkSpec;
 
 use super::{Core, Target};
-use crate::delay::Delayed;
+use crate::delay::{self, Delayed};
 use crate::fdb::Learned;
 use crate::frame::Header;
-use crate::limits::{HELD_BYTES, LINK_DELAY_BYTES, MAX_DELAY};
+use crate::limits::{HELD_BYTES, MAX_DELAY, RESTORED_DELAY_BYTES};
 use crate::links::{EndNumber, LinkNumber};
 use crate::state::{
     NotAState, Saved, SavedDelayed, SavedLink, SavedProgress, SavedQueued, SavedStation,
@@ -218,10 +218,10 @@ impl Core {
         let link = get(&numbers.links, delayed.link)?;
         let port = get(&numbers.ports, delayed.port)?;
         let state = self.links.state(link);
-        let bytes = state.delayed_bytes + delayed.frame.len();
+        let bytes = state.delayed_bytes + delay::cost(delayed.frame.len());
         if Header::parse(delayed.frame).is_none()
             || delayed.due > clock + MAX_DELAY
-            || bytes > LINK_DELAY_BYTES
+            || bytes > RESTORED_DELAY_BYTES
             || !self.delays.has_room(delayed.frame.len())
         {
             return Err(StateError("a frame waits that cannot wait"));

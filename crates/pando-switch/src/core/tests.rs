@@ -449,7 +449,7 @@ fn delays_are_bounded_in_bytes() {
     let mut core = core();
     let slow = Impairment { latency_us: u64::MAX, ..Impairment::default() };
     core.set_faults(vec![impair(1, slow)]).unwrap();
-    let fit = (LINK_DELAY_BYTES / 1518) as u64;
+    let fit = (LINK_DELAY_BYTES / delay::cost(1518)) as u64;
     for number in 0..fit + 100 {
         core.input(ZERO, 0, &frame(mac(1), mac(0), number as u32, 1518));
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use pando_machine::{PortNumber, Settled};
 
 use super::{Overfull, SaveError, SavedState, Worker};
@@ -115,6 +116,8 @@ impl Worker {
         self.is_mute = false;
         self.clock.start();
         self.core.release();
+        // What ended while all stood still decides no more.
+        self.core.expire(Timestamp::now());
         for output in 0..self.sockets.len() {
             self.flush(output)?;
         }

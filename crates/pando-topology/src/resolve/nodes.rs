@@ -105,7 +105,7 @@ fn draft(
         disk: input.disk.and_then(|at| disk_size(report, &at)),
         extra_disks: extra_disks(report, input.extra_disks),
         interfaces: Vec::new(),
-        env: texts::environment(report, input.env),
+        env: texts::environment(report, input.env, &['\n', '\0']),
         user_data: input.user_data.and_then(|at| texts::user_data(report, &at)),
         files: files(report, input.files),
         commands: limited(report, input.commands, limits.commands, "commands")
@@ -360,7 +360,7 @@ fn services(report: &mut Report<'_>, input: Option<At<List<ServiceInput>>>) -> V
         services.push(Service {
             name: input.name.value.0.clone(),
             command,
-            env: texts::environment(report, input.env),
+            env: texts::environment(report, input.env, &['\0']),
             cwd: input.cwd.and_then(|at| texts::path(report, &at)),
             user: input.user.and_then(|at| texts::user(report, &at)),
             restart: input.restart.map_or(Restart::OnFailure, |at| at.value.0),

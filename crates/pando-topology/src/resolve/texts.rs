@@ -153,10 +153,11 @@ pub fn entries<T>(
     map.value.0
 }
 
-/// Returns an environment.
+/// Returns an environment, whose values have none of the characters in `never`.
 pub fn environment(
     report: &mut Report<'_>,
     map: Option<At<Entries<Text>>>,
+    never: &[char],
 ) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     for (key, value) in entries(report, map) {
@@ -166,6 +167,11 @@ pub fn environment(
         if !name.starts_with(begins) || !name.chars().all(goes_on) || name.len() > 128 {
             let message = format!("`{}` is not a variable's name", shown(name));
             report.wrong(&key, message, "use letters, digits and `_`, beginning with a letter");
+            continue;
+        }
+        if value.value.0.contains(never) {
+            let message = format!("`{name}` has a character that a variable cannot have here");
+            report.wrong(&value, message, "write it on one line, or put it into a file");
             continue;
         }
         environment.insert(key.value, value.value.0);

@@ -24,6 +24,7 @@ const TOPOLOGY_HELP: &str = "A name that pando topology list shows, or a file";
 pub(super) enum Kind {
     Text,
     Integer,
+    Number,
     /// A size in units of this many bits of shift.
     Size(u32),
     Seconds,
@@ -41,7 +42,8 @@ pub(super) fn kind(name: &str, schema: &Value) -> Kind {
         Some("boolean") => Kind::On,
         Some("array") => Kind::List,
         Some("object") => Kind::Map,
-        Some("integer" | "number") => match name.rsplit_once('_') {
+        Some("number") => Kind::Number,
+        Some("integer") => match name.rsplit_once('_') {
             Some((_, "s")) => Kind::Seconds,
             Some((_, "bytes")) => Kind::Size(0),
             Some((_, "mib")) => Kind::Size(20),
@@ -147,7 +149,8 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
         Kind::Map => arg.value_name("KEY=VALUE"),
         Kind::Size(_) => arg.value_name("SIZE"),
         Kind::Seconds => arg.value_name("TIME"),
-        Kind::Integer => arg.value_name("N"),
+        // Below zero is for the verb to refuse, in words of its own.
+        Kind::Integer | Kind::Number => arg.value_name("N").allow_negative_numbers(true),
         _ => arg.value_name(singular(name)),
     };
     // Of a list, each one.
@@ -251,7 +254,7 @@ pub fn params(verb: &'static Verb, matches: &ArgMatches) -> Result<Value, ApiErr
                 (!texts.is_empty()).then_some(Value::Array(texts))
             }
             Kind::Map => pairs(name, matches.get_many::<String>(name).into_iter().flatten())?,
-            Kind::Text | Kind::Integer | Kind::Size(_) | Kind::Seconds => {
+            Kind::Text | Kind::Integer | Kind::Number | Kind::Size(_) | Kind::Seconds => {
                 let text = matches.get_one::<String>(name);
                 let hint = verb.cli.hints.iter().find(|(known, _)| known == name);
                 text.map(|text| scalar(name, kind, hint.map(|(_, hint)| *hint), text))
@@ -289,6 +292,12 @@ fn scalar(name: &str, kind: Kind, hint: Option<Hint>, text: &str) -> Result<Valu
             .parse::<u64>()
             .map(Value::from)
             .map_err(|_| ApiError::parameter(name, format!("`{text}` is not a whole number"))),
+        (Kind::Number, _) => text
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())
+            .map(Value::from)
+            .ok_or_else(|| ApiError::parameter(name, format!("`{text}` is not a number"))),
         (Kind::Size(shift), _) => size(name, shift, text).map(Value::from),
         (Kind::Seconds, _) => seconds(name, text).map(Value::from),
         (_, Some(Hint::HostPath)) => {

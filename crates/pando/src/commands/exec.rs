@@ -185,13 +185,19 @@ fn request(matches: &ArgMatches, command: Option<&Command>) -> Result<AttachRequ
 pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
     let example = format!("pando exec {} -- uname -a", text(matches, "address"));
     let command = wanted(matches, &example)?;
-    if app.ui.format == Format::Json || matches.get_flag("detach") {
+    let has_key = app.has_key();
+    if matches.get_flag("tty") && app.ui.format == Format::Human && !matches.get_flag("detach") {
+        if has_key {
+            return Err(ApiError::parameter("key", "what has a terminal cannot be found again")
+                .hint("leave --tty out"));
+        }
+        return interactive(app, request(matches, Some(&command))?).await;
+    }
+    // With a key its result is kept, and found again: streams are not.
+    if has_key || app.ui.format == Format::Json || matches.get_flag("detach") {
         return collected(app, matches, &command).await;
     }
     let mut request = request(matches, Some(&command))?;
-    if matches.get_flag("tty") {
-        return interactive(app, request).await;
-    }
     request.no_stdin = matches.get_flag("no_stdin");
     piped(app, request).await
 }
@@ -223,16 +229,23 @@ async fn collected(app: &App, matches: &ArgMatches, command: &Command) -> Ending
         }
     }
     let result = app.call("exec_run", Value::Object(params)).await?;
-    if app.ui.format == Format::Human {
-        if let Some(id) = result.get("operation_id").and_then(Value::as_str) {
+    let verb = Verb::find("exec_run").map_or("", |verb| verb.name);
+    if matches.get_flag("detach") {
+        if app.ui.format == Format::Json {
+            app.show(verb, &result);
+        } else if let Some(id) = result.get("operation_id").and_then(Value::as_str) {
             app.ui.line(id);
             app.ui.remark(format!("it runs; wait for it: pando operation wait {id}"));
         }
         return Ok(0);
     }
-    app.show(Verb::find("exec_run").map_or("", |verb| verb.name), &result);
-    if result.get("operation_id").is_some() {
-        return Ok(0);
+    if app.ui.format == Format::Json {
+        app.show(verb, &result);
+    } else {
+        let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default();
+        // Whoever does not read has seen enough.
+        let _ = std::io::stdout().write_all(text("stdout").as_bytes());
+        let _ = std::io::stderr().write_all(text("stderr").as_bytes());
     }
     let signal = result.get("signal").and_then(Value::as_i64).map(|signal| 128 + signal);
     let code = result.get("exit_code").and_then(Value::as_i64).or(signal).unwrap_or(124);

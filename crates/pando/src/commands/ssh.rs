@@ -59,6 +59,8 @@ pub async fn run(app: &App, matches: &ArgMatches) -> Ending {
         .arg("-o")
         .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
         .args(["-p", &info.port.to_string()])
+        // Words after the host would otherwise still be read as options, of a client on this host.
+        .arg("--")
         .arg(format!("{}@{}", info.user, info.host))
         .args(texts(matches, "words"))
         .exec();

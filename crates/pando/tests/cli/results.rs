@@ -261,6 +261,52 @@ fn globals_travel_with_the_call() {
 }
 
 #[test]
+fn what_a_read_only_session_may_not_do_itself_is_refused_too() {
+    let fake = scripted();
+    for command in [
+        &["daemon", "stop"][..],
+        &["config", "set", "http.listen", "on"],
+        &["token", "rotate"],
+        &["ssh", "shop", "--", "true"],
+        &["mcp", "install", "--client", "claude"],
+        &["init"],
+        &["demo"],
+    ] {
+        let refused = fake.run(&[&["--read-only", "--json"], command].concat());
+        let envelope: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(envelope["error"]["code"], "forbidden", "{command:?}: {envelope}");
+    }
+    assert!(fake.run(&["config", "path", "--read-only"]).status.success());
+}
+
+#[test]
+fn numbers_may_have_fractions_and_be_below_zero() {
+    let fake = scripted();
+    fake.control.fail("net_impair", ApiError::new(ErrorCode::NotFound, "there is no trio"));
+    let numbers = ["--loss-pct", "0.5", "--latency-ms", "10", "--jitter-ms", "2.5"];
+    fake.run(&[&["net", "impair", "trio", "a", "b"], &numbers[..]].concat());
+    let (_, call) = fake.control.calls().pop().unwrap();
+    let params = call.params().unwrap();
+    assert_eq!((&params["loss_pct"], &params["jitter_ms"]), (&0.5.into(), &2.5.into()));
+    for (number, words) in [("-5", "latency_ms"), ("a lot", "is not a number")] {
+        let output = fake.run(&["net", "impair", "trio", "a", "b", "--latency-ms", number]);
+        assert_eq!(output.status.code(), Some(2), "{number}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(words), "{number}: {said}");
+    }
+}
+
+#[test]
+fn waiting_for_what_failed_fails() {
+    let fake = scripted();
+    for (status, expected) in [("succeeded", 0), ("running", 0), ("failed", 1), ("cancelled", 1)] {
+        fake.control.answer("operation_wait", json!({"status": status}));
+        let output = fake.run(&["operation", "wait", "op_000000000001"]);
+        assert_eq!(output.status.code(), Some(expected), "{status}");
+    }
+}
+
+#[test]
 fn another_version_of_the_daemon_is_mentioned() {
     let fake = Fake::of_version("0.0.1");
     fake.control.answer("system_status", json!({}));

@@ -233,3 +233,44 @@ fn a_cluster_equals_its_commit_until_something_is_done() {
     home.ok(&["cluster", "destroy", "quiet", "--remove-overlays"]);
     home.assert_nothing_left();
 }
+
+const SET_UP: &str = "name: made
+image: default
+nodes:
+  - name: a
+    memory: 256 MiB
+    files: [{path: /srv/file, contents: kept}]
+    commands: ['echo kept >/srv/marker']
+    services: [{name: beat, command: 'sleep 1', restart: always}]
+";
+
+#[test]
+fn what_is_kept_of_a_disk_has_all_that_was_written_before() {
+    let home = Home::new();
+    home.define(SET_UP);
+    home.ok(&["cluster", "start", "made"]);
+    // At once: the set-up is not done again, so it must be on the disk.
+    home.ok(&["node", "crash", "made", "a"]);
+    let read = "cat /srv/file /srv/marker; systemctl is-active beat";
+    let kept = home.ok(&["node", "exec", "made", "a", read]);
+    assert_eq!(text(&kept, "stdout"), "keptkept\nactive\n", "{kept}");
+
+    // A snapshot of disks has what was written before it, and a service that ends comes back
+    // however often it does.
+    home.ok(&["node", "exec", "made", "a", "echo late >/srv/late"]);
+    let snapshot = home.ok(&["snapshot", "create", "made", "disks"]);
+    assert_eq!(snapshot["kind"], "disk", "{snapshot}");
+    home.ok(&["node", "exec", "made", "a", "rm /srv/late; sync"]);
+    home.ok(&["snapshot", "revert", "made", "disks", "--no-save"]);
+    let kept = home.ok(&["node", "exec", "made", "a", "cat /srv/late"]);
+    assert_eq!(text(&kept, "stdout"), "late\n", "{kept}");
+    let restarts = "until [ $(systemctl show -P NRestarts beat) -gt 6 ]; do sleep 1; done";
+    home.ok(&["node", "exec", "made", "a", restarts]);
+
+    // A word for the guest that looks like an option is none of the client's on this host.
+    let made = home.path().join("made-on-the-host");
+    let option = format!("-oProxyCommand=touch {}", made.display());
+    home.run(&["ssh", "made/a", "--", &option, "true"]);
+    assert!(!made.exists());
+    home.ok(&["cluster", "destroy", "made", "--remove-overlays"]);
+}

@@ -139,11 +139,13 @@ fn all_heard(witnessed: &[Witnessed]) -> Result<Vec<(&Way, Heard)>, Verdict> {
     }
 }
 
-/// Judges a partition of so many links; `met` says whether the switch dropped what a guest sent.
+/// Judges a partition of so many links; `met` says whether the switch dropped what a guest sent, `cut`
+/// whether an earlier partition did before this one could.
 pub(super) fn partitioned(
     links: usize,
     witnessed: &[Witnessed],
     met: impl Fn(&Link) -> bool,
+    cut: impl Fn(&Link) -> bool,
 ) -> Verdict {
     let through = |one: &&Witnessed| matches!(one.answered, Ok(Heard { received: 1.., .. }));
     if let Some(through) = witnessed.iter().find(through) {
@@ -153,13 +155,18 @@ pub(super) fn partitioned(
         Ok(heard) => heard,
         Err(verdict) => return verdict,
     };
-    if let Some((unmet, _)) = heard.iter().find(|(way, _)| !met(&way.link)) {
+    let unmet = heard.iter().find(|(way, _)| !met(&way.link) && !cut(&way.link));
+    if let Some((unmet, _)) = unmet {
         return (Verified::Unknown, format!("no frame from {unmet} met it"));
     }
-    let evidence = format!(
+    let mut evidence = format!(
         "probed {} of {links} links from the guests: no answer, and the switch dropped what they sent",
         heard.len()
     );
+    if let Some((first, _)) = heard.iter().find(|(way, _)| cut(&way.link)) {
+        // Writing to a string does not fail.
+        let _ = write!(evidence, "; {first} was cut by an earlier fault already");
+    }
     (Verified::Yes, evidence)
 }
 
@@ -176,6 +183,13 @@ pub(super) fn impaired(
     };
     if let Some((unmet, _)) = heard.iter().find(|(way, _)| !met(&way.link)) {
         return (Verified::Unknown, format!("no frame from {unmet} met it"));
+    }
+    let may_be_silent = impairment.loss.0 >= 1_000_000 || impairment.corrupt.0 >= 1_000_000;
+    if heard.iter().all(|(_, own)| own.received == 0) && !may_be_silent {
+        let silence = measured(&heard, Question::impaired(impairment).patience);
+        let evidence =
+            format!("it met what the guests sent, but what it does was not seen: {silence}");
+        return (Verified::Unknown, evidence);
     }
     for (way, own) in &heard {
         if own.received > 0 && impairment.loss.0 >= 1_000_000 {

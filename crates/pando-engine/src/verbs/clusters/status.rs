@@ -13,6 +13,7 @@ use pando_model::{Branch, BranchState, Cluster, ErrorCode, Name, NodeDef, networ
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::network::working;
+use crate::resolve::Place;
 use crate::topologies;
 
 /// Where a node's SSH server listens.
@@ -74,6 +75,8 @@ pub(crate) fn status(
         address: format!("{}@{}", cluster.name, branch.name),
         branch_id: branch.id.clone(),
         state: branch.state,
+        generation: branch.generation,
+        commit_id: branch.head.clone(),
         fresh: branch.fresh,
         network_active: branch.state == BranchState::Running && !cluster.networks.is_empty(),
         active_faults: u32::try_from(working(&branch.faults, Timestamp::now()).len())
@@ -219,6 +222,11 @@ impl Engine {
         params: ClusterStatusParams,
     ) -> Result<ClusterStatusResult> {
         let place = self.whole(caller, params.cluster_name.as_ref()).await?;
+        self.status_now(&place).await
+    }
+
+    /// Returns what a branch and its nodes do now.
+    pub(super) async fn status_now(&self, place: &Place) -> Result<ClusterStatusResult> {
         let (cluster, branch) = (&place.cluster, &place.branch);
         let seen = match self.host.observe(&branch.host_id).await {
             Err(error @ HostError::KeeperLost { .. }) => {
