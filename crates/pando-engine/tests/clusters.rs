@@ -685,3 +685,20 @@ async fn one_capture_is_under_way_at_a_time() {
     assert!(ended["taken"].is_object(), "{ended}");
     bench.ok("net_capture", capture("start")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_means_one_thing_behind_a_clusters() {
+    let bench = Bench::with_vm().await;
+    let commit = bench.ok("commit_create", json!({"branch": "shop", "message": "a"})).await;
+    let tag = |name: &str| json!({"commit": commit["commit_id"], "tag": name});
+    let error = bench.fails("tag_set", tag("main")).await;
+    assert_eq!((error.code, error.subject.as_deref()), (ErrorCode::AlreadyExists, Some("main")));
+    bench.ok("tag_set", tag("try-1")).await;
+    let error = bench.fails("branch_create", json!({"from": "shop", "name": "try-1"})).await;
+    assert_eq!(error.code, ErrorCode::AlreadyExists, "{error:?}");
+    let made = bench.ok("branch_create", json!({"from": "shop"})).await;
+    assert_eq!(made["branches"][0]["name"], "try-2", "{made}");
+    let snapshot = json!({"cluster_name": "shop", "snapshot_name": "try-2"});
+    let error = bench.fails("snapshot_create", snapshot).await;
+    assert_eq!(error.code, ErrorCode::AlreadyExists, "{error:?}");
+}

@@ -65,7 +65,11 @@ pub fn prepare(verb: &Verb, arguments: &mut Map<String, Value>) -> usize {
             }
         }
     };
-    let rows = if verb.name == "exec_fanout" { 6 } else { 1 };
+    let rows = match verb.name {
+        "exec_fanout" => 6,
+        "node_exec_all" => 3,
+        _ => 1,
+    };
     bound("max_output_bytes", OUTPUT_BYTES / rows);
     bound("max_bytes", if verb.name == PULL { PULL_BYTES } else { TEXT_BYTES });
     bound("tail_bytes", TEXT_BYTES);

@@ -77,12 +77,14 @@ fn usage(error: &clap::Error, wants_json: bool) -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
-    if is_help || !wants_json {
+    let lacks_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if is_help && !(wants_json && lacks_command) || !wants_json {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
     let text = error.render().to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let message = if lacks_command { "there is no command to run" } else { first };
     let ui = Ui::new(Format::Json, Talk::Quiet, Colour::Never);
     let error = ApiError::new(ErrorCode::InvalidParameter, message).hint("pando --help");
     failure::show(&ui, &error);

@@ -12,6 +12,7 @@ use pando_api::{ApiError, Caller};
 use pando_driver::host::Observation;
 use pando_driver::store::Query;
 use pando_model::branch::Checkout;
+use pando_model::commit::Tag;
 use pando_model::{Branch, BranchState, Cluster, ClusterId, Commit, CommitKind, ErrorCode, Name};
 
 use super::{Planned, now_us};
@@ -116,14 +117,28 @@ impl Engine {
                 .hint("choose another name, or delete that branch")
                 .into());
         }
+        let tags: Vec<Tag> = self.store.list(&Query::scope(cluster.as_str())).await?;
+        let tags: BTreeSet<Name> = tags.into_iter().map(|tag| tag.name).collect();
+        if let Some(name) = asked.iter().find(|name| tags.contains(name)) {
+            return Err(two_meanings("tag", name, "a tag is removed with `pando tag delete`"));
+        }
         if !asked.is_empty() {
             return Ok(asked);
         }
         let count = params.count.unwrap_or(1) as usize;
         let free = (1u32..)
             .filter_map(|n| format!("try-{n}").parse::<Name>().ok())
-            .filter(|name| !taken.contains(name));
+            .filter(|name| !taken.contains(name) && !tags.contains(name));
         Ok(free.take(count).collect())
+    }
+
+    /// Refuses a name for a tag that `CLUSTER@NAME` would then mean beside a branch.
+    pub(super) async fn must_be_no_branch(&self, cluster: &ClusterId, name: &Name) -> Result<()> {
+        let branches = self.branches_of(cluster).await?;
+        if branches.iter().any(|branch| branch.name == *name) {
+            return Err(two_meanings("branch", name, "choose another name"));
+        }
+        Ok(())
     }
 
     /// Refuses a commit that this host cannot restore.
@@ -447,4 +462,9 @@ fn nodes_down(seen: &Observation) -> Option<String> {
     let down = seen.nodes.iter().filter(|node| node.state == BranchState::Stopped);
     let down: Vec<String> = down.map(|node| format!("`{}`", node.name)).collect();
     (!down.is_empty()).then(|| format!("{} did not run", down.join(", ")))
+}
+
+fn two_meanings(what: &str, name: &Name, hint: &str) -> Failure {
+    let message = format!("there is a {what} `{name}`, and `@{name}` would mean two things");
+    ApiError::new(ErrorCode::AlreadyExists, message).subject(name.as_str()).hint(hint).into()
 }

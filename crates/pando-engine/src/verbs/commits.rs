@@ -115,6 +115,9 @@ impl Engine {
         let commit = self.commit_by_id(&commit.id).await?;
         let previous: Option<Tag> =
             self.store.named(cluster.id.as_str(), params.tag.as_str()).await?;
+        if previous.is_none() {
+            self.must_be_no_branch(&cluster.id, &params.tag).await?;
+        }
         let tag = Tag { cluster: cluster.id.clone(), name: params.tag, commit: commit.id.clone() };
         let (mut change, mut back) = (Transaction::new(), Transaction::new());
         change.put(&tag);

@@ -92,6 +92,7 @@ impl Engine {
                 .hint("choose another name, or delete that one")
                 .into());
         }
+        self.must_be_no_branch(&place.cluster.id, &name).await?;
         let kind = if params.include_memory { CommitKind::Full } else { CommitKind::Disk };
         let mut cut = Cut::plan(self, place.cluster, place.branch, kind).await?;
         cut.message = format!("snapshot {name}");

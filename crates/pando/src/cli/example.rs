@@ -35,11 +35,11 @@ fn option(verb: &Verb, name: &str, value: &Value) -> Vec<String> {
         }
         (Kind::On | Kind::Off, _) => Vec::new(),
         (Kind::List, _) => {
-            let one = singular(name).to_lowercase();
+            let one = singular(name).to_lowercase().replace('_', "-");
             texts(value).into_iter().flat_map(|text| [format!("--{one}"), text]).collect()
         }
         (Kind::Map, _) => {
-            let one = singular(name).to_lowercase();
+            let one = singular(name).to_lowercase().replace('_', "-");
             let pairs = value.as_object().into_iter().flatten();
             pairs
                 .flat_map(|(key, value)| [format!("--{one}"), format!("{key}={}", text(value))])

@@ -2,6 +2,8 @@
 //! its parameter and takes one in its value: `memory_mib` is `--memory 2G`, `timeout_s` is
 //! `--timeout 5m`.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -12,6 +14,9 @@ use serde_json::{Map, Value};
 
 /// The flag, of every command that is an operation, that does not wait for it.
 pub const NO_WAIT: &str = "no_wait";
+
+/// Most bytes of a file whose contents are a parameter; each verb has its own limit below that.
+const MAX_FILE: u64 = 16 << 20;
 
 /// Width of help, in columns: what clap wraps at.
 const HELP_COLUMNS: usize = 100;
@@ -181,7 +186,8 @@ fn argument(verb: &'static Verb, name: &'static str) -> Option<Arg> {
     }
     // One flag is one of them.
     if matches!(kind, Kind::List | Kind::Map) {
-        return Some(arg.alias(long).long(singular(name).to_lowercase()));
+        let one = singular(name).to_lowercase().replace('_', "-");
+        return Some(if one == long { arg.long(one) } else { arg.alias(long).long(one) });
     }
     Some(arg.long(long))
 }
@@ -328,13 +334,16 @@ fn is_file(text: &str) -> bool {
 }
 
 fn contents(name: &str, path: &Path) -> Result<Value, ApiError> {
-    std::fs::read_to_string(path).map(Value::from).map_err(|source| {
-        ApiError::new(
-            ErrorCode::InvalidParameter,
-            format!("cannot read {}: {source}", path.display()),
-        )
-        .subject(name)
-    })
+    let refused = |why: String| {
+        let message = format!("cannot read {}: {why}", path.display());
+        ApiError::new(ErrorCode::InvalidParameter, message).subject(name)
+    };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    match read.map_err(|source| refused(source.to_string()))? as u64 > MAX_FILE {
+        true => Err(refused(format!("it has more than {} MiB", MAX_FILE >> 20))),
+        false => Ok(Value::from(text)),
+    }
 }
 
 /// Returns a size in units of `1 << shift` bytes; a plain number is in that unit already.

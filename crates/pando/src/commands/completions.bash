@@ -34,7 +34,7 @@ _pando_complete() {
     fi
 }
 if ((BASH_VERSINFO[0] > 4 || BASH_VERSINFO[0] == 4 && BASH_VERSINFO[1] >= 4)); then
-    complete -o bashdefault -o nosort -F _pando_complete pando
+    complete -o bashdefault -o default -o nosort -F _pando_complete pando
 else
-    complete -o bashdefault -F _pando_complete pando
+    complete -o bashdefault -o default -F _pando_complete pando
 fi
