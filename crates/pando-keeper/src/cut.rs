@@ -128,9 +128,11 @@ pub fn cut(
         failed = report.failed.as_ref().map(tracing::field::display),
         "cut"
     );
-    if report.failed.is_some() {
+    if report.failed.is_some()
         // A full disk must have room for what says so.
-        spool::free_space(&spool).map_err(|e| trouble::io("clear a spool", &e))?;
+        && let Err(error) = spool::free_space(&spool)
+    {
+        tracing::warn!(%error, "the files of a cut that failed stay");
     }
     if let Err(error) = spool::write_report(&spool, &report) {
         if context.running && !goes_on {

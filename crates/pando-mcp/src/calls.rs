@@ -1,7 +1,6 @@
 //! One call of a tool, from a name and arguments to an answer. Knows no protocol.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pando_api::verb::Runs;
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{Answer, Next};
 use crate::budget;
-use crate::confirm::{self, Consent, Plan};
+use crate::confirm::{self, Consent, Plan, Spent};
 use crate::find;
 use crate::follow::{self, Client, Confirmed, Followed};
 use crate::limits::{DIRECT_EXEC_S, RESULT_BYTES, TASK_AFTER};
@@ -52,8 +51,8 @@ pub struct Calls {
     pub wait: Duration,
     /// Makes tokens this process's own.
     pub key: [u8; 32],
-    /// How often calls were confirmed by a token: the tokens of before are spent.
-    pub spent: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The tokens that were given.
+    pub spent: Arc<Spent>,
 }
 
 impl Calls {
@@ -222,17 +221,12 @@ impl Calls {
         client: &dyn Client,
         name: &str,
     ) -> Result<Option<Outcome>, ApiError> {
-        let call = format!("{} {}", plan.tool, plan.arguments);
-        let token = {
-            let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-            let times = spent.get(&call).copied().unwrap_or_default();
-            let token = plan.token(&self.key, &self.caller.principal, times);
-            if consent == Consent::Given(token.clone()) {
-                spent.insert(call, times + 1);
-                return Ok(None);
-            }
-            token
+        let given = match &consent {
+            Consent::Given(token) => Some(token.as_str()),
+            Consent::Refused | Consent::None => None,
         };
+        let token = |times| plan.token(&self.key, &self.caller.principal, times);
+        let Some(token) = self.spent.token(plan, given, token) else { return Ok(None) };
         let note = match consent {
             Consent::Refused => return Err(refused(plan)),
             Consent::Given(_) => "The token is that of another plan, or the state has changed.",

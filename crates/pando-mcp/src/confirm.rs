@@ -7,6 +7,9 @@
 //! The key is the process's own, so a token cannot be made up, nor outlive the process; and it is good
 //! for one call.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use pando_api::{Call, Effect};
 use pando_model::Address;
 use serde_json::{Map, Value, json};
@@ -194,8 +197,8 @@ impl Plan {
         })
     }
 
-    /// Returns the token that stands for exactly this plan, made for exactly this principal, until a
-    /// plan like it was carried out so many times.
+    /// Returns the token that stands for exactly this plan, made for exactly this principal, for as long
+    /// as `spent` tokens of such calls were given.
     pub fn token(&self, key: &[u8; 32], principal: &str, spent: u64) -> String {
         let text = json!([principal, self.to_value(), spent]).to_string();
         let hash = blake3::keyed_hash(key, text.as_bytes()).to_hex();
@@ -218,6 +221,31 @@ impl Plan {
         let state =
             if now.is_empty() { String::new() } else { format!("\nNow: {}", now.join(" ")) };
         format!("{} ({})?\n{}{state}", self.tool, named.join(", "), self.loses)
+    }
+}
+
+/// How many tokens were given, so that each is good once. Calls share 256 counters: at worst a token is
+/// void because another call's was given.
+#[derive(Debug, Default)]
+pub struct Spent(Mutex<BTreeMap<u8, u64>>);
+
+impl Spent {
+    /// Returns the token of a plan; nothing if it is the one that is `given`, which is spent then.
+    pub fn token(
+        &self,
+        plan: &Plan,
+        given: Option<&str>,
+        of: impl Fn(u64) -> String,
+    ) -> Option<String> {
+        let call = blake3::hash(format!("{} {}", plan.tool, plan.arguments).as_bytes());
+        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = spent.entry(call.as_bytes()[0]).or_default();
+        let token = of(*times);
+        if given == Some(token.as_str()) {
+            *times += 1;
+            return None;
+        }
+        Some(token)
     }
 }
 

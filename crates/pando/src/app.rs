@@ -78,7 +78,7 @@ fn usage(error: &clap::Error, wants_json: bool) -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     let lacks_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    if is_help && !(wants_json && lacks_command) || !wants_json {
+    if !wants_json || is_help && !lacks_command {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
