@@ -223,7 +223,9 @@ fn a_newcomer_commits_branches_and_rolls_back_while_the_daemon_is_killed() {
     child.wait_with_output().unwrap();
     let last = &home.result(&["operation", "list", "--verb", "branch_create", "--limit", "1"]);
     let id = last["operations"][0]["operation_id"].as_str().unwrap();
-    let ended = home.result(&["operation", "wait", id, "--timeout", "2m"]);
+    let waited = home.output(&["operation", "wait", id, "--timeout", "2m", "--json"]);
+    let ended = serde_json::from_slice::<Value>(&waited.stdout).unwrap()["result"].clone();
+    assert_eq!(waited.status.success(), ended["status"] == "succeeded", "{ended}");
     let exists = home.run(&["branches", "shop", "-q"]).contains("shop@late");
     assert_eq!(exists, ended["status"] == "succeeded", "{ended}");
     assert_ne!(ended["status"], "stuck", "{ended}");
