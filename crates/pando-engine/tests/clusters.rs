@@ -651,6 +651,7 @@ async fn what_a_topology_says_of_its_links_is_not_healed_with_the_faults() {
     bench.ok("net_partition", json!({"cluster_name": "shared", "partition_a": ["a"]})).await;
     let healed = bench.ok("net_heal_all", named.clone()).await;
     assert_eq!((&healed["count"], &healed["remaining"]), (&1.into(), &1.into()), "{healed}");
+    assert_eq!(healed["verified"], "yes", "a slow link answers: {healed}");
     let left = bench.ok("net_fault_list", named.clone()).await;
     assert_eq!(left["faults"][0]["label"], "links of back", "{left}");
     // Named, it goes.

@@ -115,7 +115,7 @@ impl Faults {
             return unknown("the switch has forgotten it, but the guests are paused");
         }
         let ended = self.before.faults.iter().filter(|fault| healed.contains(&fault.id));
-        let works_on = |way: &Way| {
+        let silenced = |way: &Way| {
             let meets = |fault: &&Fault| match (&fault.segment, &way.segment) {
                 (Some(one), Some(other)) => one == other,
                 _ => true,
@@ -123,9 +123,10 @@ impl Faults {
             // An answer comes back over the other link.
             let back = Link { from: way.link.to.clone(), to: way.link.from.clone() };
             let is = |link: &Link| *link == way.link || *link == back;
-            self.after.faults.iter().filter(meets).any(|fault| fault.links.iter().any(is))
+            let left = self.after.faults.iter().filter(|fault| witness::may_silence(fault));
+            left.filter(meets).any(|fault| fault.links.iter().any(is))
         };
-        let free: BTreeSet<Way> = ended.flat_map(ways).filter(|way| !works_on(way)).collect();
+        let free: BTreeSet<Way> = ended.flat_map(ways).filter(|way| !silenced(way)).collect();
         if free.is_empty() {
             return unknown("the switch has forgotten it; other faults work on all its links");
         }

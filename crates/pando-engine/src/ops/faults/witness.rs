@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pando_api::network::Verified;
-use pando_model::fault::{Distribution, Fault, Impairment};
+use pando_model::fault::{Distribution, Effect, Fault, Impairment};
 use pando_model::network::{Link, ProbeResult, ProbeTarget};
 use pando_model::{BranchId, Cluster};
 
@@ -210,6 +210,18 @@ pub(super) fn impaired(
         measured(&heard, patience)
     );
     (Verified::Yes, evidence)
+}
+
+/// Whether a fault may keep guests from answering over its links in time.
+pub(super) fn may_silence(fault: &Fault) -> bool {
+    match &fault.effect {
+        Effect::Partition => true,
+        Effect::Impair(impairment) => {
+            let loses = impairment.loss.0 > 0 || impairment.corrupt.0 > 0;
+            let is_slow = Question::impaired(impairment).patience >= HEALED_PATIENCE;
+            loses || is_slow || impairment.rate_bps.is_some()
+        }
+    }
 }
 
 /// Judges links that the switch no longer does anything to.
