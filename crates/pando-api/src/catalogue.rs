@@ -43,7 +43,7 @@ macro_rules! verbs {
 
             fn decode(verb: &'static Verb, params: Value) -> Result<Self, ApiError> {
                 match verb.name {
-                    $($name => parse::decode(verb, params).map(Self::$variant),)*
+                    $($name => parse::decode(verb, &params).map(Self::$variant),)*
                     other => Err(unknown(other)),
                 }
             }
@@ -193,12 +193,12 @@ verbs! {
     [];
     /// Run a command on one node of a cluster.
     NodeExec = "node_exec" (node::NodeExecParams) -> node::NodeExecResult,
-    Cluster, Write, Directly,
+    Cluster, Write, Either,
     cli(&["node", "exec"], &["cluster_name", "node_name", "command"]),
     [];
     /// Run a command on several nodes of a cluster at once.
     NodeExecAll = "node_exec_all" (node::NodeExecAllParams) -> node::NodeExecAllResult,
-    Cluster, Write, Directly,
+    Cluster, Write, Either,
     cli(&["node", "exec-all"], &["cluster_name", "command"]),
     [];
     /// Crash a node and boot it again.
@@ -298,12 +298,12 @@ verbs! {
 
     /// Run a command inside a machine and return its output.
     ExecRun = "exec_run" (exec::ExecRunParams) -> exec::ExecRunResult,
-    Exec, Write, Directly,
+    Exec, Write, Either,
     cli(&["exec"], &["address", "argv"]).by_hand(),
     [renamed("vers_execute", &[("timeout", "timeout_s")])];
     /// Run one command in many branches at once.
     ExecFanout = "exec_fanout" (exec::ExecFanoutParams) -> exec::ExecFanoutResult,
-    Exec, Write, Directly,
+    Exec, Write, Either,
     cli(&["fanout"], &["branches"]).by_hand(),
     [renamed("vers_parallel_execute", &[("timeout", "timeout_s")])];
     /// Write a file inside a machine.

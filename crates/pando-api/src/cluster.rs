@@ -71,7 +71,10 @@ pub struct NodeStatus {
     pub answers: bool,
     /// Whether an SSH server answers behind its forwarded port.
     pub ssh_reachable: bool,
-    /// Why it ended.
+    /// Services that failed in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_services: Vec<String>,
+    /// Why it ended, or does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

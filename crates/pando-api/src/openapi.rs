@@ -82,7 +82,7 @@ fn post(verb: &Verb) -> Value {
     if verb.effect != Effect::Read {
         headers.insert(0, "IdempotencyKey");
     }
-    if verb.runs == Runs::AsOperation {
+    if verb.runs != Runs::Directly {
         headers.push("Prefer");
     }
     operation["parameters"] = headers.into_iter().map(parts::parameter).collect();
@@ -121,7 +121,7 @@ fn responses(verb: &Verb) -> Value {
         "200": parts::succeeded("The result.", &parts::schema(&result_name(verb))),
         "default": parts::failed(),
     });
-    if verb.runs == Runs::AsOperation {
+    if verb.runs != Runs::Directly {
         responses["202"] = json!({ "$ref": "#/components/responses/Begun" });
     }
     responses

@@ -95,9 +95,12 @@ fn usage(verb: &Verb) -> String {
 }
 
 /// Returns the typed parameters.
-pub(crate) fn decode<T: DeserializeOwned>(verb: &Verb, params: Value) -> Result<T, ApiError> {
+pub(crate) fn decode<T: DeserializeOwned>(verb: &Verb, params: &Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(params).map_err(|source| {
         let path = source.path().to_string();
+        if let Some(wrong) = wrong_type(verb, params, &path) {
+            return ApiError::parameter(&path, wrong);
+        }
         let detail: String = source.inner().to_string().chars().take(MAX_QUOTED_CHARS).collect();
         if path == "." {
             return ApiError::new(ErrorCode::InvalidParameter, format!("{}: {detail}", verb.name))
@@ -105,6 +108,43 @@ pub(crate) fn decode<T: DeserializeOwned>(verb: &Verb, params: Value) -> Result<
         }
         ApiError::parameter(&path, format!("`{path}` of {}: {detail}", verb.name))
     })
+}
+
+/// Returns what is wrong with a parameter whose value is of another type than it has.
+fn wrong_type(verb: &Verb, params: &Value, name: &str) -> Option<String> {
+    let (schema, value) = (verb.properties()?.get(name)?, params.get(name)?);
+    let types = match schema.get("type")? {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => vec![one.as_str()?],
+    };
+    let [wanted] = types.into_iter().filter(|name| *name != "null").collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let (fits, wanted) = match wanted {
+        "boolean" => (value.is_boolean(), "true or false"),
+        "integer" => (value.is_u64() || value.is_i64(), "a whole number"),
+        "number" => (value.is_number(), "a number"),
+        "string" => (value.is_string(), "a string"),
+        "array" => (value.is_array(), "a list"),
+        "object" => (value.is_object(), "an object"),
+        _ => return None,
+    };
+    let bound = |name: &str| schema.get(name).and_then(Value::as_i64);
+    let range = match (wanted, bound("minimum"), bound("maximum")) {
+        ("a whole number", Some(least), Some(most)) => format!(" from {least} to {most}"),
+        ("a whole number", Some(least), None) => format!(" of at least {least}"),
+        _ => String::new(),
+    };
+    let is = match value {
+        Value::Number(number) => number.to_string(),
+        other => kind(other).to_owned(),
+    };
+    let is_outside = value.as_i64().is_some_and(|number| {
+        bound("minimum").is_some_and(|least| number < least)
+            || bound("maximum").is_some_and(|most| number > most)
+    });
+    (!fits || is_outside)
+        .then(|| format!("`{name}` of {} is {is}; it must be {wanted}{range}", verb.name))
 }
 
 const fn kind(value: &Value) -> &'static str {

@@ -109,6 +109,8 @@ impl Effect {
 pub enum Runs {
     /// Answers directly.
     Directly,
+    /// Answers directly, and is an operation where it is started or has an idempotency key: commands.
+    Either,
     /// Is recorded as an operation first; [`crate::Control::start`] returns it at once.
     AsOperation,
 }

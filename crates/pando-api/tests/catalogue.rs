@@ -344,3 +344,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn values_of_another_type_are_refused_in_plain_words() {
+    for (params, said) in [
+        (
+            json!({"timeout_s": "soon"}),
+            "`timeout_s` of exec_run is a string; it must be a whole number from 1",
+        ),
+        (json!({"timeout_s": 1.5}), "is 1.5; it must be a whole number"),
+        (json!({"timeout_s": -1}), "is -1; it must be a whole number from 1"),
+        (json!({"detach": "yes"}), "`detach` of exec_run is a string; it must be true or false"),
+        (json!({"argv": "ls -l"}), "`argv` of exec_run is a string; it must be a list"),
+        (json!({"env": ["A=1"]}), "`env` of exec_run is a list; it must be an object"),
+    ] {
+        let error = Call::parse("exec_run", params).unwrap_err();
+        assert!(error.message.contains(said), "{}", error.message);
+        assert!(error.subject.is_some());
+    }
+}

@@ -257,7 +257,6 @@ impl Engine {
 #[async_trait]
 impl Control for Engine {
     async fn call(&self, caller: &Caller, call: Call) -> std::result::Result<Value, ApiError> {
-        check_key(caller, &call)?;
         if self.is_operation(caller, &call) {
             let wait = !matches!(&call, Call::VmCreate(params) if !params.wait)
                 && !matches!(&call, Call::ExecRun(params) if params.detach);
@@ -280,7 +279,7 @@ impl Control for Engine {
         caller: &Caller,
         call: Call,
     ) -> std::result::Result<OperationId, ApiError> {
-        if call.verb().runs != Runs::AsOperation && !matches!(call, Call::ExecRun(_)) {
+        if call.verb().runs == Runs::Directly {
             let message = format!("{} answers directly; call it instead", call.name());
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
@@ -337,23 +336,15 @@ impl Engine {
     /// Returns whether a call becomes an operation: commands do when they are detached or have a
     /// key.
     fn is_operation(&self, caller: &Caller, call: &Call) -> bool {
-        match call {
-            Call::ExecRun(params) => params.detach || caller.idempotency_key.is_some(),
-            call => call.verb().runs == Runs::AsOperation,
+        match call.verb().runs {
+            Runs::AsOperation => true,
+            Runs::Either => {
+                let detached = matches!(call, Call::ExecRun(params) if params.detach);
+                detached || caller.idempotency_key.is_some()
+            }
+            Runs::Directly => false,
         }
     }
-}
-
-/// Refuses a key for commands that would be run again nevertheless.
-fn check_key(caller: &Caller, call: &Call) -> std::result::Result<(), ApiError> {
-    let keeps_no_result =
-        matches!(call, Call::NodeExec(_) | Call::NodeExecAll(_) | Call::ExecFanout(_));
-    if caller.idempotency_key.is_none() || !keeps_no_result {
-        return Ok(());
-    }
-    let message = format!("{} runs again each time, so that a key has no effect", call.name());
-    Err(ApiError::parameter("idempotency_key", message)
-        .hint("`exec_run` takes one for a single node: `pando exec CLUSTER/NODE --key KEY -- …`"))
 }
 
 #[cfg(test)]

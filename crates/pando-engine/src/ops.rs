@@ -56,7 +56,7 @@ pub(crate) fn revive(verb: &str, memo: &Value) -> serde_json::Result<Option<Box<
         "commit_delete" | "snapshot_delete" => read::<commit_delete::CommitDelete>(memo),
         "image_build" | "image_import" => read::<image_add::ImageAdd>(memo),
         "image_remove" => read::<image_remove::ImageRemove>(memo),
-        "exec_run" => read::<exec::Exec>(memo),
+        "exec_run" | "exec_fanout" | "node_exec" | "node_exec_all" => read::<exec::Exec>(memo),
         "net_partition" | "net_impair" | "net_heal" | "net_heal_all" => {
             read::<faults::Faults>(memo)
         }

@@ -49,6 +49,26 @@ pub(crate) fn machine_id(cluster: &Cluster, branch: &Branch) -> String {
     }
 }
 
+impl Failure {
+    /// Says of which node this is: as its subject, and in the commands that its hint names.
+    pub fn at(self, target: &Target) -> Self {
+        let Self(mut error) = self;
+        let (branch, node) = (target.place.address(), &target.node);
+        let address = format!("{branch}/{node}");
+        error.hint = error.hint.map(|hint| {
+            let hint = match target.place.branch.nodes.len() {
+                1 => hint,
+                _ => hint
+                    .replace("vm control ADDRESS restart", &format!("node crash {branch} {node}")),
+            };
+            let hint = hint.replace("vm control ADDRESS", &format!("vm control {branch}"));
+            hint.replace("ADDRESS", &address).replace("CLUSTER", &branch)
+        });
+        error.subject.get_or_insert(address);
+        Self(error)
+    }
+}
+
 impl Place {
     pub fn address(&self) -> String {
         format!("{}@{}", self.cluster.name, self.branch.name)
@@ -352,6 +372,9 @@ impl Engine {
         let because = because.map(|why| format!(" ({why})")).unwrap_or_default();
         Err(Failure::new(ErrorCode::WrongState, format!("{address} is {is}{because}"))
             .subject(address.clone())
-            .hint(format!("`pando vm control {address} {action}`")))
+            .hint(match (action, &place.cluster.topology) {
+                ("start", Some(_)) => format!("`pando cluster start {address}`"),
+                _ => format!("`pando vm control {address} {action}`"),
+            }))
     }
 }

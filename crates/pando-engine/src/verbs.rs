@@ -27,6 +27,7 @@ use pando_api::{ApiError, Call, Caller};
 use pando_model::ErrorCode;
 use serde::Serialize;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
@@ -79,7 +80,10 @@ impl Engine {
             Call::CommitDelete(params) => self.plan_commit_delete(params).await,
             Call::TagSet(params) => self.plan_tag_set(params).await,
             Call::TagDelete(params) => self.plan_tag_delete(params).await,
-            Call::ExecRun(params) => self.plan_exec(caller, params).await,
+            call @ (Call::ExecRun(_)
+            | Call::ExecFanout(_)
+            | Call::NodeExec(_)
+            | Call::NodeExecAll(_)) => self.plan_exec(caller, call).await,
             Call::ImageBuild(params) => self.plan_image_build(params).await,
             Call::ImageImport(params) => self.plan_image_import(params).await,
             Call::ImageRemove(params) => self.plan_image_remove(&params).await,
@@ -101,15 +105,17 @@ impl Engine {
             Call::ClusterStatus(params) => json(&self.cluster_status(caller, params).await?),
             Call::ClusterHandle(params) => json(&self.cluster_handle(caller, params).await?),
             Call::ClusterList(params) => json(&self.cluster_list(params).await?),
-            Call::NodeExec(params) => json(&self.node_exec(caller, params).await?),
-            Call::NodeExecAll(params) => json(&self.node_exec_all(caller, params).await?),
             Call::SnapshotList(params) => json(&self.snapshot_list(params).await?),
             Call::BranchList(params) => json(&self.branch_list(caller, params).await?),
             Call::CommitList(params) => json(&self.commit_list(params).await?),
             Call::CommitShow(params) => json(&self.commit_show(&params.commit).await?),
             Call::CommitVerify(params) => json(&self.commit_verify(&params.commit).await?),
-            Call::ExecRun(params) => json(&self.exec_run(caller, params).await?),
-            Call::ExecFanout(params) => json(&self.exec_fanout(caller, params).await?),
+            call @ (Call::ExecRun(_)
+            | Call::ExecFanout(_)
+            | Call::NodeExec(_)
+            | Call::NodeExecAll(_)) => {
+                self.run_commands(caller, call, &CancellationToken::new()).await
+            }
             Call::FilePush(params) => json(&self.file_push(caller, params).await?),
             Call::FilePull(params) => json(&self.file_pull(caller, params).await?),
             Call::ConnectInfo(params) => json(&self.connect_info(caller, params).await?),

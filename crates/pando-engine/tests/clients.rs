@@ -118,20 +118,32 @@ async fn a_command_with_a_key_runs_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commands_that_keep_no_result_take_no_key() {
-    let mut bench = Bench::with_vm().await;
-    bench.caller.idempotency_key = Some("once".into());
+async fn commands_on_several_nodes_run_once_with_a_key_too() {
+    let mut bench = Bench::with_cluster().await;
     for (verb, params) in [
-        ("node_exec", json!({"cluster_name": "shop", "node_name": "shop", "command": "true"})),
-        ("node_exec_all", json!({"cluster_name": "shop", "command": "true"})),
-        ("exec_fanout", json!({"cluster": "shop", "command": "true"})),
+        ("node_exec", json!({"cluster_name": "duo", "node_name": "db", "command": "echo hello"})),
+        ("node_exec_all", json!({"cluster_name": "duo", "command": "echo hello"})),
+        ("exec_fanout", json!({"branches": ["duo"], "command": "echo hello"})),
     ] {
+        bench.caller.idempotency_key = Some(format!("once-{verb}"));
+        let first = bench.ok(verb, params.clone()).await;
+        assert!(first["operation_id"].is_string(), "{first}");
         let calls = bench.world.faults().calls().len();
-        let error = bench.fails(verb, params).await;
-        assert_eq!(error.code, ErrorCode::InvalidParameter, "{verb}");
-        assert!(error.hint.unwrap().contains("exec_run"), "{verb}");
-        assert_eq!(bench.world.faults().calls().len(), calls, "{verb} did nothing");
+        assert_eq!(bench.ok(verb, params.clone()).await, first);
+        assert_eq!(bench.world.faults().calls().len(), calls, "nothing was done again");
+        let mut other = params;
+        other["command"] = json!("true");
+        assert_eq!(bench.fails(verb, other).await.code, ErrorCode::KeyReused, "{verb}");
     }
+    bench.caller.idempotency_key = None;
+
+    // What is taken back is killed everywhere, and has no result.
+    let call = parsed("node_exec_all", json!({"cluster_name": "duo", "command": "sleep-forever"}));
+    let id = bench.engine.start(&bench.caller, call).await.unwrap();
+    bench.ok("operation_cancel", json!({"id": id})).await;
+    let view = bench.ok("operation_wait", json!({"id": id})).await;
+    assert_eq!(view["status"], "cancelled", "{view}");
+    bench.assert_consistent("commands").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use pando_model::capture::{Aspect, CaptureRecord, Captured, Coverage};
 use pando_wire::capture::encode;
 use pando_wire::guest::{Answer, Refusal, RefusalKind, Reply};
 use pando_wire::limits::{MAX_CHUNK_BYTES, MAX_DIGESTS, STREAM_WINDOW_BYTES};
+pub use units::failed_units;
 
 use crate::config::Config;
 use crate::jobs::{Voice, What};

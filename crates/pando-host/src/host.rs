@@ -238,7 +238,7 @@ impl BranchHost for LocalHost {
 
     async fn facts(&self, branch: &BranchId, node: &Name) -> Result<GuestFacts, HostError> {
         let request = Request::Facts { node: node.clone() };
-        match self.ask(branch, &request, limits::ANSWER * 2).await? {
+        match self.ask(branch, &request, limits::GUEST).await? {
             Reply::Facts { facts } => Ok(*facts),
             other => Err(unexpected(&other)),
         }

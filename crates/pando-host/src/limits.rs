@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const ANSWER: Duration = Duration::from_secs(10);
 /// Time beyond a request's own for its answer to arrive.
 pub const GRACE: Duration = Duration::from_secs(15);
+/// Time for a keeper to answer what it asks a guest first: its own patience with the guest, and a moment.
+pub const GUEST: Duration = Duration::from_secs(25);
 /// Time that a command which a keeper's owner does may take: two hypervisor commands a node.
 pub const COMMAND: Duration = Duration::from_secs(45);
 /// Time that a branch's resume may take: one that was made paused comes up then, and may have to

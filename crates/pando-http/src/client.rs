@@ -257,7 +257,7 @@ impl Control for Client {
         struct Started {
             operation_id: OperationId,
         }
-        if call.verb().runs != Runs::AsOperation {
+        if call.verb().runs == Runs::Directly {
             return Err(ApiError::new(
                 ErrorCode::InvalidParameter,
                 format!("{} is not an operation; it answers directly", call.name()),

@@ -162,7 +162,7 @@ async fn verb(State(app): Shared, name: InPath, request: Request) -> Response {
     };
     let detached = wants_detached(request.headers());
     let (status, outcome) = match read_call(&name, request).await {
-        Ok(call) if detached && call.verb().runs == Runs::AsOperation => {
+        Ok(call) if detached && call.verb().runs != Runs::Directly => {
             let started = Caught::new(app.control.start(&caller, call)).await;
             (StatusCode::ACCEPTED, started.map(|id| json!({ "operation_id": id })))
         }

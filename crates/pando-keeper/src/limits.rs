@@ -35,6 +35,8 @@ pub const MACHINE_READY: Duration = Duration::from_secs(20);
 /// Time for a guest's answer to a small question: guests on a host with six times as many of them as
 /// cores, all busy, take ten seconds.
 pub const GUEST_ANSWER: Duration = Duration::from_secs(20);
+/// Time that a guest's answer to probes may take beyond their own: whoever asked for a fault waits.
+pub const PROBE_GRACE: Duration = Duration::from_secs(10);
 /// Time that a command may stay silent beyond its own timeout before the guest is called lost.
 pub const EXEC_GRACE: Duration = Duration::from_secs(10);
 /// Times that a cut's guard is asked before the cut is called unclean.

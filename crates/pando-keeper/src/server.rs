@@ -354,7 +354,7 @@ impl Server {
         timeout: Duration,
     ) -> Answer {
         let timeout = timeout.min(limits::MAX_WAIT);
-        let deadline = Instant::now() + timeout + limits::GUEST_ANSWER;
+        let deadline = Instant::now() + timeout + limits::PROBE_GRACE;
         let results = self.link(node)?.probe(targets, count, timeout, deadline);
         results.map(|results| Reply::Probed { results }).map_err(self.failed(node))
     }
@@ -438,7 +438,9 @@ impl Server {
 
     /// Starts a command.
     fn exec(&self, node: &Name, spec: &ExecSpec) -> Result<ExecHandle, HostError> {
-        let deadline = Instant::now() + limits::GUEST_ANSWER;
+        let patience =
+            (Duration::from_millis(spec.timeout_ms) + limits::EXEC_GRACE).min(limits::GUEST_ANSWER);
+        let deadline = Instant::now() + patience;
         self.link(node)?.exec(spec, deadline).map_err(self.failed(node))
     }
 
@@ -475,10 +477,13 @@ impl Server {
     }
 
     fn capture(&self, client: &UnixStream, node: &Name, request: &GuestRequest) -> Answer {
+        let link = self.link(node)?;
+        // A guest that hangs is told from one that has much to read.
+        link.facts(Instant::now() + limits::GUEST_ANSWER).map_err(self.failed(node))?;
         let deadline = Instant::now() + limits::CAPTURE;
         // Many small writes for the guest, few for the client.
         let mut records = io::BufWriter::with_capacity(MAX_DATA, Outgoing { client });
-        let end = self.link(node)?.capture(request, &mut records, deadline);
+        let end = link.capture(request, &mut records, deadline);
         let end = end.map_err(self.failed(node))?;
         records.flush().map_err(|e| trouble::io("send a capture to the client", &e))?;
         Ok(Reply::Captured { end })

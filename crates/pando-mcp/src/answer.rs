@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::budget::Cut;
+use crate::hints;
 
 /// A call that can be made as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,8 +48,8 @@ impl Answer {
 
     /// Returns an answer with an error and the call that helps, where one is known.
     pub fn error(error: ApiError) -> Self {
-        let next = after(&error);
-        Self { outcome: Err(error), next, cut: Vec::new() }
+        let next = hints::next(&error).or_else(|| after(&error));
+        Self { outcome: Err(hints::in_tools(error)), next, cut: Vec::new() }
     }
 
     /// Adds the call that goes on from here.
@@ -82,16 +83,18 @@ impl Answer {
 /// Returns the call that helps after an error, as far as its code tells.
 fn after(error: &ApiError) -> Option<Next> {
     if let Some(id) = &error.operation {
-        return Some(Next::new("operation_get", json!({"id": id})));
+        return Some(Next::new("operation_wait", json!({"id": id})));
     }
     let subject = error.subject.as_deref().unwrap_or_default();
     match error.code {
         ErrorCode::NotFound if subject.starts_with("op_") => {
             Some(Next::new("operation_list", json!({})))
         }
-        ErrorCode::NotFound | ErrorCode::Ambiguous => match subject.split_once('@') {
+        ErrorCode::NotFound => match subject.split_once('@') {
             Some((cluster, _)) => Some(Next::new("branch_list", json!({"cluster": cluster}))),
-            None => Some(Next::new("vm_list", json!({}))),
+            None if error.message.contains("machine") => Some(Next::new("vm_list", json!({}))),
+            // The hint lists what there is.
+            None => None,
         },
         ErrorCode::Busy | ErrorCode::DeadlineExceeded => {
             Some(Next::new("operation_list", json!({"status": "running"})))

@@ -44,44 +44,45 @@ pub struct Cut {
     pub how: &'static str,
 }
 
-/// Returns how many bytes a call's result may have, after giving the call the parameters that
-/// keep it short where the caller gave none.
-pub fn prepare(verb: &Verb, arguments: &mut Map<String, Value>) -> usize {
-    if verb.name == CAPTURE {
-        // Its bounds are those of the file that it makes; only what is read is in the result.
-        let read = arguments.get("limit").and_then(Value::as_u64).unwrap_or(CAPTURE_BYTES);
-        arguments.insert("limit".to_owned(), json!(read));
-        return RESULT_BYTES + usize::try_from(read).unwrap_or(usize::MAX / 4).min(MOST_READ) * 2;
-    }
-    let mut asked = 0;
-    let mut bound = |name: &str, usual: u64| {
-        if !verb.properties().is_some_and(|known| known.contains_key(name)) {
-            return;
-        }
-        match arguments.get(name).filter(|value| !value.is_null()) {
-            Some(given) => asked += given.as_u64().unwrap_or(0),
-            None => {
-                arguments.insert(name.to_owned(), json!(usual));
-            }
-        }
-    };
+/// Returns a verb's parameters that bound what it returns, with what they are unless more is asked for.
+pub fn usual(verb: &Verb) -> Vec<(&'static str, u64)> {
     let rows = match verb.name {
         "exec_fanout" => 6,
         "node_exec_all" => 3,
         _ => 1,
     };
-    bound("max_output_bytes", OUTPUT_BYTES / rows);
-    bound("max_bytes", if verb.name == PULL { PULL_BYTES } else { TEXT_BYTES });
-    bound("tail_bytes", TEXT_BYTES);
-    // Asking for many rows does not raise the budget: a list can be continued.
-    if !verb.is_required("limit")
-        && verb.properties().is_some_and(|known| known.contains_key("limit"))
-        && arguments.get("limit").is_none_or(Value::is_null)
-    {
-        arguments.insert("limit".to_owned(), json!(PAGE_ROWS));
+    let all = match verb.name {
+        // Its other bounds are those of the file that it makes; only what is read is in the result.
+        CAPTURE => vec![("limit", CAPTURE_BYTES)],
+        name => vec![
+            ("max_output_bytes", OUTPUT_BYTES / rows),
+            ("max_bytes", if name == PULL { PULL_BYTES } else { TEXT_BYTES }),
+            ("tail_bytes", TEXT_BYTES),
+            ("limit", PAGE_ROWS),
+        ],
+    };
+    let has = |name: &str| verb.properties().is_some_and(|known| known.contains_key(name));
+    all.into_iter().filter(|(name, _)| has(name) && !verb.is_required(name)).collect()
+}
+
+/// Returns how many bytes a call's result may have, after giving the call the parameters that
+/// keep it short where the caller gave none.
+pub fn prepare(verb: &Verb, arguments: &mut Map<String, Value>) -> usize {
+    let mut asked = 0;
+    for (name, usual) in usual(verb) {
+        match arguments.get(name).filter(|value| !value.is_null()) {
+            // Asking for many rows does not raise the budget: a list can be continued.
+            Some(_) if name == "limit" && verb.name != CAPTURE => {}
+            Some(given) => asked += given.as_u64().unwrap_or(0),
+            None => {
+                arguments.insert(name.to_owned(), json!(usual));
+                asked += if verb.name == CAPTURE { usual } else { 0 };
+            }
+        }
     }
+    let asked = usize::try_from(asked).unwrap_or(usize::MAX).min(MOST_READ);
     // Both streams of a command may be that long, and JSON makes some bytes longer.
-    RESULT_BYTES + usize::try_from(asked).unwrap_or(usize::MAX / 4).min(usize::MAX / 4) * 2
+    RESULT_BYTES + asked * 2
 }
 
 /// Returns how many bytes a value takes as JSON.

@@ -14,7 +14,7 @@ use crate::confirm::{self, Consent, Plan, Spent};
 use crate::find;
 use crate::follow::{self, Client, Confirmed, Followed};
 use crate::limits::{DIRECT_EXEC_S, RESULT_BYTES, TASK_AFTER};
-use crate::profile::Profile;
+use crate::profile::{Names, Profile};
 use crate::tools::{CALL, CONFIRM, FIND, KEY, takes_key};
 
 /// What a call comes to.
@@ -69,6 +69,19 @@ impl Calls {
         consent: Consent,
         client: &dyn Client,
     ) -> Outcome {
+        match self.dispatch(name, arguments, consent, client).await {
+            Outcome::Done(answer) => Outcome::Done(self.followed_by_reachable(answer)),
+            outcome => outcome,
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        consent: Consent,
+        client: &dyn Client,
+    ) -> Outcome {
         let outcome = match name {
             FIND => find::find(&self.profile, &arguments).map(|result| {
                 let mut answer = Answer::result(result);
@@ -98,6 +111,25 @@ impl Calls {
             _ => None,
         };
         Answer::error(error).next(next)
+    }
+
+    fn followed_by_reachable(&self, mut answer: Answer) -> Answer {
+        answer.next = answer.next.and_then(|next| self.reachable(next));
+        answer
+    }
+
+    /// Returns a call in the form in which this client can make it, if it may be made at all.
+    fn reachable(&self, next: Next) -> Option<Next> {
+        let Some(verb) = Verb::find(&next.tool) else { return Some(next) };
+        let is_shown = self.profile.names == Names::Own || verb.aliases.is_empty();
+        match (self.profile.permits(verb), self.profile.lists(verb) && is_shown) {
+            (false, _) => None,
+            (true, true) => Some(next),
+            (true, false) => {
+                let arguments = json!({"name": next.tool, "arguments": next.arguments});
+                Some(Next::new(CALL, arguments))
+            }
+        }
     }
 
     fn search(&self, name: &str) -> Next {
@@ -141,17 +173,22 @@ impl Calls {
             Some(_) => return Err(ApiError::parameter(CONFIRM, "`confirm` is not a string")),
         };
         let mut arguments = self.under_own_names(name, verb, arguments)?;
+        let again = Next { tool: verb.name.to_owned(), arguments: arguments.clone() };
         let budget = budget::prepare(verb, &mut arguments);
         let call = Call::parse(verb.name, Value::Object(arguments.clone()))?;
         if let Some(loses) = confirm::loses(&call) {
             let plan = self.plan(&call, loses).await?;
-            if let Some(outcome) = self.agreed(&plan, consent, client, name).await? {
+            if let Some(outcome) = self.agreed(&plan, consent, client).await? {
                 return Ok(outcome);
             }
         }
         Ok(match self.carry_out(call, client).await {
             Carried::Answered(answer) => {
-                Outcome::Done(self.fitted(verb, &arguments, answer, budget).await)
+                let undone = answer.outcome.as_ref().is_err_and(|error| {
+                    error.code == ErrorCode::DaemonUnreachable && error.operation.is_some()
+                });
+                let answer = self.fitted(verb, &arguments, answer, budget).await;
+                Outcome::Done(answer.next(undone.then_some(again)))
             }
             Carried::Begun(view) => Outcome::Begun(view),
         })
@@ -175,7 +212,7 @@ impl Calls {
         let verb = Verb::find(&view.verb);
         let answer = match follow::outcome(view) {
             Ok(result) => Answer::result(result),
-            Err(error) => Answer::error(error),
+            Err(error) => self.followed_by_reachable(Answer::error(error)),
         };
         match verb {
             Some(verb) => self.fitted(verb, &Map::new(), answer, RESULT_BYTES).await,
@@ -219,7 +256,6 @@ impl Calls {
         plan: &Plan,
         consent: Consent,
         client: &dyn Client,
-        name: &str,
     ) -> Result<Option<Outcome>, ApiError> {
         let given = match &consent {
             Consent::Given(token) => Some(token.as_str()),
@@ -242,24 +278,12 @@ impl Calls {
         }
         let mut again = plan.arguments.as_object().cloned().unwrap_or_default();
         again.insert(CONFIRM.to_owned(), json!(token));
-        let (tool, arguments) = if name == plan.tool && self.is_listed(plan.tool) {
-            (plan.tool, again)
-        } else {
-            let mut wrapped = Map::new();
-            wrapped.insert("name".to_owned(), json!(plan.tool));
-            wrapped.insert("arguments".to_owned(), Value::Object(again));
-            (CALL, wrapped)
-        };
         let answer = Answer::result(json!({
             "status": "confirmation_required", "note": note, "plan": plan.to_value(),
             "confirm": token,
         }));
-        let next = Next { tool: tool.to_owned(), arguments };
+        let next = Next { tool: plan.tool.to_owned(), arguments: again };
         Ok(Some(Outcome::Done(answer.next(Some(next)))))
-    }
-
-    fn is_listed(&self, name: &str) -> bool {
-        Verb::find(name).is_some_and(|verb| self.profile.lists(verb))
     }
 
     async fn carry_out(&self, call: Call, client: &dyn Client) -> Carried {
@@ -270,23 +294,13 @@ impl Calls {
                 let wait = Duration::from_secs(params.timeout_s).min(self.wait);
                 self.watched(&caller, &params.id, wait, client).await
             }
-            Call::ExecRun(mut params) if params.timeout_s > DIRECT_EXEC_S && !params.detach => {
-                params.detach = true;
-                let begun = self.control.call(&caller, Call::ExecRun(params)).await;
-                let id = begun.map(|result| result.get("operation_id").cloned());
-                match id.map(|id| id.and_then(|id| serde_json::from_value(id).ok())) {
-                    Ok(Some(id)) => return self.waited_for(&caller, &id, client).await,
-                    Ok(None) => Answer::error(ApiError::new(
-                        ErrorCode::Internal,
-                        "the command was begun and its operation is not known",
-                    )),
-                    Err(error) => Answer::error(error),
-                }
-            }
             Call::VmCreate(params) if !params.wait => {
                 self.begun(&caller, Call::VmCreate(params)).await
             }
-            call if call.verb().runs == Runs::AsOperation => {
+            Call::ExecRun(params) if params.detach => {
+                self.begun(&caller, Call::ExecRun(params)).await
+            }
+            call if call.verb().runs == Runs::AsOperation || is_long(&call) => {
                 match self.control.start(&caller, call).await {
                     Ok(id) => return self.waited_for(&caller, &id, client).await,
                     Err(error) => Answer::error(error),
@@ -404,6 +418,18 @@ impl Calls {
         }
         answer
     }
+}
+
+/// Returns whether a call's commands may run for longer than a client waits.
+fn is_long(call: &Call) -> bool {
+    let timeout_s = match call {
+        Call::ExecRun(params) => params.timeout_s,
+        Call::ExecFanout(params) => params.timeout_s,
+        Call::NodeExec(params) => params.timeout_s,
+        Call::NodeExecAll(params) => params.timeout_s,
+        _ => return false,
+    };
+    timeout_s > DIRECT_EXEC_S
 }
 
 fn refused(plan: &Plan) -> ApiError {

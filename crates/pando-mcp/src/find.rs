@@ -9,8 +9,10 @@ use crate::profile::Profile;
 use crate::tools;
 
 /// Words that say nothing.
-const NOISE: &[&str] =
-    &["a", "an", "and", "how", "in", "of", "or", "the", "to", "with", "for", "do", "i"];
+const NOISE: &[&str] = &[
+    "a", "add", "an", "and", "are", "between", "do", "each", "for", "from", "how", "i", "in", "is",
+    "my", "of", "or", "the", "this", "to", "two", "what", "which", "with",
+];
 
 /// Answers a query.
 ///
@@ -43,18 +45,14 @@ pub fn find(profile: &Profile, arguments: &Map<String, Value>) -> Result<Value, 
         return Ok(json!({"query": query, "total": 1, "returned": 1, "tools": [shown]}));
     }
     let words = words(query);
-    let mut scored: Vec<(u32, &Verb)> = profile
-        .permitted()
-        .map(|verb| (score(verb, &words), verb))
-        .filter(|(score, _)| *score > 0 || words.is_empty())
-        .collect();
-    scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-    let total = scored.len();
-    let rows: Vec<Value> = scored
+    let permitted: Vec<&Verb> = profile.permitted().collect();
+    let found = ranked(&permitted, &words);
+    let total = found.len();
+    let rows: Vec<Value> = found
         .into_iter()
         .take(FOUND)
         .enumerate()
-        .map(|(rank, (_, verb))| {
+        .map(|(rank, verb)| {
             if rank < FOUND_IN_FULL {
                 return described(profile, verb);
             }
@@ -96,24 +94,76 @@ fn stem(word: &str) -> &str {
     ended.filter(|stem| stem.len() >= 3).unwrap_or(word)
 }
 
-fn score(verb: &Verb, words: &[String]) -> u32 {
-    let names = || std::iter::once(verb.name).chain(verb.aliases.iter().map(|alias| alias.name));
-    let text = verb.description().to_lowercase();
-    let parameters = || verb.properties().into_iter().flat_map(Map::keys);
-    words
-        .iter()
-        .map(|word| {
-            let word = stem(word);
-            let in_name = names().any(|name| name.split(['_', '.']).any(|part| stem(part) == word));
-            let in_text = text.split(|c: char| !c.is_alphanumeric()).any(|own| stem(own) == word);
-            let in_parameters = parameters().any(|name| name.contains(word));
-            let in_toolset = stem(verb.toolset.as_str()) == word;
-            u32::from(in_name) * 6
-                + u32::from(in_text) * 3
-                + u32::from(in_toolset) * 2
-                + u32::from(in_parameters)
-        })
-        .sum()
+/// How much a word's place says: a verb's name or what else it is known as, its description, its
+/// toolset, one of its parameters.
+const PLACES: [f64; 4] = [3.0, 2.0, 1.0, 0.7];
+
+/// What people call what verbs do, in words that their descriptions do not have.
+const KNOWN_AS: &[(&str, &str)] = &[
+    ("branch_create", "fork clone copy duplicate try"),
+    ("branch_rollback", "undo restore revert reset go back earlier state"),
+    ("branch_checkout", "switch"),
+    ("commit_create", "save checkpoint snapshot state"),
+    ("commit_list", "log history"),
+    ("connect_info", "login key port"),
+    ("console_read", "boot log serial output"),
+    ("exec_run", "shell script"),
+    ("file_pull", "download copy"),
+    ("file_push", "upload copy"),
+    ("gc", "cleanup clean prune unused space"),
+    ("image_import", "qcow2 cloud vmdk"),
+    ("journal_list", "who did audit history"),
+    ("net_capture", "tcpdump sniff record packet traffic"),
+    ("net_heal_all", "repair reconnect undo"),
+    ("net_impair", "slow latency delay drop packet bandwidth limit lossy chaos network"),
+    ("net_partition", "split isolate disconnect unreachable cut"),
+    ("net_probe", "ping reach reachable test"),
+    ("node_crash", "kill reboot restart"),
+    ("operation_cancel", "abort stop long running"),
+    ("snapshot_revert", "restore undo"),
+    ("state_diff", "compare difference changed branches"),
+    ("system_status", "health version daemon host"),
+    ("tag_set", "rename label"),
+    ("vm_control", "pause resume shutdown reboot"),
+    ("vm_usage", "cpu memory disk top"),
+];
+
+/// Returns how strongly a word speaks for a verb, rare words and frequent ones alike.
+fn place(verb: &Verb, word: &str) -> Option<f64> {
+    let is = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|own| stem(own) == word);
+    let mut names = std::iter::once(verb.name).chain(verb.aliases.iter().map(|alias| alias.name));
+    let known_as = KNOWN_AS.iter().find(|(name, _)| *name == verb.name).map(|(_, words)| *words);
+    let mut parameters = verb.properties().into_iter().flat_map(Map::keys);
+    let [name, text, toolset, parameter] = PLACES;
+    if names.any(|name| is(&name.replace('_', " "))) || known_as.is_some_and(is) {
+        Some(name)
+    } else if is(&verb.description().to_lowercase()) {
+        Some(text)
+    } else if stem(verb.toolset.as_str()) == word {
+        Some(toolset)
+    } else {
+        parameters.any(|name| is(&name.replace('_', " "))).then_some(parameter)
+    }
+}
+
+/// Returns the verbs for which some word speaks, the likeliest first. A word counts the more the fewer
+/// verbs it speaks for.
+fn ranked<'a>(verbs: &[&'a Verb], words: &[String]) -> Vec<&'a Verb> {
+    let mut scores = vec![0.0; verbs.len()];
+    for word in words {
+        let places: Vec<Option<f64>> = verbs.iter().map(|verb| place(verb, stem(word))).collect();
+        let matching = places.iter().flatten().count();
+        #[expect(clippy::cast_precision_loss, reason = "a hundred verbs")]
+        let rarity = ((verbs.len() + 1) as f64 / (matching + 1) as f64).ln();
+        for (score, place) in scores.iter_mut().zip(places) {
+            *score += place.unwrap_or(0.0) * rarity;
+        }
+    }
+    let mut found: Vec<(f64, &Verb)> = scores.into_iter().zip(verbs.iter().copied()).collect();
+    found.retain(|(score, _)| *score > 0.0 || words.is_empty());
+    // Stable: of equals, the catalogue's first.
+    found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    found.into_iter().map(|(_, verb)| verb).collect()
 }
 
 #[cfg(test)]
@@ -137,9 +187,34 @@ mod tests {
             ("delete a commit", "commit_delete"),
             ("verify checksums", "commit_verify"),
             ("vers_rollback", "branch_rollback"),
+            ("slow network link", "net_impair"),
+            ("add latency between two nodes", "net_impair"),
+            ("kill a node", "node_crash"),
+            ("run a command on all nodes", "node_exec_all"),
+            ("restore a snapshot", "snapshot_revert"),
+            ("go back to an earlier state", "branch_rollback"),
+            ("what changed between branches", "state_diff"),
+            ("boot log of a machine", "console_read"),
+            ("who did what", "journal_list"),
+            ("packet capture pcap", "net_capture"),
+            ("test whether nodes can reach each other", "net_probe"),
+            ("download a file", "file_pull"),
+            ("fork a machine", "branch_create"),
+            ("which faults are active", "net_fault_list"),
+            ("cpu and memory usage", "vm_usage"),
+            ("cancel long running work", "operation_cancel"),
+            ("clean up unused files", "gc"),
         ];
         for (query, name) in cases {
             assert_eq!(first(query), name, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_verbs_are_known_as_is_about_verbs() {
+        for (name, words) in KNOWN_AS {
+            assert!(pando_api::catalogue().iter().any(|verb| verb.name == *name), "{name}");
+            assert!(words.split(' ').all(|word| !word.is_empty()), "{name}");
         }
     }
 

@@ -31,6 +31,7 @@ mod conformance;
 mod find;
 mod follow;
 pub mod handler;
+mod hints;
 pub mod http;
 pub mod limits;
 mod lines;

@@ -8,6 +8,7 @@ use pando_api::verb::{Alias, Runs};
 use pando_api::{Effect, Verb, catalogue};
 use serde_json::{Map, Value, json};
 
+use crate::budget;
 use crate::profile::{Names, Profile};
 
 /// Finds verbs that are not listed.
@@ -106,7 +107,7 @@ fn of_alias(verb: &Verb, alias: &Alias) -> Tool {
 
 /// Whether a call can be made again under the same key: it finds the first one's operation.
 pub fn takes_key(verb: &Verb) -> bool {
-    verb.effect != Effect::Read && (verb.runs == Runs::AsOperation || verb.name == "exec_run")
+    verb.effect != Effect::Read && verb.runs != Runs::Directly
 }
 
 /// Returns a verb's parameters as a tool's arguments: only what a reader needs.
@@ -118,6 +119,12 @@ pub fn input(verb: &Verb) -> Map<String, Value> {
     schema.entry("type").or_insert_with(|| json!("object"));
     let properties = schema.entry("properties").or_insert_with(|| json!({}));
     slim(properties);
+    for (name, usual) in budget::usual(verb) {
+        if let Some(property) = properties.get_mut(name).filter(|own| own.get("default").is_some())
+        {
+            property["default"] = json!(usual);
+        }
+    }
     if verb.effect == Effect::Destructive
         && let Some(properties) = properties.as_object_mut()
     {

@@ -5,10 +5,11 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use pando_machine::{FrameCapture, SwitchError};
 
-use crate::limits::{CAPTURE_CHUNK_BYTES, CAPTURE_END, CAPTURE_PENDING_BYTES};
+use crate::limits::{CAPTURE_AGE, CAPTURE_CHUNK_BYTES, CAPTURE_END, CAPTURE_PENDING_BYTES};
 use crate::pcap::{FILE_HEADER_BYTES, Recorder, file_header};
 
 /// A capture's file.
@@ -20,6 +21,8 @@ pub struct CaptureFile {
     pending: Arc<AtomicUsize>,
     ended: Receiver<io::Result<()>>,
     capture: FrameCapture,
+    /// When it took records last.
+    took: Instant,
 }
 
 impl CaptureFile {
@@ -40,7 +43,7 @@ impl CaptureFile {
             let _ = end.send(written);
         })?;
         let capture = FrameCapture { bytes: FILE_HEADER_BYTES as u64, ..FrameCapture::default() };
-        Ok(Self { records: Some(records), pending, ended, capture })
+        Ok(Self { records: Some(records), pending, ended, capture, took: Instant::now() })
     }
 
     /// Whether it takes more: no limit has ended it.
@@ -48,11 +51,19 @@ impl CaptureFile {
         self.records.is_some()
     }
 
-    /// Takes what was recorded, if it is enough to be worth it.
+    /// Returns how long what was recorded may still wait to be taken; `None` if that is nothing.
+    pub fn due(&self, recorder: &Recorder) -> Option<Duration> {
+        let waits = self.is_open() && recorder.pending_bytes() > 0;
+        waits.then(|| CAPTURE_AGE.saturating_sub(self.took.elapsed()))
+    }
+
+    /// Takes what was recorded, if it is enough to be worth it or has waited.
     pub fn take(&mut self, recorder: &mut Recorder) {
         if recorder.is_limited() {
             self.take_all(recorder);
-        } else if recorder.pending_bytes() >= CAPTURE_CHUNK_BYTES {
+        } else if recorder.pending_bytes() >= CAPTURE_CHUNK_BYTES
+            || self.due(recorder).is_some_and(|left| left.is_zero())
+        {
             self.hand_over(recorder, CAPTURE_PENDING_BYTES);
         }
     }
@@ -65,6 +76,7 @@ impl CaptureFile {
     }
 
     fn hand_over(&mut self, recorder: &mut Recorder, limit: usize) {
+        self.took = Instant::now();
         let (chunk, frames) = recorder.take();
         let bytes = chunk.len();
         let fits = self.pending.load(Ordering::Relaxed) <= limit.saturating_sub(bytes);

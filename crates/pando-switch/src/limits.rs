@@ -88,6 +88,9 @@ pub const DRAIN_INTERVAL: Duration = Duration::from_micros(50);
 pub const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes of a capture that are given to its file at once.
 pub const CAPTURE_CHUNK_BYTES: usize = 64 << 10;
+/// Longest time for which a frame is kept from a capture's file, for more to come: whoever reads it
+/// meanwhile has just sent something.
+pub const CAPTURE_AGE: Duration = Duration::from_millis(100);
 /// Most bytes of a capture that wait for its file.
 pub const CAPTURE_PENDING_BYTES: usize = 8 << 20;
 /// How long the rest of a capture may take to be written.

@@ -163,13 +163,17 @@ impl Worker {
     }
 
     /// How long nothing has to be done.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         let due = self.core.next_due().map(|due| due.saturating_sub(self.clock.now()));
         let expiry = self.core.next_expiry().map(|end| {
             let left = end.duration_since(Timestamp::now());
             Duration::try_from(left).unwrap_or_default().min(EXPIRY_INTERVAL)
         });
-        [due, expiry].into_iter().flatten().min()
+        let capture = match (&self.capture, self.core.recorder()) {
+            (Some(capture), Some(recorder)) => capture.due(recorder),
+            _ => None,
+        };
+        [due, expiry, capture].into_iter().flatten().min()
     }
 
     /// Waits for something to happen, and deals with it. Returns whether there are commands.

@@ -68,7 +68,7 @@ fn catalogue() -> Value {
             "name": text, "toolset": text, "summary": text, "description": text,
             "aliases": { "type": "array", "items": text },
             "effect": { "enum": ["read", "write", "destructive"] },
-            "runs": { "enum": ["directly", "as_operation"] },
+            "runs": { "enum": ["directly", "either", "as_operation"] },
             "params": { "type": "object", "description": "JSON schema of the parameters." },
             "result": { "type": "object", "description": "JSON schema of the result." },
         }),

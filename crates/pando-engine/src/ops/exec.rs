@@ -1,35 +1,28 @@
-//! A command as an operation: detached, or with an idempotency key. What it did in the guest
-//! cannot be undone, and a daemon that ends in the middle does not know how it ended.
+//! Commands as an operation: detached, for longer than a client waits, or with an idempotency key. What
+//! they did in guests cannot be undone, and a daemon that ends in the middle does not know how they ended.
 
 use async_trait::async_trait;
-use pando_api::exec::ExecRunResult;
+use pando_api::{Call, Caller};
 use pando_driver::store::Transaction;
-use pando_model::guest::ExecSpec;
-use pando_model::{BranchId, ClusterId, ErrorCode, JournalId, Name, OperationId};
+use pando_model::{ClusterId, ErrorCode, OperationId};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};
 use crate::locks::LockSet;
 use crate::operation::{Cx, Direction, Kind, memo};
-use crate::output::Bound;
-use crate::verbs::exec::ended_by;
-use crate::verbs::journal::Noted;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Exec {
-    pub cluster: ClusterId,
-    pub host_id: BranchId,
-    pub node: Name,
-    pub spec: ExecSpec,
-    pub stdin: Option<String>,
-    pub max_output_bytes: u64,
-    /// Whether it was said that its end is unknown.
+    pub caller: Caller,
+    /// The call.
+    pub verb: String,
+    pub params: Value,
+    /// Where they run; `None` if that is not one cluster.
+    pub cluster: Option<ClusterId>,
+    /// Whether it was said that their end is unknown.
     pub reported: bool,
-    pub ended: Option<ExecRunResult>,
-    /// Its entry in the journal, whose end is still to be noted.
-    #[serde(default)]
-    pub journal: Option<JournalId>,
+    pub ended: Option<Value>,
 }
 
 #[async_trait]
@@ -44,7 +37,7 @@ impl Kind for Exec {
     }
 
     fn cluster(&self) -> Option<ClusterId> {
-        Some(self.cluster.clone())
+        self.cluster.clone()
     }
 
     fn memo(&self) -> Value {
@@ -56,18 +49,11 @@ impl Kind for Exec {
             let message = "the daemon ended while the command ran; how it ended is unknown";
             return Err(Failure::new(ErrorCode::KeeperLost, message));
         }
-        let stdin = self.stdin.clone().map(String::into_bytes);
-        let bound = Bound::new(self.max_output_bytes);
-        let ended = cx
-            .engine
-            .run_command(&self.host_id, &self.node, &self.spec, stdin, bound, &cx.cancel)
-            .await;
-        if let Some(id) = self.journal.take() {
-            let noted = Noted::again(&cx.engine.journal, id);
-            match &ended {
-                Ok(ran) => noted.exited(ran.exit_code, ended_by(ran)),
-                Err(_) => noted.ended(&ended),
-            }
+        let call = Call::parse(&self.verb, self.params.clone())?;
+        let ended = cx.engine.run_commands(&self.caller, call, &cx.cancel).await;
+        // Of several commands, each says that it was killed; together they have no result.
+        if cx.cancel.is_cancelled() {
+            return Err(Failure::new(ErrorCode::Cancelled, "the commands were killed"));
         }
         self.ended = Some(ended?);
         Ok(Transaction::new())
@@ -90,8 +76,11 @@ impl Kind for Exec {
     }
 
     fn result(&self, id: &OperationId) -> Value {
-        let ended = self.ended.clone().unwrap_or_default();
-        memo(&ExecRunResult { operation_id: Some(id.clone()), ..ended })
+        let mut result = self.ended.clone().unwrap_or_else(|| json!({}));
+        if let Value::Object(fields) = &mut result {
+            fields.insert("operation_id".to_owned(), json!(id));
+        }
+        result
     }
 
     fn remedy(&self, id: &OperationId) -> String {

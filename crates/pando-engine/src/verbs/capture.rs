@@ -101,6 +101,6 @@ impl Engine {
                 false => failure,
             }
         });
-        self.notice_loss(captured)
+        self.notice_loss_in(target, captured)
     }
 }

@@ -1,13 +1,16 @@
 //! Commands in guests: `exec_run`, `exec_fanout`, and attached ones.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use pando_api::exec::{
     ExecFanoutParams, ExecFanoutResult, ExecRunParams, ExecRunResult, FanoutRow,
 };
-use pando_api::{AttachIo, AttachRequest, Caller};
+use pando_api::{AttachIo, AttachRequest, Call, Caller};
 use pando_driver::host::ExecIo;
 use pando_model::guest::{Command, ExecOutcome, ExecSpec, Stdin};
 use pando_model::{Address, BranchState, limits};
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +26,7 @@ use crate::resolve::Target;
 /// Branches that one fan-out runs in at the same time; more only wait for the processors.
 const FANOUT_WIDTH: usize = 64;
 /// What an operation may take longer than its command's own timeout.
-const MARGIN: std::time::Duration = std::time::Duration::from_secs(30);
+const MARGIN: Duration = Duration::from_secs(30);
 /// A login shell, as the guest's user has it.
 const LOGIN_SHELL: [&str; 2] = ["/bin/sh", "-l"];
 
@@ -61,13 +64,23 @@ pub(crate) fn ended_by(ran: &ExecRunResult) -> Option<String> {
 }
 
 impl Engine {
-    pub(super) async fn exec_run(
+    /// Runs a call's commands, until they end or are taken back, and returns its result.
+    pub(crate) async fn run_commands(
         &self,
         caller: &Caller,
-        params: ExecRunParams,
-    ) -> Result<ExecRunResult> {
-        let target = self.target(&caller.principal, params.address.as_ref()).await?;
-        self.exec_in(caller, &target, &params).await
+        call: Call,
+        cancel: &CancellationToken,
+    ) -> Result<Value> {
+        match call {
+            Call::ExecRun(params) => {
+                let target = self.target(&caller.principal, params.address.as_ref()).await?;
+                json(&self.exec_in(caller, &target, &params, cancel).await?)
+            }
+            Call::ExecFanout(params) => json(&self.exec_fanout(caller, params, cancel).await?),
+            Call::NodeExec(params) => json(&self.node_exec(caller, params, cancel).await?),
+            Call::NodeExecAll(params) => json(&self.node_exec_all(caller, params, cancel).await?),
+            call => Err(Failure::internal(format!("{} runs no command", call.name()))),
+        }
     }
 
     pub(super) async fn exec_in(
@@ -75,6 +88,7 @@ impl Engine {
         caller: &Caller,
         target: &Target,
         params: &ExecRunParams,
+        cancel: &CancellationToken,
     ) -> Result<ExecRunResult> {
         self.must_run(&target.place)?;
         let spec = spec_of(target, params);
@@ -82,47 +96,61 @@ impl Engine {
         let stdin = params.stdin.clone().map(String::into_bytes);
         let bound = Bound::new(params.max_output_bytes);
         let host_id = &target.place.branch.host_id;
-        let never = CancellationToken::new();
-        let result = self.run_command(host_id, &target.node, &spec, stdin, bound, &never).await;
+        let result = self.run_command(host_id, &target.node, &spec, stdin, bound, cancel).await;
         match &result {
             Ok(ran) => noted.exited(ran.exit_code, ended_by(ran)),
             Err(_) => noted.ended(&result),
         }
-        self.notice_loss(result)
+        self.notice_loss_in(target, result)
     }
 
-    /// Plans a command that becomes an operation.
-    pub(super) async fn plan_exec(
-        &self,
-        caller: &Caller,
-        params: ExecRunParams,
-    ) -> Result<Planned> {
-        let target = self.target(&caller.principal, params.address.as_ref()).await?;
-        self.must_run(&target.place)?;
-        let spec = spec_of(&target, &params);
-        let noted = self.journal_command(caller, &target, &spec.command)?;
-        let timeout = std::time::Duration::from_secs(params.timeout_s) + MARGIN;
+    /// Plans commands that become an operation.
+    pub(super) async fn plan_exec(&self, caller: &Caller, call: Call) -> Result<Planned> {
+        let (cluster, rounds, timeout_s) = match &call {
+            Call::ExecRun(params) => {
+                let target = self.target(&caller.principal, params.address.as_ref()).await?;
+                self.must_run(&target.place)?;
+                (Some(target.place.cluster.id), 1, params.timeout_s)
+            }
+            Call::NodeExec(params) => {
+                let (cluster, node) = (&params.cluster_name, &params.node_name);
+                let target = self.node_target(caller, cluster, node).await?;
+                self.must_run(&target.place)?;
+                (Some(target.place.cluster.id), 1, params.timeout_s)
+            }
+            Call::NodeExecAll(params) => {
+                let (place, _) = self.nodes_to_run_on(caller, params).await?;
+                (Some(place.cluster.id), 1, params.timeout_s)
+            }
+            Call::ExecFanout(params) => {
+                let nodes = self.each_node(caller, self.fanout_branches(params).await?).await?;
+                (None, nodes.len().div_ceil(FANOUT_WIDTH), params.timeout_s)
+            }
+            call => return Err(Failure::internal(format!("{} runs no command", call.name()))),
+        };
+        let early = match &call {
+            Call::ExecRun(_) => json(&ExecRunResult::default())?,
+            _ => Value::Null,
+        };
+        let guard = self.hold(LockSet::new(), call.name()).await?;
+        let each = Duration::from_secs(timeout_s) + MARGIN;
+        let timeout = each * u32::try_from(rounds).unwrap_or(u32::MAX);
         let kind = Exec {
-            cluster: target.place.cluster.id,
-            host_id: target.place.branch.host_id,
-            node: target.node,
-            spec,
-            stdin: params.stdin,
-            max_output_bytes: params.max_output_bytes,
+            caller: caller.clone(),
+            verb: call.name().to_owned(),
+            params: call.params()?,
+            cluster,
             reported: false,
             ended: None,
-            journal: None,
         };
-        let guard = self.hold(LockSet::new(), "exec_run").await?;
-        let kind = Exec { journal: Some(noted.leave_open()), ..kind };
-        let early = json(&ExecRunResult::default())?;
         Ok(Planned { plan: Plan { kind: Box::new(kind), guard, timeout }, early })
     }
 
-    pub(super) async fn exec_fanout(
+    async fn exec_fanout(
         &self,
         caller: &Caller,
         params: ExecFanoutParams,
+        cancel: &CancellationToken,
     ) -> Result<ExecFanoutResult> {
         let began = Instant::now();
         let branches = self.each_node(caller, self.fanout_branches(&params).await?).await?;
@@ -141,7 +169,7 @@ impl Engine {
         let one = &one;
         let runs = branches.into_iter().map(|address| async move {
             let result = match self.target(&caller.principal, Some(&address)).await {
-                Ok(target) => self.exec_in(caller, &target, one).await,
+                Ok(target) => self.exec_in(caller, &target, one, cancel).await,
                 Err(failure) => Err(failure),
             };
             let (outcome, error) = match result {
@@ -246,7 +274,12 @@ impl Engine {
         let host_id = &target.place.branch.host_id;
         let result = self.host.exec(host_id, &target.node, &spec, io).await.map_err(Failure::from);
         noted.attached(&result);
-        self.notice_loss(result)
+        self.notice_loss_in(&target, result)
+    }
+
+    /// Looks at a node's branch again if its keeper seems to be gone, and says of which node an error is.
+    pub(super) fn notice_loss_in<T>(&self, target: &Target, result: Result<T>) -> Result<T> {
+        self.notice_loss(result).map_err(|failure| failure.at(target))
     }
 
     /// Looks at a branch again whose keeper seems to be gone.

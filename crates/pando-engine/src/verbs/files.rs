@@ -48,7 +48,7 @@ impl Engine {
         let facts = self.host.push(host_id, &target.node, &spec, chunks).await;
         let facts = facts.map_err(Failure::from);
         noted.ended(&facts);
-        self.notice_loss(facts)
+        self.notice_loss_in(&target, facts)
     }
 
     pub(crate) async fn pull_stream(
@@ -64,7 +64,7 @@ impl Engine {
         let facts = self.host.pull(host_id, &target.node, &request.path, chunks).await;
         let facts = facts.map_err(Failure::from);
         noted.ended(&facts);
-        self.notice_loss(facts)
+        self.notice_loss_in(&target, facts)
     }
 
     pub(super) async fn file_push(
@@ -153,7 +153,7 @@ impl Engine {
         let cluster = &target.place.cluster;
         let host_id = &target.place.branch.host_id;
         let port = self.host.forward(host_id, &target.node, SSH_PORT, None).await;
-        let port = self.notice_loss(port.map_err(Failure::from))?;
+        let port = self.notice_loss_in(&target, port.map_err(Failure::from))?;
         let layout = &self.config.layout;
         let key_path = self.key_file(cluster).await?;
         let def = cluster.nodes.iter().find(|def| def.name == target.node);

@@ -11,6 +11,7 @@ use pando_api::node::{
 use pando_api::{ApiError, Caller};
 use pando_model::{Address, BranchState, ErrorCode, Name};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::exec::ended_by;
 use super::{Planned, now_us};
@@ -55,7 +56,12 @@ fn why_failed(ran: &ExecRunResult) -> Option<String> {
 
 impl Engine {
     /// Returns a node of a branch.
-    async fn node_target(&self, caller: &Caller, cluster: &Address, node: &Name) -> Result<Target> {
+    pub(super) async fn node_target(
+        &self,
+        caller: &Caller,
+        cluster: &Address,
+        node: &Name,
+    ) -> Result<Target> {
         if let Some(named) = cluster.node.as_ref().filter(|named| *named != node) {
             let message = format!("`{cluster}` names the node `{named}`, and the call `{node}`");
             return Err(ApiError::parameter("cluster_name", message).into());
@@ -68,29 +74,41 @@ impl Engine {
         &self,
         caller: &Caller,
         params: NodeExecParams,
+        cancel: &CancellationToken,
     ) -> Result<NodeExecResult> {
         let target = self.node_target(caller, &params.cluster_name, &params.node_name).await?;
         let one = command(params.command, params.timeout_s, params.max_output_bytes);
-        self.exec_in(caller, &target, &one).await.map(outcome)
+        self.exec_in(caller, &target, &one, cancel).await.map(outcome)
     }
 
-    pub(super) async fn node_exec_all(
+    /// Returns the branch and the nodes of it that a command is to run on.
+    pub(super) async fn nodes_to_run_on(
         &self,
         caller: &Caller,
-        params: NodeExecAllParams,
-    ) -> Result<NodeExecAllResult> {
-        let began = Instant::now();
+        params: &NodeExecAllParams,
+    ) -> Result<(Place, Vec<Name>)> {
         let place = self.whole(caller, Some(&params.cluster_name)).await?;
         self.must_run(&place)?;
         let nodes = self.wanted_nodes(&place, &params.nodes)?;
         if params.require_all {
             self.all_run(&place, &nodes).await?;
         }
+        Ok((place, nodes))
+    }
+
+    pub(super) async fn node_exec_all(
+        &self,
+        caller: &Caller,
+        params: NodeExecAllParams,
+        cancel: &CancellationToken,
+    ) -> Result<NodeExecAllResult> {
+        let began = Instant::now();
+        let (place, nodes) = self.nodes_to_run_on(caller, &params).await?;
         let one = command(params.command, params.timeout_s, params.max_output_bytes);
         let (one, place) = (&one, &place);
         let runs = nodes.into_iter().map(|node| async move {
             let target = Target { place: place.clone(), node: node.clone() };
-            (node, self.exec_in(caller, &target, one).await)
+            (node, self.exec_in(caller, &target, one, cancel).await)
         });
         let width = pando_model::limits::MAX_NODES;
         let ran: Vec<_> = futures_util::stream::iter(runs).buffer_unordered(width).collect().await;

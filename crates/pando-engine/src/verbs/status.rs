@@ -1,5 +1,7 @@
 //! `vm_list` and `vm_status`: intent from the records, fact from the host.
 
+use std::time::Duration;
+
 use pando_api::Caller;
 use pando_api::machine::{
     Health, Network, Resources, VmListParams, VmListResult, VmRow, VmStatusParams, VmStatusResult,
@@ -7,7 +9,8 @@ use pando_api::machine::{
 use pando_driver::host::{NodeEnd, NodeObservation, Observation};
 use pando_driver::store::Query;
 use pando_model::guest::GuestFacts;
-use pando_model::{Branch, BranchState, Cluster, Image, NodeDef};
+use pando_model::{Branch, BranchId, BranchState, Cluster, Image, Name, NodeDef};
+use tokio::time::timeout;
 
 use super::images::gib;
 use crate::engine::Engine;
@@ -16,6 +19,10 @@ use crate::incarnation::macs;
 use crate::paging::page;
 use crate::recovery::why_stopped;
 use crate::resolve::vm_id;
+
+/// How long a status waits for a guest: longer than most take on a busy host, far less than one that
+/// hangs.
+const GUEST_GLANCE: Duration = Duration::from_secs(5);
 
 fn has_label(cluster: &Cluster, label: &str) -> bool {
     match label.split_once('=') {
@@ -146,10 +153,13 @@ impl Engine {
             None => self.host.ends(&branch.host_id).await?.into_values().collect(),
         };
         let node = seen.as_ref().and_then(|seen| seen.nodes.iter().find(|n| n.name == def.name));
-        let facts = match state {
+        let (facts, silent) = match state {
             // A guest that does not answer is a finding here, not an error.
-            BranchState::Running => self.host.facts(&branch.host_id, &target.node).await.ok(),
-            BranchState::Paused | BranchState::Stopped => None,
+            BranchState::Running => match self.glance(&branch.host_id, &target.node).await {
+                Ok(facts) => (Some(facts), None),
+                Err(why) => (None, Some(why)),
+            },
+            BranchState::Paused | BranchState::Stopped => (None, None),
         };
         let accelerator = node.and(seen.as_ref()).and_then(|seen| seen.accelerator);
         let facts_of = |list: fn(&GuestFacts) -> &Vec<String>| {
@@ -165,7 +175,7 @@ impl Engine {
             address: format!("{}@{}/{}", cluster.name, branch.name, target.node),
             state,
             intended: branch.state,
-            reason: reason(branch, seen.as_ref(), &ends),
+            reason: reason(branch, seen.as_ref(), &ends).or(silent),
             health: health(branch, seen.as_ref(), facts.as_ref()),
             uptime_ms: node.map_or(0, |node| node.up_ms),
             services: facts_of(|facts| &facts.services),
@@ -186,5 +196,17 @@ impl Engine {
             created_at: cluster.created_at,
             created_by: cluster.created_by.clone(),
         })
+    }
+
+    /// Asks a guest what it is, as long as a status has time for one that hangs.
+    pub(super) async fn glance(
+        &self,
+        branch: &BranchId,
+        node: &Name,
+    ) -> std::result::Result<GuestFacts, String> {
+        match timeout(GUEST_GLANCE, self.host.facts(branch, node)).await {
+            Ok(facts) => facts.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("its guest has not answered for {} s", GUEST_GLANCE.as_secs())),
+        }
     }
 }

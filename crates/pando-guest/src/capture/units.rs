@@ -20,7 +20,7 @@ pub fn services(root: &Path, teller: &mut Teller<'_>) -> Told {
         let why = "there is no systemd to ask".to_owned();
         return teller.covered(Aspect::Services, Coverage::Absent(why));
     }
-    let units = match ask(&socket) {
+    let units = match ask(&socket, &[]) {
         Ok(units) => units,
         Err(error) => {
             let why = format!("systemd does not list its units: {error}");
@@ -33,7 +33,17 @@ pub fn services(root: &Path, teller: &mut Teller<'_>) -> Told {
     teller.covered(Aspect::Services, Coverage::Complete)
 }
 
-fn ask(socket: &Path) -> io::Result<Vec<Service>> {
+/// States of a unit that does not do its work: one that is to be started again ended just now.
+const FAILED: &[&str] = &["failed", "auto-restart"];
+
+/// Returns the names of units that failed; none where there is no systemd to ask.
+pub fn failed_units(root: &Path) -> Vec<String> {
+    let units = ask(&root.join("run/systemd/private"), FAILED).unwrap_or_default();
+    units.into_iter().map(|unit| unit.name).collect()
+}
+
+/// Asks for the units in one of these states, or in any.
+fn ask(socket: &Path, states: &[&str]) -> io::Result<Vec<Service>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(UNITS_TIMEOUT))?;
     stream.set_write_timeout(Some(UNITS_TIMEOUT))?;
@@ -54,7 +64,7 @@ fn ask(socket: &Path) -> io::Result<Vec<Service>> {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     // Not earlier: what is read together with the handshake waits there for more to come.
-    stream.write_all(&call())?;
+    stream.write_all(&call(states))?;
     // Signals may come before the answer.
     for _ in 0..64 {
         if let Some(units) = message(&mut stream)? {
@@ -68,13 +78,14 @@ fn malformed() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
-/// Returns the call of `ListUnits`, as message 1.
-fn call() -> Vec<u8> {
+/// Returns the call of `ListUnits`, or of `ListUnitsFiltered` with states, as message 1.
+fn call(states: &[&str]) -> Vec<u8> {
+    let method = if states.is_empty() { "ListUnits" } else { "ListUnitsFiltered" };
     let mut fields = Vec::new();
-    for (code, signature, text) in [
+    for (code, signature, value) in [
         (1u8, "o", "/org/freedesktop/systemd1"),
         (2, "s", "org.freedesktop.systemd1.Manager"),
-        (3, "s", "ListUnits"),
+        (3, "s", method),
         (6, "s", "org.freedesktop.systemd1"),
     ] {
         pad(&mut fields, 8);
@@ -82,17 +93,35 @@ fn call() -> Vec<u8> {
         fields.push(1);
         fields.extend(signature.bytes());
         fields.push(0);
-        pad(&mut fields, 4);
-        fields.extend(length(text.len()));
-        fields.extend(text.bytes());
-        fields.push(0);
+        text(&mut fields, value);
     }
-    // Little endian, a call, no flags, version 1; no body; message 1.
-    let mut message = vec![b'l', 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0];
+    let mut body = Vec::new();
+    if !states.is_empty() {
+        // The signature's own signature has a length of one byte.
+        pad(&mut fields, 8);
+        fields.extend(b"\x08\x01g\0\x02as\0");
+        let mut list = Vec::new();
+        states.iter().for_each(|state| text(&mut list, state));
+        body.extend(length(list.len()));
+        body.extend(list);
+    }
+    // Little endian, a call, no flags, version 1; then the body's length, message 1.
+    let mut message = vec![b'l', 1, 0, 1];
+    message.extend(length(body.len()));
+    message.extend(length(1));
     message.extend(length(fields.len()));
     message.extend(fields);
     pad(&mut message, 8);
+    message.extend(body);
     message
+}
+
+/// Appends a string or an object path.
+fn text(out: &mut Vec<u8>, text: &str) {
+    pad(out, 4);
+    out.extend(length(text.len()));
+    out.extend(text.bytes());
+    out.push(0);
 }
 
 fn length(bytes: usize) -> [u8; 4] {
@@ -183,13 +212,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn text(out: &mut Vec<u8>, text: &str) {
-        pad(out, 4);
-        out.extend(length(text.len()));
-        out.extend(text.bytes());
-        out.push(0);
-    }
 
     fn body(rows: &[[&str; 4]]) -> Vec<u8> {
         let mut out = vec![0; 8];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pando_api::Call;
 use pando_api::fake::FakeControl;
-use pando_mcp::Profile;
+use pando_mcp::{Access, Profile, Role};
 use pando_model::OperationId;
 use serde_json::{Value, json};
 
@@ -112,9 +112,50 @@ async fn failures_of_operations_are_their_callers() {
     control.finish(&id, Err(error));
     let envelope = envelope(&session.answer(request).await);
     assert_eq!(envelope["error"]["code"], "machine_failed");
-    let next = json!({"tool": "operation_get", "arguments": {"id": id}});
+    let next = json!({"tool": "operation_wait", "arguments": {"id": id}});
     assert_eq!(envelope["next"], next);
     session.close().await;
+}
+
+#[tokio::test]
+async fn an_operation_that_its_daemon_did_not_survive_is_to_be_called_again() {
+    let (control, id) = creating();
+    let mut session = Session::open(&control, Era::Modern).await;
+    let call = json!({"name": "vm_create", "arguments": {"name": "a", "idempotency_key": "k"}});
+    let request = session.send("tools/call", call).await;
+    until("it is begun", || !control.calls().is_empty()).await;
+    let undone = pando_api::ApiError::new(pando_model::ErrorCode::DaemonUnreachable, "it ended");
+    control.finish(&id, Err(undone.operation(id.clone())));
+    let envelope = envelope(&session.answer(request).await);
+    // Under the same key it would be found as it ended.
+    assert_eq!(envelope["next"], json!({"tool": "vm_create", "arguments": {"name": "a"}}));
+    session.close().await;
+}
+
+#[tokio::test]
+async fn next_calls_are_those_of_hints_as_this_client_can_make_them() {
+    let faults = json!({"tool": "net_fault_list", "arguments": {"cluster_name": "trio"}});
+    let by_way = json!({"tool": "tool_call", "arguments": {
+        "name": "net_fault_list", "arguments": {"cluster_name": "trio"}}});
+    let start = json!({"tool": "cluster_start", "arguments": {"cluster_name": "trio"}});
+    let all = Profile { role: Some(Role::Admin), ..Profile::default() };
+    let reading = Profile { access: Access::ReadOnly, ..Profile::default() };
+    for (profile, hint, next) in [
+        (Profile::default(), "`pando net faults trio` lists them", by_way),
+        (all, "`pando net faults trio` lists them", faults),
+        (Profile::default(), "`pando cluster start trio`", start),
+        (reading, "`pando cluster start trio`", Value::Null),
+        (Profile::default(), "`pando vm rm trio --force`", Value::Null),
+    ] {
+        let control = control();
+        let code = pando_model::ErrorCode::WrongState;
+        control.fail("vm_status", pando_api::ApiError::new(code, "no").hint(hint));
+        let mut session = Session::with(handler(&control, profile), Era::Modern, json!({})).await;
+        let envelope = session.call("vm_status", json!({"address": "trio"})).await;
+        assert_eq!(envelope["next"], next, "{envelope}");
+        assert!(!envelope["error"]["hint"].as_str().unwrap().contains("pando "), "{envelope}");
+        session.close().await;
+    }
 }
 
 #[tokio::test]
@@ -153,23 +194,30 @@ async fn a_client_that_goes_away_cancels_nothing() {
 }
 
 #[tokio::test]
-async fn a_command_that_may_take_long_becomes_an_operation() {
-    let control = control();
-    let id = control.begin("exec_run");
-    let begun = json!({"operation_id": id, "stdout": ""});
-    control.answer("exec_run", begun);
-    control.answer("operation_cancel", json!({}));
-    let handler = handler(&control, Profile::default()).waiting(Duration::from_millis(30));
-    let mut session = Session::with(handler, Era::Modern, json!({})).await;
-    let long = json!({"command": "make", "timeout_s": 3600});
-    let envelope = session.call("exec_run", long).await;
-    assert_eq!(envelope["result"]["operation_id"], id.as_str(), "{envelope}");
-    let (_, call) = control.calls().remove(0);
-    assert!(matches!(call, Call::ExecRun(params) if params.detach));
-    control.finish(&id, Ok(json!({"stdout": "done", "exit_code": 0})));
-    let ended = session.call("operation_wait", json!({"id": id})).await;
-    assert_eq!(ended["result"]["result"]["stdout"], "done");
-    session.close().await;
+async fn commands_that_may_take_long_become_operations() {
+    for (verb, long) in [
+        ("exec_run", json!({"command": "make", "timeout_s": 3600})),
+        ("exec_fanout", json!({"branches": ["shop"], "command": "make", "timeout_s": 3600})),
+        (
+            "node_exec",
+            json!({"cluster_name": "shop", "node_name": "a", "command": "make", "timeout_s": 90}),
+        ),
+        ("node_exec_all", json!({"cluster_name": "shop", "command": "make", "timeout_s": 90})),
+    ] {
+        let control = control();
+        let id = control.begin(verb);
+        control.answer(verb, json!({"operation": id}));
+        let handler = handler(&control, Profile { role: Some(Role::Admin), ..Profile::default() });
+        let handler = handler.waiting(Duration::from_millis(30));
+        let mut session = Session::with(handler, Era::Modern, json!({})).await;
+        let envelope = session.call(verb, long).await;
+        assert_eq!(envelope["result"]["operation_id"], id.as_str(), "{envelope}");
+        assert_eq!(envelope["next"]["tool"], "operation_wait");
+        control.finish(&id, Ok(json!({"stdout": "done", "exit_code": 0})));
+        let ended = session.call("operation_wait", json!({"id": id})).await;
+        assert_eq!(ended["result"]["result"]["stdout"], "done");
+        session.close().await;
+    }
 }
 
 #[tokio::test]

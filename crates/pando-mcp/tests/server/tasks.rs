@@ -188,7 +188,7 @@ async fn unknown_tasks_are_refused_by_name() {
 async fn a_command_that_may_take_long_is_a_task_too() {
     let control = control();
     let id = control.begin("exec_run");
-    control.answer("exec_run", json!({"operation_id": id, "stdout": ""}));
+    control.answer("exec_run", json!({"operation": id}));
     control.show_operations();
     let mut session = session(&control, Era::Modern, declared()).await;
     let call = json!({"name": "exec_run", "arguments": {"command": "make", "timeout_s": 3600}});

@@ -174,6 +174,26 @@ fn a_capture_has_each_frame_once_and_in_order() {
 }
 
 #[test]
+fn a_capture_is_read_while_it_grows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("frames.pcap");
+    let (mut switch, mut machines) = open(2);
+    let limits = CaptureLimits { frames: 100, bytes: 1 << 20, snap: 64 };
+    switch.begin_capture(std::fs::File::create(&path).unwrap(), limits).unwrap();
+    for count in 1..=3u32 {
+        machines[0].send(&frame_of(0, 1, count, 200));
+        machines[1].receive_numbers(1);
+        let has = || std::fs::metadata(&path).unwrap().len() == u64::from(24 + count * (16 + 64));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !has() {
+            assert!(Instant::now() < deadline, "frame {count} is not in the file");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert_eq!(switch.end_capture().unwrap().unwrap().frames, 3);
+}
+
+#[test]
 fn a_capture_on_a_slow_disk_loses_records_and_no_frames() {
     const FRAMES: u32 = 10_000;
     let (mut switch, mut machines) = open(2);

@@ -46,6 +46,9 @@ const NEED: &[(&str, &str, &str)] = &[
     ("file_push", "content", "there is always a file to copy"),
 ];
 
+/// Parameters that bound a result, which is short for a tool.
+const BOUNDS: &[&str] = &["limit", "max_bytes", "max_output_bytes", "tail_bytes"];
+
 /// Parameters whose command has another default.
 const DEFAULTS: &[(&str, &str, &str)] =
     &[("state_diff", "max_bytes", "a person scrolls: 1 MiB, where a model is given 8 KB")];
@@ -213,8 +216,9 @@ fn mcp_tools_take_the_same_parameters() {
         for (name, schema) in verb.properties().into_iter().flatten() {
             let theirs = &theirs[name];
             for key in ["type", "enum", "description", "default"] {
-                // A flag that is off needs no default to say so.
-                if schema.get(key) != Some(&Value::Bool(false)) {
+                // A flag that is off needs no default to say so, and what bounds a result has another.
+                let is_bound = BOUNDS.contains(&name.as_str()) && key == "default";
+                if schema.get(key) != Some(&Value::Bool(false)) && !is_bound {
                     assert_eq!(schema.get(key), theirs.get(key), "{} {name} {key}", verb.name);
                 }
             }

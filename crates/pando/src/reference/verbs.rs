@@ -92,6 +92,10 @@ fn facts(verb: &Verb) -> String {
     };
     let runs = match verb.runs {
         Runs::Directly => "answers directly",
+        Runs::Either => {
+            "answers directly; with an idempotency key (`--key`) or `Prefer: respond-async` it is an \
+             [operation](operation.md), whose result is kept"
+        }
         Runs::AsOperation => {
             "an [operation](operation.md): recorded first, finished or undone after a crash; \
              `--no-wait` or `Prefer: respond-async` returns its id at once"

@@ -1,5 +1,7 @@
 //! A machine that hangs: nothing of it can be saved, and each refusal names the command that helps.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -9,7 +11,7 @@ const DUO: &str = "name: duo
 image: default
 network: {name: lan, subnet: 10.9.0.0/24}
 nodes:
-  - {name: a, memory: 256 MiB}
+  - {name: a, memory: 256 MiB, services: [{name: broken, command: /bin/false}]}
   - {name: b, memory: 256 MiB}
 ";
 
@@ -19,6 +21,34 @@ fn follow(home: &Home, error: &Value) -> Value {
     let words: Vec<&str> = command.unwrap().split_whitespace().skip(1).collect();
     println!("{words:?}");
     home.ok(&words)
+}
+
+/// Asks about a cluster whose node `b` hangs: everything is told of the others, and of `b` that it does
+/// not answer, and soon.
+fn ask(home: &Home) {
+    let began = Instant::now();
+    let status = home.ok(&["cluster", "status", "duo"]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(
+        (&status["nodes"][0]["answers"], &status["nodes"][1]["answers"]),
+        (&true.into(), &false.into())
+    );
+    assert!(text(&status["nodes"][1], "reason").contains("not answered"), "{status:#}");
+    // Once a second it runs for a moment.
+    let is_told = || {
+        let status = home.ok(&["vm", "status", "duo/a"]);
+        status["health"] == "degraded" && status["failed_services"][0] == "broken.service"
+    };
+    assert!((0..10).any(|_| is_told()), "a service that failed is told");
+
+    let began = Instant::now();
+    let command = ["node", "exec", "duo", "b", "true", "--timeout", "1s"];
+    let refused = home.fails(&command, "guest_unreachable");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(text(&refused, "hint").contains("`pando node crash duo@main b`"), "{refused:#}");
+    let cut = home.ok(&["net", "partition", "duo", "a"]);
+    assert_eq!(cut["verified"], "unknown", "{cut:#}");
+    assert!(text(&cut, "evidence").contains("guest of `b`"), "{cut:#}");
 }
 
 #[test]
@@ -46,6 +76,7 @@ fn what_hangs_cannot_be_saved_and_the_hint_says_how_to_go_on() {
 
     on_b("echo disk >/root/state; sync");
     signal(home.machine("duo@main/b").pid, Signal::STOP);
+    ask(&home);
     let refused = home.fails(&["commit", "duo"], "machine_failed");
     println!("{refused:#}");
     assert_eq!(follow(&home, &refused)["restarted"], true);

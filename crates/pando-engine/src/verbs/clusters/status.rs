@@ -46,6 +46,7 @@ fn node_status(cluster: &Cluster, def: &NodeDef, domain_state: DomainState) -> N
         domain_state,
         answers: domain_state == DomainState::Running,
         ssh_reachable: false,
+        failed_services: Vec::new(),
         reason: None,
     }
 }
@@ -293,9 +294,12 @@ impl Engine {
                 has_network(def)
                     && ssh_answers_on(self, cluster, branch, &def.name, SSH_GLANCE).await.is_ok()
             };
-            let facts = self.host.facts(host_id, &def.name);
-            let (facts, ssh) = tokio::join!(facts, ssh);
+            let (facts, ssh) = tokio::join!(self.glance(host_id, &def.name), ssh);
             (status.answers, status.ssh_reachable) = (facts.is_ok(), ssh);
+            match facts {
+                Ok(facts) => status.failed_services = facts.failed_services,
+                Err(why) => status.reason = status.reason.or(Some(why)),
+            }
         }
         status
     }

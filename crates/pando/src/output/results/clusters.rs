@@ -54,6 +54,10 @@ fn nodes(ui: &Ui, nodes: &[NodeStatus]) {
         if let Some(reason) = &node.reason {
             ui.remark(format!("{}: {}", node.name, printable(reason)));
         }
+        if !node.failed_services.is_empty() {
+            let failed = node.failed_services.join(", ");
+            ui.remark(format!("{}: failed services: {}", node.name, printable(&failed)));
+        }
     }
 }
 
