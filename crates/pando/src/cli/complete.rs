@@ -1,6 +1,7 @@
 //! Completion: words of the command line, and the names of what there is. Shells run this program
 //! for it, so it asks the daemon only if one runs, and for a moment.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Arg, Command};
@@ -19,9 +20,13 @@ const PATIENCE: Duration = Duration::from_millis(700);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
     Machines,
+    Clusters,
     Branches,
+    Nodes,
     Commits,
+    Tags,
     Images,
+    Topologies,
     Operations,
     Settings,
 }
@@ -47,6 +52,17 @@ fn names_of(path: &str, arg: &Arg) -> Option<Names> {
         ("address" | "addresses" | "branch" | "branches" | "from" | "targets" | "to", _) => {
             Names::Branches
         }
+        ("cluster_name", " pando cluster define" | " pando cluster list") => return None,
+        ("cluster_name", _) => Names::Clusters,
+        (
+            "node" | "node_name" | "nodes" | "partition_a" | "partition_b" | "source_node"
+            | "target_node",
+            _,
+        ) => Names::Nodes,
+        ("snapshot_name", " pando snapshot revert" | " pando snapshot delete")
+        | ("tag", " pando tag rm") => Names::Tags,
+        // Elsewhere a topology is most often a file, which the shell knows.
+        ("topology", " pando topology show") => Names::Topologies,
         ("image", _) => Names::Images,
         ("id", _) => Names::Operations,
         ("config_key", _) => Names::Settings,
@@ -55,9 +71,9 @@ fn names_of(path: &str, arg: &Arg) -> Option<Names> {
 }
 
 fn candidates(names: Names) -> Vec<CompletionCandidate> {
-    let found = match names {
+    let found: BTreeSet<String> = match names {
         Names::Settings => KEYS.iter().map(|key| (*key).to_owned()).collect(),
-        _ => ask(names).unwrap_or_default(),
+        _ => ask(names).unwrap_or_default().into_iter().collect(),
     };
     found.into_iter().map(CompletionCandidate::new).collect()
 }
@@ -90,6 +106,12 @@ const fn lists(names: Names) -> &'static [(&'static str, &'static str, &'static 
         Names::Branches => {
             &[("vm_list", "vms", &["name"]), ("branch_list", "branches", &["address"])]
         }
+        Names::Clusters => {
+            &[("cluster_list", "clusters", &["name"]), ("branch_list", "branches", &["address"])]
+        }
+        Names::Nodes => &[("cluster_list", "clusters", &["nodes"])],
+        Names::Tags => &[("commit_list", "commits", &["tags"])],
+        Names::Topologies => &[("topology_list", "topologies", &["name"])],
         Names::Commits => &[("commit_list", "commits", &["tags", "id"])],
         Names::Images => &[("image_list", "images", &["name"])],
         Names::Operations => &[("operation_list", "operations", &["operation_id"])],

@@ -19,6 +19,8 @@ fn named() -> Fake {
     );
     fake.control
         .answer("commit_list", json!({ "commits": [{ "id": "cm_0123456789ab", "tags": ["v1"] }] }));
+    let clusters = json!({ "clusters": [{ "name": "trio", "nodes": ["db", "web-1"] }] });
+    fake.control.answer("cluster_list", clusters);
     fake.control.answer("image_list", json!({ "images": [{ "name": "default" }] }));
     fake.control
         .answer("operation_list", json!({ "operations": [{ "operation_id": "op_0123456789ab" }] }));
@@ -33,6 +35,10 @@ const LINES: &[(&str, &str)] = &[
     ("pando diff shop@main shop@t", "pando diff shop@main shop@try-1"),
     ("pando show v", "pando show v1"),
     ("pando vm create x --image d", "pando vm create x --image default"),
+    ("pando cluster start tr", "pando cluster start trio"),
+    ("pando node exec trio w", "pando node exec trio web-1"),
+    ("pando net partition shop@t", "pando net partition shop@try-1"),
+    ("pando snapshot revert trio v", "pando snapshot revert trio v1"),
     ("pando operation wait op", "pando operation wait op_0123456789ab"),
 ];
 
