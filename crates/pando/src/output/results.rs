@@ -17,6 +17,7 @@ use pando_api::machine::{VmControlResult, VmCreateResult, VmDeleteResult, VmStat
 use pando_api::operation::OperationView;
 use pando_api::system::{GcResult, SystemStatusResult};
 use pando_model::BranchState;
+use pando_model::operation::OperationStatus;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -63,9 +64,13 @@ pub fn show(ui: &Ui, verb: &str, result: &Value) {
         "topology_show" => with(result, |view| topology::show(ui, &view)),
         "image_list" => with(result, |view| lists::images(ui, &view)),
         "operation_list" => with(result, |view| lists::operations(ui, &view)),
-        "operation_get" | "operation_wait" | "operation_cancel" => {
-            with(result, |view| operation(ui, &view))
-        }
+        "operation_get" | "operation_wait" => with(result, |view| operation(ui, &view)),
+        "operation_cancel" => with(result, |view: OperationView| {
+            operation(ui, &view);
+            if view.status == OperationStatus::Succeeded {
+                ui.remark("it had ended already: nothing was cancelled");
+            }
+        }),
         "state_capture" => with(result, |view| state::captured(ui, &view)),
         "journal_list" => with(result, |view| state::history(ui, &view)),
         "net_partition" | "net_impair" => with(result, |view| network::made(ui, &view)),
