@@ -212,8 +212,7 @@ pub enum DropReason {
     NoRoute,
 }
 
-/// What went over a link since the branch began. `sent = delivered + held + dropped`, except that
-/// `duplicated` frames are delivered as well.
+/// What went over a link since the branch began: `sent = delivered + held + dropped`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkCounts {
     /// Frames that came in for this link; one that goes to several is counted on each.
@@ -245,7 +244,7 @@ pub struct FaultCounts {
     pub link: Link,
     /// Frames of the link since it began, whatever other faults did to them: the index of the next.
     pub frames: u64,
-    /// Of those, it gave up so many.
+    /// Of those, this one gave up so many: what another did is not among them.
     pub dropped: u64,
 }
 

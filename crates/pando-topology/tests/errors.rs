@@ -117,7 +117,10 @@ fn what_makes_no_sense_of_machines() {
         ("odd memory", with("memory_mb: 513", "")),
         ("memory twice", with("memory: 512M\nmemory_mb: 512", "")),
         ("a name twice", with("", "  - name: n1")),
-        ("a reserved name", "name: a\nnodes: [{name: gateway}, {name: all}]\n".to_owned()),
+        (
+            "a reserved name",
+            "name: a\nnodes: [{name: gateway}, {name: all}, {name: localhost}]\n".to_owned(),
+        ),
         ("the cluster's name twice", with("", "cluster_name: b")),
         ("a disk", with("disk: 5000G", "")),
         ("no disk", with("disk: 0", "")),
@@ -159,6 +162,7 @@ fn what_makes_no_sense_of_machines() {
         ("a label", with("", "labels: {'a=b': c}")),
         ("a role", with("role: two words", "")),
         ("a working directory", with("services: [{name: s, command: x, cwd: here}]", "")),
+        ("a unit's name for a service", with("services: [{name: s.service, command: x}]", "")),
         ("a service twice", with("services: [{name: s, command: x}, {name: s, command: y}]", "")),
         ("an unknown service", with("services: [{name: s, command: x, after: [t]}]", "")),
         (

@@ -103,6 +103,9 @@ fn makes_sense(params: &NetImpairParams) -> Checked {
 fn of_any_fault(label: Option<&str>, expires_s: Option<u64>) -> Checked {
     if let Some(label) = label {
         at_most("label", label.len() as u64, limits::MAX_LABEL_BYTES as u64, "bytes")?;
+        if label.chars().any(char::is_control) {
+            return Err(ApiError::parameter("label", "`label` has a control character in it"));
+        }
     }
     match expires_s {
         Some(seconds) => range("expires_s", seconds, 1, limits::MAX_FAULT_EXPIRY_S),
@@ -168,6 +171,7 @@ mod tests {
             (json!({"latency_ms": 1, "target_node": "a"}), "source and target"),
             (json!({"latency_ms": 1, "source_node": "all"}), "one node"),
             (json!({"latency_ms": 1, "label": "x".repeat(201)}), "at most 200"),
+            (json!({"latency_ms": 1, "label": "a\nb"}), "control character"),
         ] {
             let message = refused("net_impair", &with(changes.clone()));
             assert!(message.contains(says), "{changes}: {message}");

@@ -24,8 +24,10 @@ const DEFAULT_MEMORY: ByteCount = ByteCount::from_mib(512);
 const DEFAULT_MODE: u32 = 0o644;
 /// How the serial numbers of disks begin that every machine may have.
 const OUR_DISKS: &str = "pando-";
+/// How systemd's names of services end.
+const UNIT_SUFFIX: &str = ".service";
 /// Names that stand for something else where nodes are named.
-const RESERVED: [&str; 2] = ["gateway", "all"];
+const RESERVED: [&str; 3] = ["gateway", "all", "localhost"];
 
 /// A node whose addresses are not decided.
 pub struct Draft {
@@ -354,7 +356,12 @@ fn services(report: &mut Report<'_>, input: Option<At<List<ServiceInput>>>) -> V
     let mut after: BTreeMap<Name, Vec<At<Named>>> = BTreeMap::new();
     let mut services = Vec::new();
     for At { value: input, .. } in limited(report, input, most, "services") {
-        names.take(report, &input.name, "the service", input.name.value.0.as_str());
+        let name = input.name.value.0.as_str();
+        names.take(report, &input.name, "the service", name);
+        if let Some(bare) = name.strip_suffix(UNIT_SUFFIX) {
+            let message = format!("`{name}` would be the unit `{name}{UNIT_SUFFIX}`");
+            report.wrong(&input.name, message, format!("write `{bare}`"));
+        }
         let earlier = input.after.map(|at| at.value.0).unwrap_or_default();
         let Some(command) = command(report, &input.command) else { continue };
         services.push(Service {

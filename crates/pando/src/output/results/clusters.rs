@@ -101,11 +101,8 @@ pub fn defined(ui: &Ui, view: &ClusterDefineResult) {
         let mut table = Table::new(&["WHAT", "DEFINED", "TOPOLOGY"]);
         for drift in &view.drift {
             let text = |side: &Option<String>| side.clone().unwrap_or_else(|| "–".to_owned());
-            table.row(vec![
-                (&drift.path).into(),
-                text(&drift.defined).into(),
-                text(&drift.file).into(),
-            ]);
+            let (defined, file) = apart(text(&drift.defined), text(&drift.file));
+            table.row(vec![(&drift.path).into(), defined.into(), file.into()]);
         }
         table.print(ui);
     }
@@ -244,6 +241,19 @@ pub fn crashed(ui: &Ui, view: &NodeCrashResult) {
     }
 }
 
+/// Returns two texts from a little before where they differ, so that a narrow table shows it.
+fn apart(one: String, other: String) -> (String, String) {
+    const CONTEXT: usize = 8;
+    let same = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    if same <= CONTEXT * 2 {
+        return (one, other);
+    }
+    let rest = |text: String| {
+        std::iter::once('…').chain(text.chars().skip(same - CONTEXT)).collect::<String>()
+    };
+    (rest(one), rest(other))
+}
+
 fn bytes_of(view: &SnapshotInfo) -> String {
     units::bytes(view.per_node.iter().map(|node| node.size_bytes).sum())
 }
@@ -299,4 +309,18 @@ pub fn snapshot_deleted(ui: &Ui, view: &SnapshotDeleteResult) {
     let name = view.snapshot_name.as_str();
     let freed = units::bytes(view.freed_bytes);
     say(ui, name, format!("{name} is deleted on {} nodes, {freed}", view.deleted_nodes.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn long_texts_are_shown_from_where_they_differ() {
+        let of = |one: &str, other: &str| apart(one.to_owned(), other.to_owned());
+        assert_eq!(of("256 MiB", "512 MiB"), ("256 MiB".to_owned(), "512 MiB".to_owned()));
+        let long = "echo one two three four five six seven";
+        let (one, other) = of(&format!("{long} eight"), &format!("{long} nine"));
+        assert_eq!((one.as_str(), other.as_str()), ("…x seven eight", "…x seven nine"));
+    }
 }
