@@ -8,6 +8,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pando_api::exec::ExecRunResult;
 use pando_api::verb::Runs;
 use pando_api::{
     ApiError, AttachIo, AttachRequest, Call, Caller, Control, Effect, OperationView, PullRequest,
@@ -25,6 +26,8 @@ use crate::failure::{Failure, Result};
 use crate::operation::{Request, outcome};
 use crate::verbs::Planned;
 
+/// How often a free name is looked for.
+const NAMES_TRIED: usize = 8;
 /// Parameters whose values are contents or may be secrets: their length is audited instead.
 const WITHHELD: [&str; 5] = ["content", "content_base64", "stdin", "user_data", "env"];
 
@@ -212,6 +215,25 @@ impl Engine {
         passage: &Passage<'_>,
         call: Call,
     ) -> Result<(watch::Receiver<OperationView>, Value)> {
+        // Who asks for no name gets a free one, also beside another who does.
+        let is_unnamed = matches!(
+            &call,
+            Call::BranchCreate(params) if params.name.is_none() && params.names.is_empty()
+        );
+        for _ in 0..NAMES_TRIED {
+            match self.plan_and_submit_once(passage, call.clone()).await {
+                Err(failure) if is_unnamed && failure.code() == ErrorCode::AlreadyExists => {}
+                begun => return begun,
+            }
+        }
+        self.plan_and_submit_once(passage, call).await
+    }
+
+    async fn plan_and_submit_once(
+        &self,
+        passage: &Passage<'_>,
+        call: Call,
+    ) -> Result<(watch::Receiver<OperationView>, Value)> {
         let Planned { plan, early } = self.plan(passage.caller, call).await?;
         let request = Request {
             verb: passage.verb.to_owned(),
@@ -260,7 +282,12 @@ impl Control for Engine {
         if self.is_operation(caller, &call) {
             let wait = !matches!(&call, Call::VmCreate(params) if !params.wait)
                 && !matches!(&call, Call::ExecRun(params) if params.detach);
+            let detached = matches!(&call, Call::ExecRun(params) if params.detach);
             let (updates, mut early) = self.begin(caller, call).await?;
+            if detached && early.is_null() {
+                // The same request again.
+                early = serde_json::to_value(ExecRunResult::default()).unwrap_or_default();
+            }
             if wait || early.is_null() {
                 return outcome(updates).await.map_err(|failure| failure.0);
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pando_api::ApiError;
-use pando_model::{BranchId, ClusterId, CommitId, ErrorCode, ImageId};
+use pando_model::{BranchId, ClusterId, CommitId, ErrorCode, ImageId, Name};
 use tokio::sync::Notify;
 
 use crate::failure::{Failure, Result};
@@ -47,6 +47,11 @@ impl LockSet {
 
     pub fn commit(self, id: &CommitId) -> Self {
         self.with(id.as_str(), Hold::Shared)
+    }
+
+    /// The name of a tag, which may be there or not.
+    pub fn tag(self, cluster: &ClusterId, name: &Name) -> Self {
+        self.with(format!("{cluster}/{name}"), Hold::Exclusive)
     }
 
     pub fn image(self, id: &ImageId, hold: Hold) -> Self {

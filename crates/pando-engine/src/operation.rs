@@ -100,6 +100,11 @@ pub(crate) trait Kind: Send + Sync {
     /// Starts what should happen in the background once it has ended.
     fn settled(&self, _: &Engine, _: OperationStatus) {}
 
+    /// Returns what to do once the daemon ended in the middle and nothing of it is left.
+    fn after_daemon_end(&self) -> &'static str {
+        "call again"
+    }
+
     /// Returns what repairs the state when it is stuck.
     fn remedy(&self, id: &OperationId) -> String {
         format!("pando operation cancel {id}")
@@ -119,7 +124,7 @@ pub(crate) struct Cx {
     pub actor: String,
     pub reporter: Reporter,
     pub cancel: CancellationToken,
-    /// Whether the step may have run before the daemon was restarted.
+    /// Whether the step may have run before: under an earlier daemon, or in an earlier attempt.
     pub recovering: bool,
 }
 
@@ -187,6 +192,7 @@ impl Engine {
             verb: request.verb,
             params: request.params,
             memo: plan.kind.memo(),
+            ground: None,
             status: OperationStatus::Running,
             steps: steps.collect(),
             progress: Progress::default(),

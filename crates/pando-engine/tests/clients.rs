@@ -457,9 +457,9 @@ async fn a_full_disk_or_memory_is_refused_before_anything_happens() {
 #[tokio::test(start_paused = true)]
 async fn operations_of_a_verb_are_counted_apart_and_listed_page_by_page() {
     let bench = Bench::with_vm().await;
-    for round in ["one", "two", "three"] {
+    for round in ["round-1", "round-2", "round-3"] {
         bench.ok("branch_create", json!({"from": "shop", "name": round})).await;
-        bench.ok("commit_create", json!({"branch": "shop", "tag": round})).await;
+        bench.ok("commit_create", json!({"branch": "shop", "tag": format!("{round}-tag")})).await;
     }
     let all = bench.ok("operation_list", json!({"limit": 2})).await;
     assert!(all["total"].as_u64() >= Some(7), "{all:#}");

@@ -185,7 +185,9 @@ impl Calls {
         Ok(match self.carry_out(call, client).await {
             Carried::Answered(answer) => {
                 let undone = answer.outcome.as_ref().is_err_and(|error| {
-                    error.code == ErrorCode::DaemonUnreachable && error.operation.is_some()
+                    error.code == ErrorCode::DaemonUnreachable
+                        && error.operation.is_some()
+                        && verb.runs == Runs::AsOperation
                 });
                 let answer = self.fitted(verb, &arguments, answer, budget).await;
                 Outcome::Done(answer.next(undone.then_some(again)))

@@ -88,6 +88,9 @@ pub struct Operation {
     pub params: serde_json::Value,
     /// What the steps know of one another: ids chosen, results; written with every step.
     pub memo: serde_json::Value,
+    /// What it stood on when it got stuck: it is not tried again on anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<serde_json::Value>,
     /// Where it is.
     pub status: OperationStatus,
     /// Its steps.

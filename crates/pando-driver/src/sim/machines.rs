@@ -149,8 +149,9 @@ pub(crate) fn cut(
     spec: &CutSpec,
 ) -> Result<CutReport, HostError> {
     let made = state.spools.get(&(branch.clone(), spec.commit.clone()));
-    if let Some(files) = made.or_else(|| state.commits.get(&spec.commit)) {
-        return Ok(files.report.clone());
+    if made.is_some() || state.commits.contains_key(&spec.commit) {
+        // Its overlays are the disks' tops by now, and cannot be opened again.
+        return Err(refused("cut", format!("{} was made already", spec.commit)));
     }
     let profile = profile(state);
     network::all_run(state, branch, spec.kind)?;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pando_api::{ApiError, OperationView};
-use pando_driver::store::{AuditEntry, Record, StoreError, Transaction};
+use pando_driver::store::{AuditEntry, Record, StoreError, Table, Transaction};
 use pando_model::operation::{Operation, OperationStatus, StepStatus};
-use pando_model::{ErrorCode, OperationId};
+use pando_model::{Branch, ErrorCode, OperationId};
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,9 @@ use crate::locks::Guard;
 pub(crate) const ATTEMPTS: u32 = 3;
 /// How long a step may take to notice that it should stop before it is dropped.
 const GRACE: Duration = Duration::from_secs(5);
+/// Time between two attempts to record an operation's end, at first and in the long run.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
     engine: Engine,
@@ -100,7 +104,7 @@ impl Run {
             ErrorCode::DaemonUnreachable,
             format!("the daemon ended in the middle of {}", self.operation.verb),
         )
-        .hint("call again");
+        .hint(self.kind.after_daemon_end());
         let last = self.kind.steps().len().saturating_sub(1);
         self.turn(last, error).await;
     }
@@ -209,6 +213,7 @@ impl Run {
 
     /// Repeats all steps of an operation that cannot be undone.
     async fn press_on(mut self, mut error: Failure) {
+        self.recovering = true;
         for attempt in 1..=ATTEMPTS {
             self.deadline = Instant::now() + self.timeout;
             match self.forward(0).await {
@@ -247,8 +252,9 @@ impl Run {
         // branch is on by now.
         let mut records = self.kind.revert();
         records.merge(undone).put(&self.operation);
-        self.write_last(&records).await;
-        self.close();
+        if self.write_last(&records).await {
+            self.close();
+        }
     }
 
     async fn undo(&mut self, name: &str) -> Result<Transaction> {
@@ -272,25 +278,44 @@ impl Run {
     async fn stick(mut self, error: Failure) {
         let remedy = self.kind.remedy(&self.operation.id);
         let message = format!("{} is stuck: {}", self.operation.verb, error.0.message);
+        // Without it nothing says that trying again is safe.
+        self.operation.ground =
+            Some(self.engine.ground_of(&*self.kind).await.unwrap_or(Value::Null));
         self.operation.status = OperationStatus::Stuck;
         self.operation.memo = self.kind.memo();
         self.end_with(ApiError::new(ErrorCode::Stuck, message).remedy(remedy));
         let mut records = Transaction::new();
         records.put(&self.operation);
-        self.write_last(&records).await;
-        self.close();
+        if self.write_last(&records).await {
+            self.close();
+        }
     }
 
-    /// Writes the end of the operation. If even this fails, the next daemon recovers it.
-    async fn write_last(&self, records: &Transaction) {
-        if let Err(error) = self.engine.write_surely(records).await {
+    /// Writes the end of the operation, however long there is no room for it: what its recovery would
+    /// touch is nobody else's before. Returns whether it is written; if not, the next daemon recovers it.
+    async fn write_last(&self, records: &Transaction) -> bool {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(error) = self.engine.write_surely(records).await else { return true };
             let operation = &self.operation.id;
             tracing::error!(%error, %operation, "its end could not be recorded");
+            if !matches!(error, StoreError::Io { .. } | StoreError::DiskFull) {
+                // No time makes it true, and nobody is to wait for ever.
+                return true;
+            }
+            tokio::select! {
+                () = self.engine.ending.cancelled() => return false,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
         }
     }
 
     /// Takes back an intent that may have been written although writing it failed.
     async fn unrecord(&self) {
+        let found = self.engine.store.get::<Operation>(self.operation.id.as_str()).await;
+        if matches!(found, Ok(None)) {
+            return;
+        }
         let mut records = self.kind.unrecord();
         records.delete::<Operation>(self.operation.key());
         self.write_last(&records).await;
@@ -300,7 +325,7 @@ impl Run {
         self.operation.status = OperationStatus::Succeeded;
         self.operation.result = Some(self.kind.result(&self.operation.id));
         // Nothing will be repeated or undone any more, and a memo may hold secrets.
-        self.operation.memo = serde_json::Value::Null;
+        self.operation.memo = Value::Null;
         self.operation.updated_at = Timestamp::now();
     }
 
@@ -373,5 +398,17 @@ impl Engine {
             }
             None => false,
         }
+    }
+
+    /// Returns what the branches that an operation's undoing would write to are now: which incarnation, on
+    /// which disks, after which commit. Whether they run is not part of it.
+    pub(crate) async fn ground_of(&self, kind: &dyn Kind) -> Result<Value> {
+        let mut ground = serde_json::Map::new();
+        for (_, row) in kind.revert().puts.iter().filter(|(table, _)| *table == Table::Branches) {
+            let now: Option<Branch> = self.store.get(&row.key).await?;
+            let facts = now.map(|now| json!([now.host_id, now.generation, now.nodes, now.head]));
+            ground.insert(row.key.clone(), facts.unwrap_or(Value::Null));
+        }
+        Ok(Value::Object(ground))
     }
 }

@@ -141,6 +141,15 @@ impl ClusterStart {
         let seen = seen.ok_or_else(|| HostError::NotRunning { branch: branch.host_id.clone() })?;
         let ssh = |def: &NodeDef| self.wait_for_ssh && !self.ssh_missing.contains_key(&def.name);
         self.nodes = seen_running(cluster, &seen, ssh);
+        // What this started has answered; the others are asked.
+        let started = self.started();
+        for node in &mut self.nodes {
+            if node.answers && !started.contains(&node.name) {
+                let asked = cx.engine.glance(&branch.host_id, &node.name).await;
+                node.answers = asked.is_ok();
+                node.reason = node.reason.take().or(asked.err());
+            }
+        }
         Ok(())
     }
 

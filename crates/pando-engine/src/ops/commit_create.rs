@@ -5,7 +5,7 @@ use pando_api::commit::CommitCreateResult;
 use pando_api::snapshot::SnapshotInfo;
 use pando_driver::store::Transaction;
 use pando_model::commit::Tag;
-use pando_model::{ClusterId, Commit, Name, OperationId, OperationStatus};
+use pando_model::{BranchId, ClusterId, Commit, Name, OperationId, OperationStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,8 +32,9 @@ pub(crate) struct CommitCreate {
 }
 
 impl CommitCreate {
-    pub fn locks_for(cut: &Cut) -> LockSet {
-        LockSet::new().cluster(&cut.cluster.id, Hold::Shared).branch(&cut.branch.id)
+    pub fn locks_for(cluster: &ClusterId, branch: &BranchId, tag: Option<&Name>) -> LockSet {
+        let locks = LockSet::new().cluster(cluster, Hold::Shared).branch(branch);
+        tag.into_iter().fold(locks, |locks, tag| locks.tag(cluster, tag))
     }
 }
 
@@ -44,7 +45,7 @@ impl Kind for CommitCreate {
     }
 
     fn locks(&self) -> LockSet {
-        Self::locks_for(&self.cut)
+        Self::locks_for(&self.cut.cluster.id, &self.cut.branch.id, self.tag.as_ref())
     }
 
     fn cluster(&self) -> Option<ClusterId> {

@@ -51,9 +51,12 @@ impl Kind for Exec {
         }
         let call = Call::parse(&self.verb, self.params.clone())?;
         let ended = cx.engine.run_commands(&self.caller, call, &cx.cancel).await;
-        // Of several commands, each says that it was killed; together they have no result.
+        // Of several commands, each says whether it was killed; together they have no result.
         if cx.cancel.is_cancelled() {
-            return Err(Failure::new(ErrorCode::Cancelled, "the commands were killed"));
+            return Err(Failure::new(
+                ErrorCode::Cancelled,
+                "it was cancelled; what had not ended by then was killed",
+            ));
         }
         self.ended = Some(ended?);
         Ok(Transaction::new())
@@ -81,6 +84,10 @@ impl Kind for Exec {
             fields.insert("operation_id".to_owned(), json!(id));
         }
         result
+    }
+
+    fn after_daemon_end(&self) -> &'static str {
+        "how it ended is unknown: look at what it did in the guest before it is called again"
     }
 
     fn remedy(&self, id: &OperationId) -> String {

@@ -64,7 +64,9 @@ fn ids_in(value: &Value, ids: &mut BTreeSet<String>) {
 impl Engine {
     /// Returns every id that an unfinished operation, other than `own`, may use.
     async fn ids_in_use(&self, own: &OperationId) -> Result<BTreeSet<String>> {
-        let query = Query { statuses: UNFINISHED.to_vec(), ..Query::all() };
+        // One that is stuck may be tried again.
+        let statuses = UNFINISHED.into_iter().chain(["stuck"]).collect();
+        let query = Query { statuses, ..Query::all() };
         let unfinished: Vec<Operation> = self.store.list(&query).await?;
         let mut ids = BTreeSet::new();
         for operation in unfinished.iter().filter(|operation| operation.id != *own) {

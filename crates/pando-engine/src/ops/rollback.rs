@@ -51,6 +51,10 @@ pub(crate) struct Rollback {
     /// Asked for as `snapshot_revert`.
     #[serde(default)]
     pub as_snapshot: Option<Revert>,
+    /// Whether the new incarnation took the old one's place under an earlier daemon, or in an earlier
+    /// attempt. It is never made again: it has run since, on disks that its commit's memory does not know.
+    #[serde(skip)]
+    pub swapped: bool,
     /// Whether the undoing ended the new incarnation, with the parked copy that it came from.
     #[serde(skip)]
     pub unmade: bool,
@@ -157,7 +161,8 @@ impl Rollback {
         // What led to a rollback may be in the frames that were captured before it.
         cx.engine.host.move_capture(&self.before.host_id, &self.after.host_id).await?;
         cx.engine.remove_incarnation(&self.before.host_id).await?;
-        if self.after.state != BranchState::Stopped {
+        // One that has ended meanwhile is noticed as such, and has no ports.
+        if cx.engine.host.observe(&self.after.host_id).await?.is_some() {
             cx.engine.reopen_ports(&self.cluster, &self.after).await?;
         }
         let mut tops = branch_layers(&self.before);
@@ -232,6 +237,7 @@ impl Kind for Rollback {
 
     async fn run(&mut self, step: &str, cx: &Cx) -> Result<Transaction> {
         match step {
+            "save" | "start" | "swap" if self.swapped => {}
             "save" => {
                 if let Some(save) = &mut self.save {
                     let made = save.make(cx).await;
@@ -261,7 +267,10 @@ impl Kind for Rollback {
     async fn direction(&mut self, cx: &Cx) -> Result<Direction> {
         let now: Option<Branch> = cx.engine.store.get(self.before.id.as_str()).await?;
         match now {
-            Some(now) if now.host_id == self.after.host_id => Ok(Direction::Forward),
+            Some(now) if now.host_id == self.after.host_id => {
+                self.swapped = true;
+                Ok(Direction::Forward)
+            }
             _ => Ok(Direction::Back),
         }
     }

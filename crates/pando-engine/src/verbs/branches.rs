@@ -164,9 +164,15 @@ impl Engine {
         let here = self.parked().await?;
         for parked in here.into_iter().filter(|parked| parked.base.as_ref() == Some(&commit.id)) {
             let locks = LockSet::new().branch(&parked.id);
-            if guard.extend(locks, "branch_create") {
+            if !guard.extend(locks, "branch_create") {
+                continue;
+            }
+            // One that has just died is replaced soon, and no reason to fail.
+            let seen = self.host.observe(&parked.host_id).await?;
+            if seen.is_some_and(|seen| seen.state == BranchState::Paused) {
                 return Ok(Some(parked));
             }
+            self.reconcile_soon();
         }
         Ok(None)
     }
@@ -345,6 +351,7 @@ impl Engine {
             started_us,
             ready_ms: 0,
             inherited: Vec::new(),
+            swapped: false,
             unmade: false,
             as_snapshot: None,
         };

@@ -38,10 +38,17 @@ impl Engine {
     ) -> Result<Planned> {
         let started_us = now_us();
         let place = self.place(&caller.principal, params.branch.as_ref()).await?;
-        let locks =
-            LockSet::new().cluster(&place.cluster.id, Hold::Shared).branch(&place.branch.id);
+        let (cluster, branch) = (&place.cluster.id, &place.branch.id);
+        let locks = CommitCreate::locks_for(cluster, branch, params.tag.as_ref());
         let guard = self.hold(locks, "commit_create").await?;
         let place = self.again(place).await?;
+        if let Some(tag) = &params.tag {
+            let cluster = &place.cluster.id;
+            let taken: Option<Tag> = self.store.named(cluster.as_str(), tag.as_str()).await?;
+            if taken.is_none() {
+                self.must_be_no_branch(cluster, tag).await?;
+            }
+        }
         let mut cut = Cut::plan(self, place.cluster, place.branch, params.kind).await?;
         cut.message = params.message;
         cut.warm = params.warm;
@@ -110,7 +117,10 @@ impl Engine {
 
     pub(super) async fn plan_tag_set(&self, params: TagSetParams) -> Result<Planned> {
         let (cluster, commit) = self.commit_named(&params.commit, None).await?;
-        let locks = LockSet::new().cluster(&cluster.id, Hold::Shared).commit(&commit.id);
+        let locks = LockSet::new()
+            .cluster(&cluster.id, Hold::Shared)
+            .commit(&commit.id)
+            .tag(&cluster.id, &params.tag);
         let guard = self.hold(locks, "tag_set").await?;
         let commit = self.commit_by_id(&commit.id).await?;
         let previous: Option<Tag> =
@@ -139,7 +149,7 @@ impl Engine {
             Some(name) => self.cluster(name).await?,
             None => self.only_cluster().await?,
         };
-        let locks = LockSet::new().cluster(&cluster.id, Hold::Shared);
+        let locks = LockSet::new().cluster(&cluster.id, Hold::Shared).tag(&cluster.id, &params.tag);
         let guard = self.hold(locks, "tag_delete").await?;
         let tag: Option<Tag> = self.store.named(cluster.id.as_str(), params.tag.as_str()).await?;
         let tag = tag.ok_or_else(|| Failure::not_found("tag", params.tag.as_str()))?;

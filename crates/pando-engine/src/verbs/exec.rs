@@ -25,6 +25,8 @@ use crate::resolve::Target;
 
 /// Branches that one fan-out runs in at the same time; more only wait for the processors.
 const FANOUT_WIDTH: usize = 64;
+/// Most bytes of output in one answer for several nodes: JSON may make six of each, and clients take 32 MiB.
+const MAX_TOGETHER_BYTES: u64 = 2 << 20;
 /// What an operation may take longer than its command's own timeout.
 const MARGIN: Duration = Duration::from_secs(30);
 /// A login shell, as the guest's user has it.
@@ -53,6 +55,12 @@ fn spec_of(target: &Target, params: &ExecRunParams) -> ExecSpec {
         terminal: None,
         stdin: if params.stdin.is_some() { Stdin::Open } else { Stdin::Empty },
     }
+}
+
+/// Returns how much of each stream is kept of commands on so many nodes, whose results are one answer.
+pub(super) fn shared_out(max_output_bytes: u64, nodes: usize) -> u64 {
+    let streams = u64::try_from(nodes.max(1)).unwrap_or(u64::MAX).saturating_mul(2);
+    max_output_bytes.min((MAX_TOGETHER_BYTES / streams).max(1))
 }
 
 /// Returns what else than itself ended a command.
@@ -154,6 +162,7 @@ impl Engine {
     ) -> Result<ExecFanoutResult> {
         let began = Instant::now();
         let branches = self.each_node(caller, self.fanout_branches(&params).await?).await?;
+        let max_output_bytes = shared_out(params.max_output_bytes, branches.len());
         let one = ExecRunParams {
             address: None,
             command: params.command,
@@ -163,7 +172,7 @@ impl Engine {
             cwd: params.cwd,
             user: params.user,
             timeout_s: params.timeout_s,
-            max_output_bytes: params.max_output_bytes,
+            max_output_bytes,
             detach: false,
         };
         let one = &one;

@@ -13,7 +13,7 @@ use pando_model::{Address, BranchState, ErrorCode, Name};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::ended_by;
+use super::exec::{ended_by, shared_out};
 use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
@@ -104,7 +104,8 @@ impl Engine {
     ) -> Result<NodeExecAllResult> {
         let began = Instant::now();
         let (place, nodes) = self.nodes_to_run_on(caller, &params).await?;
-        let one = command(params.command, params.timeout_s, params.max_output_bytes);
+        let max_output_bytes = shared_out(params.max_output_bytes, nodes.len());
+        let one = command(params.command, params.timeout_s, max_output_bytes);
         let (one, place) = (&one, &place);
         let runs = nodes.into_iter().map(|node| async move {
             let target = Target { place: place.clone(), node: node.clone() };

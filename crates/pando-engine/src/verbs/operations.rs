@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pando_api::OperationView;
 use pando_api::limits::MAX_PAGE;
 use pando_api::operation::{OperationListParams, OperationListResult};
 use pando_api::page::Page;
+use pando_api::{ApiError, OperationView};
 use pando_driver::store::{Cursor, Order, Query, Table, Transaction};
 use pando_model::operation::OperationStatus;
 use pando_model::{ErrorCode, Operation, OperationId};
@@ -122,6 +122,16 @@ impl Engine {
         })?;
         let what = format!("{} {id} (repairing)", operation.verb);
         let guard = self.locks.acquire(kind.locks(), &what, self.config.lock_wait).await?;
+        // Somebody else may have cancelled it meanwhile.
+        let found: Option<Operation> = self.store.get(id.as_str()).await?;
+        let operation = match found {
+            Some(now) if now.status == OperationStatus::Stuck => now,
+            _ => return self.operation_get(id).await,
+        };
+        let ground = self.ground_of(&*kind).await?;
+        if operation.ground.as_ref().is_some_and(|then| *then != ground) {
+            return self.overtaken(operation).await;
+        }
         // Unfinished again, also for the next daemon if this one ends now.
         let operation = Operation { status: OperationStatus::Running, error: None, ..operation };
         self.write_surely(Transaction::new().put(&operation)).await?;
@@ -130,6 +140,26 @@ impl Engine {
         let ended = updates.wait_for(|view| view.status.is_final());
         let _ = tokio::time::timeout(self.config.undo_timeout, ended).await;
         Ok(updates.borrow().clone())
+    }
+
+    /// Ends an operation that was stuck while others went on: what it would do now is theirs to lose.
+    async fn overtaken(&self, operation: Operation) -> Result<OperationView> {
+        let message = format!(
+            "{} is not tried again: what it was about has changed since, and stays as it is",
+            operation.verb
+        );
+        let error = ApiError::new(ErrorCode::WrongState, message)
+            .hint("`pando gc` removes what it left behind")
+            .operation(operation.id.clone());
+        let operation = Operation {
+            status: OperationStatus::Failed,
+            error: serde_json::to_value(error).ok(),
+            memo: serde_json::Value::Null,
+            updated_at: jiff::Timestamp::now(),
+            ..operation
+        };
+        self.write_surely(Transaction::new().put(&operation)).await?;
+        Ok(OperationView::from(&operation))
     }
 }
 
@@ -145,7 +175,5 @@ fn cursor_of(text: &str) -> Result<Cursor> {
             key: id.parse::<OperationId>().ok()?.to_string(),
         })
     });
-    parsed.ok_or_else(|| {
-        pando_api::ApiError::parameter("cursor", "the cursor is not of this list").into()
-    })
+    parsed.ok_or_else(|| ApiError::parameter("cursor", "the cursor is not of this list").into())
 }

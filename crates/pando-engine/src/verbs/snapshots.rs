@@ -21,7 +21,6 @@ use super::{Planned, now_us};
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::kernel;
-use crate::locks::{Hold, LockSet};
 use crate::network::stalled;
 use crate::operation::Plan;
 use crate::ops::commit_create::CommitCreate;
@@ -79,11 +78,11 @@ impl Engine {
     ) -> Result<Planned> {
         let started_us = now_us();
         let place = self.whole(caller, Some(&params.cluster_name)).await?;
-        let locks =
-            LockSet::new().cluster(&place.cluster.id, Hold::Shared).branch(&place.branch.id);
+        let name = params.snapshot_name;
+        let (cluster, branch) = (&place.cluster.id, &place.branch.id);
+        let locks = CommitCreate::locks_for(cluster, branch, Some(&name));
         let guard = self.hold(locks, "snapshot_create").await?;
         let place = self.again(place).await?;
-        let name = params.snapshot_name;
         let taken: Option<Tag> = self.store.named(place.cluster.id.as_str(), name.as_str()).await?;
         if taken.is_some() {
             let message = format!("{} has a snapshot `{name}` already", place.cluster.name);

@@ -199,7 +199,7 @@ impl Engine {
     }
 
     /// Asks a guest what it is, as long as a status has time for one that hangs.
-    pub(super) async fn glance(
+    pub(crate) async fn glance(
         &self,
         branch: &BranchId,
         node: &Name,
