@@ -171,7 +171,20 @@ impl Engine {
         let defined = topologies::read(source)?;
         let mut drift = topologies::drift(&defined, topology);
         drift.extend(self.key_drift(source, &defined, topology).await?);
-        let branch = self.current(&caller.principal, &cluster).await?;
+        // What differs is the cluster's; its branches are only looked at, and any will do.
+        let branch = match self.current(&caller.principal, &cluster).await {
+            Ok(branch) => branch,
+            Err(failure) => {
+                let any = self.branches_of(&cluster.id).await?.into_iter().next();
+                any.ok_or_else(|| {
+                    failure.hint(format!(
+                        "it has no branch: `pando branch COMMIT` makes one of a commit that `pando log {}` \
+                         lists",
+                        cluster.name
+                    ))
+                })?
+            }
+        };
         let (branches, running) = self.branch_counts(&cluster).await?;
         Ok(ClusterDefine {
             seen: Some(
