@@ -131,7 +131,12 @@ impl Command {
             self.killed.extend(tree::kill(self.pid, &self.mark));
         }
         if self.grace_ends.is_some_and(|end| now >= end) {
-            self.outputs.iter_mut().for_each(|output| output.left = Some(0));
+            // What is there then is its own; what others write to its terminal later is not.
+            for output in self.outputs.iter_mut().filter(|output| output.left.is_none()) {
+                let waiting = output.fd.as_ref().map(rustix::io::ioctl_fionread);
+                output.left = Some(waiting.and_then(Result::ok).unwrap_or(0));
+            }
+            self.grace_ends = None;
         }
     }
 

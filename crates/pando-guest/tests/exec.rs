@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::{argv, finish, run, sh, soon, start, start_in, until};
 use pando_link::{ExecEvent, GuestClock, LinkError, RefusalKind};
 use pando_model::guest::{ExecStatus, Stdin, TerminalSize};
+use pando_wire::limits::STREAM_WINDOW_BYTES;
 
 #[test]
 fn argv_shell_env_cwd_and_exit_status() {
@@ -217,6 +218,34 @@ fn typing_on_a_terminal_works() {
     handle.write_stdin(b"\x04", soon()).unwrap();
     let ran = finish(&handle).unwrap();
     assert!(ran.stdout.contains("<hi>") && ran.stdout.ends_with("bye\r\n"), "{ran:?}");
+}
+
+#[test]
+fn a_reader_that_takes_its_time_misses_nothing_of_a_terminal() {
+    // More than is sent without being asked for, by less than a terminal holds.
+    const BYTES: usize = STREAM_WINDOW_BYTES as usize + 2000;
+    let guest = start();
+    let mut spec = sh(&format!("head -c {BYTES} /dev/zero | tr '\\0' x"));
+    spec.terminal = Some(TerminalSize { columns: 80, rows: 24 });
+    let handle = guest.link.exec(&spec, soon()).unwrap();
+    std::thread::sleep(Duration::from_millis(600));
+    let ran = finish(&handle).unwrap();
+    assert_eq!((ran.stdout.len(), ran.code()), (BYTES, 0));
+}
+
+#[test]
+fn a_command_that_nobody_wants_ends_with_all_that_it_started() {
+    let guest = start();
+    let mut spec = sh("setsid sleep 1000 & echo $!; wait");
+    spec.terminal = Some(TerminalSize { columns: 80, rows: 24 });
+    let handle = guest.link.exec(&spec, soon()).unwrap();
+    let ExecEvent::Output { bytes, .. } = handle.next_event(soon()).unwrap() else { panic!() };
+    let child = String::from_utf8(bytes).unwrap();
+    let process = Path::new("/proc").join(child.trim());
+    assert!(process.exists());
+    handle.abort();
+    assert!(matches!(handle.next_event(soon()), Err(LinkError::Closed { .. })));
+    until("its child is gone", || !process.exists());
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl LocalHost {
     ) -> Result<StartReport, HostError> {
         let (layout, branch) = (self.layout(), &spec.branch);
         let alive = self.keeper_of(spec).await?;
+        let mut spawned = None;
         if !alive {
             memory::check_room(self, spec)?;
             let directory = layout.branch(branch);
@@ -89,12 +90,18 @@ impl LocalHost {
                 .map_err(|error| HostError::Protocol { detail: error.to_string() })?;
             files::write_whole(&layout.branch_spec(branch), &json)?;
             files::remove_file(&layout.branch_ends(branch))?;
-            keepers::spawn(layout, &self.config.keeper_program, branch)?;
+            spawned = Some(keepers::spawn(layout, &self.config.keeper_program, branch)?);
         }
         let boots = spec.nodes.iter().any(|node| matches!(node.start, NodeStart::Boot));
         reporter.report(if boots { "booting" } else { "restoring" }, 0, 0);
         let started = self.await_start(spec, reporter).await;
         if started.is_err() {
+            // One that does not hold its lock yet is not found, and would take it later.
+            if let Some(spawned) = spawned
+                && !keepers::is_alive(layout, branch).unwrap_or(false)
+            {
+                spawned.end().await;
+            }
             self.end_failed_start(branch).await;
         }
         started

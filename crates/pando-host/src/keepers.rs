@@ -12,6 +12,7 @@ use std::time::Duration;
 use pando_driver::host::{BranchSpec, HostError};
 use pando_model::{BranchId, Layout};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::Peer;
@@ -100,7 +101,7 @@ pub fn peer(layout: &Layout, branch: &BranchId) -> Result<Option<Peer>, HostErro
 }
 
 /// Starts a keeper, which can be connected to at once.
-pub fn spawn(layout: &Layout, program: &Path, branch: &BranchId) -> Result<(), HostError> {
+pub fn spawn(layout: &Layout, program: &Path, branch: &BranchId) -> Result<Spawned, HostError> {
     let socket = layout.keeper_socket(branch);
     let make_socket = || -> io::Result<UnixListener> {
         if let Some(parent) = socket.parent() {
@@ -135,9 +136,30 @@ pub fn spawn(layout: &Layout, program: &Path, branch: &BranchId) -> Result<(), H
         .stderr(Stdio::from(errors))
         .spawn()
         .map_err(|e| trouble::path("start", program, &e))?;
+    let process = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     // Reaps it if it ends before us; it outlives us otherwise.
-    tokio::spawn(async move { child.wait().await });
-    Ok(())
+    let ended = tokio::spawn(async move {
+        let _ = child.wait().await;
+    });
+    Ok(Spawned { process, ended })
+}
+
+/// A keeper that was just started, and need not hold its lock yet.
+pub struct Spawned {
+    process: Option<OwnedFd>,
+    ended: JoinHandle<()>,
+}
+
+impl Spawned {
+    /// Ends it, and waits until it has.
+    pub async fn end(self) {
+        if let Some(process) = &self.process {
+            // It may have ended by itself.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+            let _ = tokio::time::timeout(limits::GONE, self.ended).await;
+        }
+    }
 }
 
 /// Ends a keeper that does not answer, and waits until it is gone with its machines.

@@ -82,7 +82,8 @@ impl LocalHost {
     /// # Errors
     /// [`HostError::Io`].
     pub fn after_boot(&self) -> Result<(), HostError> {
-        memory::forget_other_boots(self.layout())
+        memory::forget_other_boots(self.layout())?;
+        memory::forget_unfinished(self.layout())
     }
 
     fn layout(&self) -> &Layout {

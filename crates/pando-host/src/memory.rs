@@ -32,7 +32,7 @@ impl LocalHost {
             making.retain(|_, gate| Arc::strong_count(gate) > 1);
             making.entry(target.clone()).or_default().clone()
         };
-        let _turn = gate.lock().await;
+        let turn = gate.lock_owned().await;
         if is_flat(&target, chain.size) {
             let touch = move || {
                 let now = SystemTime::now();
@@ -44,7 +44,13 @@ impl LocalHost {
         }
         reporter.report("making memory ready", 0, 0);
         let (layout, chain) = (self.layout().clone(), chain.clone());
-        trouble::blocking("make flat memory", move || build(&layout, &chain, &target)).await
+        let make = move || {
+            // Held as long as the work goes on, also when nobody waits for it any more: there is one
+            // writer of a file.
+            let _turn = turn;
+            build(&layout, &chain, &target)
+        };
+        trouble::blocking("make flat memory", make).await
     }
 
     pub(crate) async fn verify_chain(
@@ -95,6 +101,23 @@ pub(crate) fn forget_other_boots(layout: &Layout) -> Result<(), HostError> {
     }
     files::remove_tree(&layout.memory())?;
     files::write_whole(&layout.memory_boot(), &boot)
+}
+
+/// Removes what a process that has ended was writing: `NAME.PID.new`.
+pub(crate) fn forget_unfinished(layout: &Layout) -> Result<(), HostError> {
+    for directory in [layout.memory(), layout.layers()] {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let writer = name.to_str().and_then(|name| {
+                name.strip_suffix(".new")?.rsplit_once('.')?.1.parse::<u32>().ok()
+            });
+            let lives = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
+            if writer.is_some_and(|pid| pid == std::process::id() || !lives(pid)) {
+                files::remove_file(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_flat(path: &Path, size: ByteCount) -> bool {
@@ -149,17 +172,16 @@ fn trim(layout: &Layout, budget: ByteCount) -> Result<ByteCount, HostError> {
         images.push((used.unwrap_or(SystemTime::UNIX_EPOCH), layer_bytes(&path), path));
     }
     images.sort();
+    images.retain(|(_, _, path)| !in_use.contains(path));
     let mut total: u64 = images.iter().map(|(_, bytes, _)| bytes.0).sum();
     let mut freed = ByteCount(0);
     for (_, bytes, path) in images {
         if total <= budget.0 {
             break;
         }
-        if !in_use.contains(&path) {
-            files::remove_file(&path)?;
-            total -= bytes.0;
-            freed.0 += bytes.0;
-        }
+        files::remove_file(&path)?;
+        total -= bytes.0;
+        freed.0 += bytes.0;
     }
     Ok(freed)
 }
@@ -211,4 +233,34 @@ pub(crate) fn check_room(host: &LocalHost, spec: &BranchSpec) -> Result<(), Host
     let needed = ByteCount(needs.sum::<u64>() + host.config.memory_reserve.0);
     let available = capacity(host.layout())?.memory_available;
     if available < needed { Err(HostError::MemoryFull { needed, available }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_dead_were_writing_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::new(home.path(), home.path());
+        fs::create_dir_all(layout.memory()).unwrap();
+        fs::create_dir_all(layout.layers()).unwrap();
+        let names = ["a.ram", "a.ram.1.new", "b.ram.4194305.new", "c.new"];
+        let own = format!("d.ram.{}.new", std::process::id());
+        for name in names.into_iter().chain([own.as_str()]) {
+            fs::write(layout.memory().join(name), "x").unwrap();
+        }
+        fs::write(layout.layers().join("ly_1.qcow2.4194305.new"), "x").unwrap();
+        forget_unfinished(&layout).unwrap();
+        let left = |directory: PathBuf| -> BTreeSet<String> {
+            let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+        };
+        assert_eq!(
+            left(layout.memory()),
+            ["a.ram", "a.ram.1.new", "c.new"].map(String::from).into()
+        );
+        assert!(left(layout.layers()).is_empty());
+    }
 }

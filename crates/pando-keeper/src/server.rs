@@ -200,7 +200,7 @@ impl Server {
             });
             // Nobody wants the rest of a command whose client is gone.
             if let Some(job) = running.get() {
-                let _ = job.handle.signal(9, Instant::now() + limits::GUEST_ANSWER);
+                job.handle.abort();
             }
             result
         })

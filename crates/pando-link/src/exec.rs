@@ -111,6 +111,11 @@ impl ExecHandle {
         self.open.send(&HostMessage::Signal { stream: self.open.stream.id, signal }, deadline)
     }
 
+    /// Kills the command's process tree; whoever waits for it gets [`LinkError::Closed`].
+    pub fn abort(&self) {
+        self.open.abort();
+    }
+
     /// Changes the size of the command's terminal.
     ///
     /// # Errors

@@ -7,13 +7,15 @@
 
 use pando_model::capture::{Aspect, Capture, CaptureRecord, Captured};
 
-use crate::limits::{MAX_CAPTURE_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES};
+use crate::limits::{
+    MAX_CAPTURE_BYTES, MAX_CAPTURE_KEPT_BYTES, MAX_PATH_BYTES, MAX_RECORD_BYTES, RECORD_BYTES,
+};
 
 /// Why bytes are not a capture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
-    /// The capture is longer than [`MAX_CAPTURE_BYTES`].
-    #[error("a capture of more than {MAX_CAPTURE_BYTES} bytes is too long")]
+    /// The capture is longer than [`MAX_CAPTURE_BYTES`], or [`MAX_CAPTURE_KEPT_BYTES`] put together.
+    #[error("the capture is too long: at most {MAX_CAPTURE_BYTES} bytes are taken")]
     TooLong,
     /// A record is none.
     #[error("{0} bytes are not a record of a capture")]
@@ -50,6 +52,8 @@ pub struct Assembler {
     directory: Option<String>,
     pending: Vec<u8>,
     received: usize,
+    /// What is kept, in bytes: names are told without their directories.
+    kept: usize,
 }
 
 impl Assembler {
@@ -98,7 +102,16 @@ impl Assembler {
         Ok(self.capture)
     }
 
+    fn keep(&mut self, bytes: usize) -> Result<(), CaptureError> {
+        self.kept = self.kept.saturating_add(bytes);
+        match self.kept > MAX_CAPTURE_KEPT_BYTES {
+            true => Err(CaptureError::TooLong),
+            false => Ok(()),
+        }
+    }
+
     fn take(&mut self, record: CaptureRecord) -> Result<(), CaptureError> {
+        self.keep(RECORD_BYTES)?;
         let capture = &mut self.capture;
         match record {
             CaptureRecord::Directory(path) => {
@@ -112,6 +125,7 @@ impl Assembler {
                 if !is_name(&name) {
                     return Err(CaptureError::Path);
                 }
+                self.kept = self.kept.saturating_add(directory.len() + name.len());
                 let path = match directory {
                     "/" => format!("/{name}"),
                     directory => format!("{directory}/{name}"),
@@ -260,6 +274,26 @@ mod tests {
         };
         assert_eq!(error, CaptureError::TooLong);
         assert!(pushed <= MAX_CAPTURE_BYTES);
+    }
+
+    #[test]
+    fn long_paths_of_many_names_are_not_put_together_without_end() {
+        let mut assembler = Assembler::new();
+        let told = |record: &CaptureRecord| {
+            let mut bytes = Vec::new();
+            assert!(encode(record, &mut bytes));
+            bytes
+        };
+        let directory = format!("/{}", ["x".repeat(200).as_str(); 20].join("/"));
+        assembler.push(&told(&CaptureRecord::Directory(directory))).unwrap();
+        let mut wire = 0;
+        let refused = (0u32..).find_map(|number| {
+            let bytes = told(&CaptureRecord::Entry(number.to_string(), file(1)));
+            wire += bytes.len();
+            assembler.push(&bytes).err()
+        });
+        assert!(matches!(refused, Some(CaptureError::TooLong)), "{refused:?}");
+        assert!(wire < MAX_CAPTURE_BYTES / 10, "{wire}");
     }
 
     proptest! {

@@ -35,5 +35,9 @@ pub const MAX_RECORD_BYTES: usize = 16 * 1024;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// Most bytes of a whole capture: a million files, as they are in practice.
 pub const MAX_CAPTURE_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of a capture that was put together, paths in full: what a daemon has room for.
+pub const MAX_CAPTURE_KEPT_BYTES: usize = 4 * MAX_CAPTURE_BYTES;
+/// Bytes that each record of a capture counts for beside its path.
+pub const RECORD_BYTES: usize = 64;
 /// Most paths whose contents are digested by one request; they fit a request.
 pub const MAX_DIGESTS: usize = 4096;
