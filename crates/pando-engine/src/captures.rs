@@ -212,7 +212,15 @@ impl Engine {
                 continue;
             }
             let path = format!("/var/lib/dpkg/info/{name}.list");
-            if let Ok(Some(text)) = self.read_text(host_id, node, &path).await {
+            let text = match self.read_text(host_id, node, &path).await {
+                Ok(text) => text,
+                // A guest that fails at one is not waited for at each.
+                Err(failure) => {
+                    tracing::info!(%node, error = %failure.0, "lists of packages' files are left out");
+                    return;
+                }
+            };
+            if let Some(text) = text {
                 let paths = text.lines().filter(|path| path.starts_with('/') && *path != "/.");
                 sight.lists.insert(name, paths.map(str::to_owned).collect());
             }

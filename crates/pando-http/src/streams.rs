@@ -285,6 +285,8 @@ async fn send_file(
             let chunk = tokio::select! {
                 biased;
                 chunk = chunks.recv() => chunk,
+                // Nobody reads any more.
+                () = sender.closed() => return,
                 done = work.as_mut(), if outcome.is_none() => {
                     match done {
                         Ok(facts) => outcome = Some(facts),

@@ -1,7 +1,7 @@
 //! Files: streamed into and out of the guest.
 
 use std::io::{Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pando_model::capture::Captured;
 use pando_model::guest::{FileFacts, PushSpec};
@@ -9,6 +9,7 @@ use pando_wire::guest::{HostMessage, Reply, Request};
 use pando_wire::limits::MAX_CHUNK_BYTES;
 
 use crate::error::LinkError;
+use crate::limits::{STALLED, SYNCED};
 use crate::link::{GuestLink, OpenStream};
 
 impl GuestLink {
@@ -31,7 +32,7 @@ impl GuestLink {
         while left > 0 {
             let count = read_some(contents, &mut buffer, left)?;
             let chunk = buffer.get(..count).unwrap_or_default();
-            match open.send_data(chunk, "transfer", deadline) {
+            match open.send_data(chunk, "transfer", within(STALLED, deadline)) {
                 // The guest gave up early; its answer says why.
                 Err(LinkError::Ended { .. }) => break,
                 sent => sent?,
@@ -39,7 +40,7 @@ impl GuestLink {
             left = left.saturating_sub(count as u64);
         }
         open.send(&HostMessage::Eof { stream: open.stream.id }, deadline)?;
-        match open.answer(deadline)? {
+        match open.answer(within(SYNCED, deadline))? {
             Reply::File(facts) => Ok(facts),
             _ => Err(open.wrong_reply()),
         }
@@ -58,7 +59,7 @@ impl GuestLink {
     ) -> Result<FileFacts, LinkError> {
         let request = Request::Pull { path: path.to_owned() };
         let (reply, received, open) =
-            self.receive(&request, "read the file", contents, deadline)?;
+            self.receive(&request, "read the file", contents, STALLED, deadline)?;
         match reply {
             Reply::File(facts) if facts.size == received => Ok(facts),
             _ => Err(open.wrong_reply()),
@@ -77,25 +78,30 @@ impl GuestLink {
         records: &mut dyn Write,
         deadline: Instant,
     ) -> Result<Captured, LinkError> {
-        let (reply, _, open) = self.receive(request, "tell its state", records, deadline)?;
+        // It may look for long before it finds something to tell.
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let (reply, _, open) =
+            self.receive(request, "tell its state", records, patience, deadline)?;
         match reply {
             Reply::Captured(end) => Ok(end),
             _ => Err(open.wrong_reply()),
         }
     }
 
-    /// Moves a stream's data into `contents`, and returns its reply and how much that was.
+    /// Moves a stream's data into `contents`, and returns its reply and how much that was. Gives up when
+    /// nothing comes for as long as `patience`.
     fn receive(
         &self,
         request: &Request,
         what: &'static str,
         contents: &mut dyn Write,
+        patience: Duration,
         deadline: Instant,
     ) -> Result<(Reply, u64, OpenStream), LinkError> {
         let open = self.shared.open(request, what, deadline)?;
         let mut received = 0;
         loop {
-            let event = open.stream.wait(deadline, |inbox| match inbox.take() {
+            let event = open.stream.wait(within(patience, deadline), |inbox| match inbox.take() {
                 Some((_, bytes)) => Some(Ok(bytes)),
                 None => inbox.end.clone().map(Err),
             });
@@ -111,6 +117,11 @@ impl GuestLink {
             }
         }
     }
+}
+
+/// Returns the end of a wait that begins now.
+fn within(patience: Duration, deadline: Instant) -> Instant {
+    Instant::now().checked_add(patience).map_or(deadline, |end| end.min(deadline))
 }
 
 /// Reads up to a buffer of the `left` bytes that must still come.

@@ -11,6 +11,11 @@ pub const CREDIT_STEP_BYTES: u32 = pando_wire::limits::STREAM_WINDOW_BYTES / 4;
 /// How long a hello waits for its answer before it is said again: a port that the guest closes
 /// and opens while it boots discards what was in it.
 pub const HELLO_RETRY: Duration = Duration::from_secs(1);
+/// Time for which a guest may move nothing of a file: its disk may be slow, and it may wait for a
+/// processor.
+pub const STALLED: Duration = Duration::from_secs(60);
+/// Time for which a guest may write what it was sent to its disk.
+pub const SYNCED: Duration = Duration::from_secs(600);
 /// A blocked writer looks this often whether its epoch still lasts.
 pub const WRITE_SLICE: Duration = Duration::from_millis(50);
 /// Stack of the reader thread, in bytes: it recurses nowhere, and a keeper is small.

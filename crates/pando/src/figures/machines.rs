@@ -8,6 +8,14 @@ use serde_json::json;
 
 use super::{Bench, Figure, Figures, NAME, ms};
 
+/// How often [`forks`] does it.
+pub(super) const FORKS: u32 = 200;
+
+/// Returns a line by which a guest's own shell forks and executes `true`.
+pub(super) fn forks() -> String {
+    format!("i=0; while [ $i -lt {FORKS} ]; do /bin/true; i=$((i+1)); done")
+}
+
 impl Bench<'_> {
     pub(super) async fn exec(&self) -> Figures {
         self.vm(NAME, 512).await?;
@@ -31,13 +39,11 @@ impl Bench<'_> {
     /// What the same command costs inside the guest, without pando: what this machine and its
     /// translator are worth.
     async fn floor(&self) -> Result<Figure, ApiError> {
-        const TIMES: u32 = 200;
-        let command = format!("i=0; while [ $i -lt {TIMES} ]; do /bin/true; i=$((i+1)); done");
         let mut samples = Vec::new();
         for _ in 0..self.options.runs {
             let began = Instant::now();
-            self.sh(NAME, &command).await?;
-            samples.push(ms(began.elapsed()) / f64::from(TIMES));
+            self.sh(NAME, &forks()).await?;
+            samples.push(ms(began.elapsed()) / f64::from(FORKS));
         }
         Ok(Figure::new(
             "the same, forked and executed by the guest's own shell",
