@@ -228,6 +228,7 @@ fn a_reader_that_takes_its_time_misses_nothing_of_a_terminal() {
     let mut spec = sh(&format!("head -c {BYTES} /dev/zero | tr '\\0' x"));
     spec.terminal = Some(TerminalSize { columns: 80, rows: 24 });
     let handle = guest.link.exec(&spec, soon()).unwrap();
+    // A reader who is slow, and nothing else: the guest stops waiting long before.
     std::thread::sleep(Duration::from_millis(600));
     let ran = finish(&handle).unwrap();
     assert_eq!((ran.stdout.len(), ran.code()), (BYTES, 0));

@@ -120,16 +120,18 @@ impl Calls {
 
     /// Returns a call in the form in which this client can make it, if it may be made at all.
     fn reachable(&self, next: Next) -> Option<Next> {
-        let Some(verb) = Verb::find(&next.tool) else { return Some(next) };
-        let is_shown = self.profile.names == Names::Own || verb.aliases.is_empty();
-        match (self.profile.permits(verb), self.profile.lists(verb) && is_shown) {
-            (false, _) => None,
-            (true, true) => Some(next),
-            (true, false) => {
-                let arguments = json!({"name": next.tool, "arguments": next.arguments});
-                Some(Next::new(CALL, arguments))
-            }
+        let by_way = self.profile.has_unlisted();
+        // What is no verb leads to verbs that are not listed.
+        let Some(verb) = Verb::find(&next.tool) else { return by_way.then_some(next) };
+        if !self.profile.permits(verb) {
+            return None;
         }
+        let is_shown = self.profile.names == Names::Own || verb.aliases.is_empty();
+        if !by_way || (self.profile.lists(verb) && is_shown) {
+            return Some(next);
+        }
+        let arguments = json!({"name": next.tool, "arguments": next.arguments});
+        Some(Next::new(CALL, arguments))
     }
 
     fn search(&self, name: &str) -> Next {

@@ -1,6 +1,6 @@
 //! Hints in the words of tools: errors name commands, and who reads them here makes calls.
 
-use pando_api::{ApiError, Effect, Verb, catalogue};
+use pando_api::{ApiError, Call, Effect, Verb, catalogue};
 use serde_json::{Map, Value, json};
 
 use crate::answer::Next;
@@ -29,7 +29,12 @@ pub fn in_tools(error: ApiError) -> ApiError {
 pub fn next(error: &ApiError) -> Option<Next> {
     let quoted = error.hint.as_deref()?.split('`').skip(1).step_by(2);
     let mut calls = quoted.filter_map(made);
-    let call = calls.find(|made| made.is_whole && made.verb.effect != Effect::Destructive)?;
+    let call = calls.find(|made| {
+        let parameters = Value::Object(made.arguments.clone());
+        made.is_whole
+            && made.verb.effect != Effect::Destructive
+            && Call::parse(made.verb.name, parameters).is_ok()
+    })?;
     Some(Next { tool: call.verb.name.to_owned(), arguments: call.arguments })
 }
 
@@ -52,12 +57,18 @@ fn made(command: &str) -> Option<Made> {
                     (None, Some(off)) if switch(verb, off) == Some(true) => {
                         (off.to_owned(), json!(false))
                     }
-                    (Some(false), _) => (flag, json!(words.next()?)),
+                    (Some(false), _) => {
+                        let value = typed(verb, &flag, words.next()?)?;
+                        (flag, value)
+                    }
                     (None, _) => return None,
                 }
             }
             None if word.starts_with('-') => return None,
-            None => ((*positionals.next()?).to_owned(), json!(word)),
+            None => {
+                let name = *positionals.next()?;
+                (name.to_owned(), typed(verb, name, word)?)
+            }
         };
         is_whole &= value.as_str().is_none_or(|text| !is_placeholder(text));
         arguments.insert(name, value);
@@ -68,6 +79,15 @@ fn made(command: &str) -> Option<Made> {
 /// Returns whether a verb's parameter is a switch; `None` if it has no such parameter.
 fn switch(verb: &Verb, name: &str) -> Option<bool> {
     Some(verb.properties()?.get(name)?["type"] == "boolean")
+}
+
+/// Returns a word as a value of the type that its parameter has; a list has it alone.
+fn typed(verb: &Verb, name: &str, word: &str) -> Option<Value> {
+    Some(match verb.properties()?.get(name)?["type"].as_str() {
+        Some("integer") if !is_placeholder(word) => json!(word.parse::<i64>().ok()?),
+        Some("array") => json!([word]),
+        _ => json!(word),
+    })
 }
 
 fn is_placeholder(word: &str) -> bool {
@@ -115,6 +135,13 @@ mod tests {
                 "`snapshot_revert{cluster_name: \"a\", save: false, snapshot_name: \"b\"}`",
                 None,
             ),
+            (
+                "`pando net partition trio a`, or `pando history shop --limit 5`",
+                "`net_partition{cluster_name: \"trio\", partition_a: [\"a\"]}`, or \
+                 `journal_list{address: \"shop\", limit: 5}`",
+                Some(json!({"net_partition": {"cluster_name": "trio", "partition_a": ["a"]}})),
+            ),
+            ("`pando history shop --limit x`", "`pando history shop --limit x`", None),
             // Not one verb's, or not to be understood: as it stands.
             ("`pando rm --disks a`; `pando doctor`", "`pando rm --disks a`; `pando doctor`", None),
             ("`pando exec a -- ls`", "`pando exec a -- ls`", None),

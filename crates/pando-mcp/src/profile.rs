@@ -223,6 +223,11 @@ impl Profile {
         catalogue().iter().filter(|verb| self.permits(verb))
     }
 
+    /// Returns whether there are verbs that may be called and are not shown.
+    pub fn has_unlisted(&self) -> bool {
+        self.permitted().any(|verb| !self.lists(verb))
+    }
+
     /// Refuses a verb that may not be called, saying which argument would permit it.
     ///
     /// # Errors

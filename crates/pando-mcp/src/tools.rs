@@ -51,7 +51,7 @@ pub fn tools(profile: &Profile) -> Vec<Tool> {
             Names::Own | Names::Compat => tools.push(of_verb(verb)),
         }
     }
-    if profile.permitted().any(|verb| !profile.lists(verb)) {
+    if profile.has_unlisted() {
         tools.push(find());
         tools.push(call(profile));
     }

@@ -162,7 +162,7 @@ impl Rollback {
         cx.engine.host.move_capture(&self.before.host_id, &self.after.host_id).await?;
         cx.engine.remove_incarnation(&self.before.host_id).await?;
         // One that has ended meanwhile is noticed as such, and has no ports.
-        if cx.engine.host.observe(&self.after.host_id).await?.is_some() {
+        if matches!(cx.engine.host.observe(&self.after.host_id).await, Ok(Some(_))) {
             cx.engine.reopen_ports(&self.cluster, &self.after).await?;
         }
         let mut tops = branch_layers(&self.before);

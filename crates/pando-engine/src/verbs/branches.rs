@@ -168,8 +168,8 @@ impl Engine {
                 continue;
             }
             // One that has just died is replaced soon, and no reason to fail.
-            let seen = self.host.observe(&parked.host_id).await?;
-            if seen.is_some_and(|seen| seen.state == BranchState::Paused) {
+            let seen = self.host.observe(&parked.host_id).await;
+            if matches!(seen, Ok(Some(seen)) if seen.state == BranchState::Paused) {
                 return Ok(Some(parked));
             }
             self.reconcile_soon();

@@ -133,7 +133,8 @@ impl Engine {
             return self.overtaken(operation).await;
         }
         // Unfinished again, also for the next daemon if this one ends now.
-        let operation = Operation { status: OperationStatus::Running, error: None, ..operation };
+        let status = OperationStatus::Running;
+        let operation = Operation { status, ground: None, error: None, ..operation };
         self.write_surely(Transaction::new().put(&operation)).await?;
         let mut updates = self.resume_operation(operation, kind, guard);
         // Time being up is an answer, not an error.
@@ -155,6 +156,7 @@ impl Engine {
             status: OperationStatus::Failed,
             error: serde_json::to_value(error).ok(),
             memo: serde_json::Value::Null,
+            ground: None,
             updated_at: jiff::Timestamp::now(),
             ..operation
         };
